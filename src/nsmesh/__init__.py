@@ -1,0 +1,3 @@
+"""nsmesh: a Network Service Mesh for OSI layers 2 and 3."""
+
+__version__ = "0.1.0"

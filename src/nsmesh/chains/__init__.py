@@ -1,0 +1,1 @@
+"""Compositions of elements into roles: read these first."""

@@ -1,0 +1,1 @@
+"""The command nsm: thin commands over the control interface."""

@@ -1,0 +1,1 @@
+"""The machinery: calls, elements, chains, begin, errors, time."""

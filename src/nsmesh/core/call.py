@@ -1,0 +1,109 @@
+"""What travels beside a message: deadline, peer, metadata, typed values, per-connection state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar, cast
+
+from nsmesh.core.errors import TimedOut
+
+T = TypeVar("T")
+
+
+class Key(Generic[T]):
+    """A typed key. Two keys are the same only if they are the same object."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Key({self.name})"
+
+
+class State:
+    """Scratch storage of one connection in one half of a process; dropped on Close."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: dict[Key[Any], Any] = {}
+
+    def get(self, key: Key[T]) -> T | None:
+        """Return what is stored under ``key``, or None."""
+        return cast("T | None", self._values.get(key))
+
+    def set(self, key: Key[T], value: T) -> None:
+        """Store ``value`` under ``key``."""
+        self._values[key] = value
+
+    def pop(self, key: Key[T]) -> T | None:
+        """Remove and return what is stored under ``key``, or None."""
+        return cast("T | None", self._values.pop(key, None))
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who calls, or who answers.
+
+    ``spiffe_id`` and ``certificate`` (DER of the leaf) come from TLS, ``uid``, ``gid`` and ``pid`` from the
+    unix socket; each is empty or None where the transport does not know it. ``in_process`` marks a role of
+    the same process: what it says needs no proof.
+    """
+
+    spiffe_id: str = ""
+    certificate: bytes = b""
+    uid: int | None = None
+    gid: int | None = None
+    pid: int | None = None
+    in_process: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Beside the message. Frozen: an element that has something to add passes a changed copy on.
+
+    ``deadline``: loop time or None. ``metadata``: what came with the call, in order, keys in lower case.
+    ``reply``: initial metadata to send back (shared by all copies of one call). ``state``: this connection's
+    scratch storage in this half, given by ``Begin``. ``values``: typed keys of one call.
+    """
+
+    deadline: float | None = None
+    peer: Peer = Peer()
+    metadata: tuple[tuple[str, str], ...] = ()
+    reply: dict[str, str] = field(default_factory=dict)
+    state: State = field(default_factory=State)
+    values: Mapping[Key[Any], Any] = field(default_factory=dict)
+
+    def get(self, key: Key[T]) -> T | None:
+        """Return the value that an outer element put under ``key``, or None."""
+        return cast("T | None", self.values.get(key))
+
+    def put(self, key: Key[T], value: T) -> Call:
+        """Return a copy that carries ``value`` under ``key``."""
+        return replace(self, values={**self.values, key: value})
+
+    def header(self, name: str) -> list[str]:
+        """Return all values of one metadata key, in order."""
+        return [value for key, value in self.metadata if key == name]
+
+    def remaining(self) -> float | None:
+        """Return the seconds left, or None without a deadline; raises TimedOut when none are."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise TimedOut("the deadline of this call has passed")
+        return left
+
+    def within(self, seconds: float) -> Call:
+        """Return a copy that ends ``seconds`` from now at the latest."""
+        limit = asyncio.get_running_loop().time() + seconds
+        return replace(self, deadline=limit if self.deadline is None else min(limit, self.deadline))
+
+    def fresh(self) -> Call:
+        """Return what is left of the call for work that outlives it: the peer, and nothing else."""
+        return Call(peer=self.peer)

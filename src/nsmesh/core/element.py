@@ -1,0 +1,204 @@
+"""Handlers, elements and chains: a role is a list of small elements."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol, Self
+
+from nsmesh.core.call import Call
+from nsmesh.core.clock import Clock
+from nsmesh.core.errors import Unimplemented
+from nsmesh.core.scope import Scope
+from nsmesh.model.messages import (
+    Connection,
+    ConnectionEvent,
+    Entry,
+    Found,
+    MonitorScopeSelector,
+    NetworkServiceRequest,
+    Query,
+)
+
+
+class Handler(Protocol):
+    """Whatever can be asked: a chain, a stub of a remote peer, a peer in this process, a fake.
+
+    The caller gives its message away: a handler may change what it is given. What comes back belongs to the
+    caller. All verbs raise :class:`nsmesh.core.errors.MeshError`.
+    """
+
+    async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:
+        """Make or refresh a connection and return it as it now is."""
+        ...
+
+    async def close(self, call: Call, connection: Connection) -> None:
+        """End a connection; one that is not known is ended already."""
+        ...
+
+    def monitor(self, call: Call, selector: MonitorScopeSelector) -> AsyncIterator[ConnectionEvent]:
+        """Yield the state of the selected connections at once, then each change, until cancelled."""
+        ...
+
+    async def register(self, call: Call, entry: Entry) -> Entry:
+        """Register a service or endpoint and return it as it is stored."""
+        ...
+
+    def find(self, call: Call, query: Query) -> AsyncIterator[Found]:
+        """Yield what matches the template; with ``watch`` then each change, until cancelled."""
+        ...
+
+    async def unregister(self, call: Call, entry: Entry) -> None:
+        """Remove a service or endpoint; one that is not known is removed already."""
+        ...
+
+
+class Element:
+    """Passes every verb on; a subclass overrides what it has a say in.
+
+    ``after`` names the element classes that must stand further out in the same chain. ``scope`` is the owner
+    of background work; the chain sets it.
+    """
+
+    after: tuple[str, ...] = ()
+    scope: Scope = Scope("unchained")
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """See :meth:`Handler.request`."""
+        return await next.request(call, request)
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """See :meth:`Handler.close`."""
+        await next.close(call, connection)
+
+    def monitor(
+        self, call: Call, selector: MonitorScopeSelector, next: Handler
+    ) -> AsyncIterator[ConnectionEvent]:
+        """See :meth:`Handler.monitor`."""
+        return next.monitor(call, selector)
+
+    async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:
+        """See :meth:`Handler.register`."""
+        return await next.register(call, entry)
+
+    def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
+        """See :meth:`Handler.find`."""
+        return next.find(call, query)
+
+    async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
+        """See :meth:`Handler.unregister`."""
+        await next.unregister(call, entry)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Hold what the element needs while its chain runs; most need nothing."""
+        yield self
+
+
+class Tail:
+    """The end of a chain that answers by itself: a Request is granted as it came."""
+
+    async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:  # noqa: ARG002
+        """Return the connection that was asked for."""
+        return request.connection
+
+    async def close(self, call: Call, connection: Connection) -> None:
+        """Do nothing."""
+
+    async def monitor(
+        self,
+        call: Call,  # noqa: ARG002
+        selector: MonitorScopeSelector,  # noqa: ARG002
+    ) -> AsyncIterator[ConnectionEvent]:
+        """Refuse: no element of this chain keeps connections."""
+        raise Unimplemented("this component has no monitor")
+        yield ConnectionEvent()  # pragma: no cover - makes this a generator
+
+    async def register(self, call: Call, entry: Entry) -> Entry:  # noqa: ARG002
+        """Return the entry as it came."""
+        return entry
+
+    async def find(self, call: Call, query: Query) -> AsyncIterator[Found]:  # noqa: ARG002
+        """Find nothing."""
+        return
+        yield  # pragma: no cover - makes this a generator
+
+    async def unregister(self, call: Call, entry: Entry) -> None:
+        """Do nothing."""
+
+
+class _Link:
+    """One element bound to what follows it."""
+
+    __slots__ = ("element", "next")
+
+    def __init__(self, element: Element, next: Handler) -> None:
+        self.element = element
+        self.next = next
+
+    async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:
+        return await self.element.request(call, request, self.next)
+
+    async def close(self, call: Call, connection: Connection) -> None:
+        await self.element.close(call, connection, self.next)
+
+    def monitor(self, call: Call, selector: MonitorScopeSelector) -> AsyncIterator[ConnectionEvent]:
+        return self.element.monitor(call, selector, self.next)
+
+    async def register(self, call: Call, entry: Entry) -> Entry:
+        return await self.element.register(call, entry, self.next)
+
+    def find(self, call: Call, query: Query) -> AsyncIterator[Found]:
+        return self.element.find(call, query, self.next)
+
+    async def unregister(self, call: Call, entry: Entry) -> None:
+        await self.element.unregister(call, entry, self.next)
+
+
+class OrderError(Exception):
+    """A chain was built in an order that one of its elements cannot work in."""
+
+
+class Chain(_Link):
+    """A list of elements that is a Handler. Enter :meth:`running` before the first verb."""
+
+    __slots__ = ("elements", "name", "scope")
+
+    def __init__(self, name: str, elements: Sequence[Element], end: Handler, clock: Clock | None) -> None:
+        self.name = name
+        self.elements = tuple(elements)
+        self.scope = Scope(name, clock)
+        _check_order(name, self.elements)
+        for element in self.elements:
+            element.scope = self.scope
+        handler: Handler = end
+        for element in reversed(self.elements[1:]):
+            handler = _Link(element, handler)
+        super().__init__(self.elements[0] if self.elements else Element(), handler)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Own the background work of all elements: on leaving, every task and timer is gone."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.scope)
+            for element in self.elements:
+                await stack.enter_async_context(element.running())
+            yield self
+
+
+def _check_order(name: str, elements: Sequence[Element]) -> None:
+    names = [type(element).__name__ for element in elements]
+    for position, element in enumerate(elements):
+        for wanted in element.after:
+            if wanted in names[position + 1 :] and wanted not in names[:position]:
+                raise OrderError(f"chain {name}: {names[position]} must stand after {wanted}")
+
+
+def chain(
+    *elements: Element, end: Handler | None = None, name: str = "chain", clock: Clock | None = None
+) -> Chain:
+    """Compose ``elements``, outermost first, in front of ``end`` (:class:`Tail` by default).
+
+    Raises :class:`OrderError` where an element stands before one that its ``after`` names.
+    """
+    return Chain(name, elements, end or Tail(), clock)

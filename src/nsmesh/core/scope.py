@@ -1,0 +1,108 @@
+"""Who owns background work: a scope. What a scope started ends with it; no loose tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
+
+import structlog
+
+from nsmesh.core.clock import Clock, SystemClock
+
+log = structlog.get_logger()
+
+
+class Scope:
+    """Owns tasks and timers. Entered by ``async with``; on leaving it cancels and awaits all of them.
+
+    A task that fails is logged and ends alone: one connection's trouble is nobody else's.
+    """
+
+    def __init__(self, name: str = "scope", clock: Clock | None = None) -> None:
+        self.name = name
+        self.clock: Clock = clock or SystemClock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._entered = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the scope is entered."""
+        return self._entered > 0
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks live now."""
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Start ``work``; raises RuntimeError outside ``async with``."""
+        if not self.running:
+            work.close()
+            raise RuntimeError(f"scope {self.name} is not running: enter it before starting {name}")
+        task = asyncio.get_running_loop().create_task(self._guard(work, name), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guard(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("background task failed", task=name, scope=self.name)
+
+    def at(self, when: float, call: Callable[[], None]) -> Timer:
+        """Call ``call`` at loop time ``when`` (a time in the past means soon)."""
+        if not self.running:
+            raise RuntimeError(f"scope {self.name} is not running")
+        return Timer(self, when, call)
+
+    def after(self, delay: float, call: Callable[[], None]) -> Timer:
+        """Call ``call`` after ``delay`` seconds of loop time."""
+        return self.at(asyncio.get_running_loop().time() + max(delay, 0.0), call)
+
+    async def __aenter__(self) -> Self:
+        self._entered += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._entered -= 1
+        if self._entered:
+            return
+        for timer in tuple(self._timers):
+            timer.cancel()
+        self._timers.clear()
+        current = asyncio.current_task()
+        while pending := [task for task in self._tasks if task is not current]:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+
+class Timer:
+    """One pending call; ``cancel`` may be called any number of times."""
+
+    __slots__ = ("_handle", "_scope")
+
+    def __init__(self, scope: Scope, when: float, call: Callable[[], None]) -> None:
+        self._scope = scope
+
+        def fire() -> None:
+            scope._timers.discard(self._handle)  # noqa: SLF001 - a timer is a part of its scope
+            call()
+
+        self._handle = asyncio.get_running_loop().call_at(when, fire)
+        scope._timers.add(self._handle)  # noqa: SLF001 - a timer is a part of its scope
+
+    @property
+    def when(self) -> float:
+        """Loop time at which it fires."""
+        return self._handle.when()
+
+    def cancel(self) -> None:
+        """Take the call back."""
+        self._handle.cancel()
+        self._scope._timers.discard(self._handle)  # noqa: SLF001 - a timer is a part of its scope

@@ -1,0 +1,1 @@
+"""Desired wires in, kernel state out."""

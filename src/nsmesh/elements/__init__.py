@@ -1,0 +1,1 @@
+"""One concern each; a role is a list of them."""

@@ -1,0 +1,1 @@
+"""Pure functions and records: paths, matching, prefixes, wiring, manifests."""

@@ -1,0 +1,99 @@
+"""The messages of the wire contract under short names, for all layers above."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from nsmesh.api.connection_pb2 import (
+    Connection,
+    ConnectionEvent,
+    ConnectionEventType,
+    Mechanism,
+    MonitorScopeSelector,
+    Path,
+    PathSegment,
+    State,
+)
+from nsmesh.api.connectioncontext_pb2 import (
+    ConnectionContext,
+    DNSConfig,
+    DNSContext,
+    EthernetContext,
+    IPContext,
+    IpNeighbor,
+    PolicyRoute,
+    Route,
+)
+from nsmesh.api.networkservice_pb2 import NetworkServiceRequest
+from nsmesh.api.registry_pb2 import (
+    Destination,
+    Match,
+    Metadata,
+    NetworkService,
+    NetworkServiceEndpoint,
+    NetworkServiceEndpointQuery,
+    NetworkServiceEndpointResponse,
+    NetworkServiceLabels,
+    NetworkServiceQuery,
+    NetworkServiceResponse,
+)
+
+Entry: TypeAlias = NetworkService | NetworkServiceEndpoint
+Query: TypeAlias = NetworkServiceQuery | NetworkServiceEndpointQuery
+Found: TypeAlias = NetworkServiceResponse | NetworkServiceEndpointResponse
+
+KERNEL = "KERNEL"
+MEMIF = "MEMIF"
+NOOP = "NOOP"
+VXLAN = "VXLAN"
+LOCAL = "LOCAL"
+REMOTE = "REMOTE"
+ETHERNET = "ETHERNET"
+IP = "IP"
+PAYLOADS = (ETHERNET, IP)
+
+FORWARDER_SERVICE = "forwarder"
+"""Service name under which forwarders register."""
+
+__all__ = [
+    "ETHERNET",
+    "FORWARDER_SERVICE",
+    "IP",
+    "KERNEL",
+    "LOCAL",
+    "MEMIF",
+    "NOOP",
+    "PAYLOADS",
+    "REMOTE",
+    "VXLAN",
+    "Connection",
+    "ConnectionContext",
+    "ConnectionEvent",
+    "ConnectionEventType",
+    "DNSConfig",
+    "DNSContext",
+    "Destination",
+    "Entry",
+    "EthernetContext",
+    "Found",
+    "IPContext",
+    "IpNeighbor",
+    "Match",
+    "Mechanism",
+    "Metadata",
+    "MonitorScopeSelector",
+    "NetworkService",
+    "NetworkServiceEndpoint",
+    "NetworkServiceEndpointQuery",
+    "NetworkServiceEndpointResponse",
+    "NetworkServiceLabels",
+    "NetworkServiceQuery",
+    "NetworkServiceRequest",
+    "NetworkServiceResponse",
+    "Path",
+    "PathSegment",
+    "PolicyRoute",
+    "Query",
+    "Route",
+    "State",
+]

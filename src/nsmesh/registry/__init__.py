@@ -1,0 +1,1 @@
+"""What a registry domain knows: stores, serving, expiry."""

@@ -1,0 +1,1 @@
+"""gRPC behind a fence of three layers: wire, engine, rpc."""

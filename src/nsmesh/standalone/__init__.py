@@ -1,0 +1,1 @@
+"""The whole mesh on this host."""
