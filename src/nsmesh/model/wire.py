@@ -1,0 +1,69 @@
+"""A wire as it shall be: two ports and what belongs on each. Mechanisms map to it, drivers apply it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route through the wire: ``prefix`` in CIDR, ``via`` an IP or empty (link scope)."""
+
+    prefix: str
+    via: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent neighbour: IP and MAC, as text."""
+
+    ip: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """A policy rule and the routes of its own table (contract 2.5).
+
+    ``source`` a CIDR or empty; ``protocol`` an IP protocol number or None; ports are inclusive ranges.
+    """
+
+    source: str = ""
+    protocol: int | None = None
+    source_ports: tuple[int, int] | None = None
+    destination_ports: tuple[int, int] | None = None
+    routes: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPort:
+    """One end of a wire: an interface in somebody's network namespace.
+
+    ``netns`` is a path that can be opened (``/run/netns/x``, ``/proc/7/ns/net``), ``mac`` may be empty (the
+    driver chooses), ``addresses`` are CIDR, ``mtu`` 0 leaves the kernel's. ``numbered`` false leaves the
+    interface without any address, route, rule or neighbour: for transparent functions.
+    """
+
+    netns: str
+    name: str
+    mac: str = ""
+    mtu: int = 0
+    addresses: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    rules: tuple[PolicyRule, ...] = ()
+    numbered: bool = True
+
+
+Port = KernelPort
+"""What a wire can end in; other kinds join by union as their mechanisms come."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrossConnect:
+    """One wire as it shall be. ``id`` is the connection's id at its forwarder and names the owner."""
+
+    id: str
+    a: Port
+    b: Port
+    payload: str = "ETHERNET"
