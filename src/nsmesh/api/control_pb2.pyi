@@ -1,0 +1,87 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ApplyRequest(_message.Message):
+    __slots__ = ("text", "source", "wait")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    source: str
+    wait: bool
+    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., wait: _Optional[bool] = ...) -> None: ...
+
+class DeleteRequest(_message.Message):
+    __slots__ = ("text", "kind", "name")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    kind: str
+    name: str
+    def __init__(self, text: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class GetRequest(_message.Message):
+    __slots__ = ("what", "name", "watch")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    name: str
+    watch: bool
+    def __init__(self, what: _Optional[str] = ..., name: _Optional[str] = ..., watch: _Optional[bool] = ...) -> None: ...
+
+class ConnectRequest(_message.Message):
+    __slots__ = ("url", "netns", "pid", "client", "keep")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    NETNS_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    netns: str
+    pid: int
+    client: str
+    keep: bool
+    def __init__(self, url: _Optional[str] = ..., netns: _Optional[str] = ..., pid: _Optional[int] = ..., client: _Optional[str] = ..., keep: _Optional[bool] = ...) -> None: ...
+
+class DisconnectRequest(_message.Message):
+    __slots__ = ("connection", "client", "netns", "pid")
+    CONNECTION_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    NETNS_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    connection: str
+    client: str
+    netns: str
+    pid: int
+    def __init__(self, connection: _Optional[str] = ..., client: _Optional[str] = ..., netns: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class Empty(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Item(_message.Message):
+    __slots__ = ("json", "deleted", "synced")
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    SYNCED_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    deleted: bool
+    synced: bool
+    def __init__(self, json: _Optional[str] = ..., deleted: _Optional[bool] = ..., synced: _Optional[bool] = ...) -> None: ...
+
+class Step(_message.Message):
+    __slots__ = ("text", "json", "failed", "remedy")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    json: str
+    failed: bool
+    remedy: str
+    def __init__(self, text: _Optional[str] = ..., json: _Optional[str] = ..., failed: _Optional[bool] = ..., remedy: _Optional[str] = ...) -> None: ...
