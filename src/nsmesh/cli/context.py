@@ -1,0 +1,93 @@
+"""What every command has: where its mesh is, how to reach it, how to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from nsmesh import rpc
+from nsmesh.core.errors import MeshError, Unauthorized, Unavailable
+from nsmesh.standalone.paths import MeshPaths
+
+T = TypeVar("T")
+
+EXIT_FAILED = 1
+EXIT_NOT_UP = 3
+EXIT_INTERRUPTED = 130
+
+
+class NotUp(Unavailable):
+    """The mesh that a command needs is not up."""
+
+
+def fail(error: MeshError) -> NoReturn:
+    """Print one sentence with cause and remedy; leave with the code that fits."""
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo(error.what, err=True)
+    if error.remedy:
+        for line in error.remedy.splitlines():
+            click.echo(f"  -> {line}", err=True)
+    sys.exit(EXIT_NOT_UP if isinstance(error, NotUp) else EXIT_FAILED)
+
+
+@dataclass(frozen=True)
+class Context:
+    """The options that stand before the command."""
+
+    mesh: str = ""
+    run_dir: str = ""
+    state_dir: str = ""
+    verbose: int = 0
+    quiet: bool = False
+
+    @property
+    def paths(self) -> MeshPaths:
+        """Where the mesh keeps its things."""
+        return MeshPaths.of(self.mesh, self.run_dir, self.state_dir)
+
+    def say(self, text: str, **style: Any) -> None:
+        """Print progress, unless ``-q``."""
+        if not self.quiet:
+            click.secho(text, **style)
+
+    @asynccontextmanager
+    async def control(self) -> AsyncIterator[rpc.Client]:
+        """Connect to the daemon's control interface.
+
+        Raises NotUp (exit code 3) when there is none, Unauthorized when this user may not use it.
+        """
+        paths = self.paths
+        if os.geteuid() != 0 and not os.access(paths.run, os.X_OK) and paths.run.parent.exists():
+            raise Unauthorized(f"the mesh in {paths.run} is not yours", remedy="run as root (sudo nsm ...)")
+        option = f" --mesh {paths.mesh}" if self.mesh else ""
+        try:
+            client = await rpc.connect(f"unix://{paths.control}", timeout=5.0)
+        except Unavailable as error:
+            raise NotUp(
+                f"the mesh {paths.mesh} is not up (nobody answers at {paths.control})",
+                remedy=f"start it with: nsm{option} up",
+            ) from error
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+
+def require_root(what: str) -> None:
+    """Refuse at once, with the remedy, where root is needed."""
+    if os.geteuid() != 0:
+        raise Unauthorized(
+            f"{what} makes network namespaces and interfaces, which needs root", remedy="run it with sudo"
+        )
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine."""
+    return asyncio.run(work)

@@ -1,0 +1,134 @@
+"""What a component serves: the methods of the wire contract, bound to handlers.
+
+The only place where messages become bytes on the way out of a server, and the reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError, Message
+
+from nsmesh import rpc
+from nsmesh.api import health_pb2
+from nsmesh.core.call import Call
+from nsmesh.core.element import Handler
+from nsmesh.core.errors import Invalid, NotFound
+from nsmesh.model import methods
+from nsmesh.model.messages import (
+    Connection,
+    MonitorScopeSelector,
+    NetworkService,
+    NetworkServiceEndpoint,
+    NetworkServiceEndpointQuery,
+    NetworkServiceQuery,
+    NetworkServiceRequest,
+)
+
+Methods = dict[str, rpc.Unary | rpc.ServerStream | rpc.Bidi]
+
+_EMPTY = Empty().SerializeToString()
+
+
+def _parse(kind: Any, body: bytes) -> Any:
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        raise Invalid(f"the message is no {kind.DESCRIPTOR.full_name}: {error}") from error
+
+
+def _call(server_call: rpc.ServerCall) -> Call:
+    return Call(
+        deadline=server_call.deadline,
+        peer=server_call.peer,
+        metadata=server_call.metadata,
+        reply=server_call.reply,
+    )
+
+
+def connections(handler: Handler) -> Methods:
+    """Return NetworkService and MonitorConnection, served by ``handler``."""
+
+    async def request(call: rpc.ServerCall, body: bytes) -> bytes:
+        connection = await handler.request(_call(call), _parse(NetworkServiceRequest, body))
+        return connection.SerializeToString()
+
+    async def close(call: rpc.ServerCall, body: bytes) -> bytes:
+        await handler.close(_call(call), _parse(Connection, body))
+        return _EMPTY
+
+    async def monitor(call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:
+        async for event in handler.monitor(_call(call), _parse(MonitorScopeSelector, body)):
+            yield event.SerializeToString()
+
+    return {
+        methods.REQUEST: rpc.Unary(request),
+        methods.CLOSE: rpc.Unary(close),
+        methods.MONITOR: rpc.ServerStream(monitor),
+    }
+
+
+def _registry(
+    handler: Handler, entry: type[Message], query: type[Message], paths: tuple[str, str, str]
+) -> Methods:
+    async def register(call: rpc.ServerCall, body: bytes) -> bytes:
+        stored = await handler.register(_call(call), _parse(entry, body))
+        return stored.SerializeToString()
+
+    async def find(call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:
+        async for found in handler.find(_call(call), _parse(query, body)):
+            yield found.SerializeToString()
+
+    async def unregister(call: rpc.ServerCall, body: bytes) -> bytes:
+        await handler.unregister(_call(call), _parse(entry, body))
+        return _EMPTY
+
+    return {
+        paths[0]: rpc.Unary(register),
+        paths[1]: rpc.ServerStream(find),
+        paths[2]: rpc.Unary(unregister),
+    }
+
+
+def registry(handler: Handler) -> Methods:
+    """Return both registries, served by ``handler``, which tells them apart by message type."""
+    return {
+        **_registry(
+            handler,
+            NetworkService,
+            NetworkServiceQuery,
+            (methods.SERVICE_REGISTER, methods.SERVICE_FIND, methods.SERVICE_UNREGISTER),
+        ),
+        **_registry(
+            handler,
+            NetworkServiceEndpoint,
+            NetworkServiceEndpointQuery,
+            (methods.ENDPOINT_REGISTER, methods.ENDPOINT_FIND, methods.ENDPOINT_UNREGISTER),
+        ),
+    }
+
+
+def health(served: Mapping[str, Any]) -> Methods:
+    """Return gRPC's health service: "" and every service of the ``served`` methods are SERVING."""
+    names = {""} | {path.split("/")[1] for path in served}
+    serving = health_pb2.HealthCheckResponse(
+        status=health_pb2.HealthCheckResponse.SERVING
+    ).SerializeToString()
+    unknown = health_pb2.HealthCheckResponse(
+        status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    ).SerializeToString()
+
+    async def check(call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG001 - the face of a method
+        name = _parse(health_pb2.HealthCheckRequest, body).service
+        if name not in names:
+            raise NotFound("unknown service")
+        return serving
+
+    async def watch(call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG001 - likewise
+        name = _parse(health_pb2.HealthCheckRequest, body).service
+        yield serving if name in names else unknown
+        await rpc.forever()
+
+    return {methods.HEALTH_CHECK: rpc.Unary(check), methods.HEALTH_WATCH: rpc.ServerStream(watch)}

@@ -1,0 +1,152 @@
+"""Processes of a mesh: started in a namespace, watched by pidfd, stopped with all that they started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nsmesh.core.errors import Invalid, NotFound, Unauthorized
+from nsmesh.datapath import netns
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """One process, told apart from a later one of the same pid by its start time (clock ticks)."""
+
+    pid: int
+    ticks: int
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return the start time of a living process in clock ticks since boot; None if it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def alive(process: Started) -> bool:
+    """Say whether this very process still runs."""
+    return start_ticks(process.pid) == process.ticks
+
+
+@dataclass(slots=True)
+class Command:
+    """What to run. ``netns`` is a path or empty (the daemon's own); output goes to ``log``."""
+
+    argv: Sequence[str]
+    log: Path
+    netns: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: str = ""
+
+
+def start(command: Command) -> subprocess.Popen[bytes]:
+    """Start a command as the leader of its own session.
+
+    Raises NotFound (program or namespace), Invalid or Unauthorized, each naming the command.
+    """
+    name = command.argv[0]
+    environment = {**os.environ, **command.environment}
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(command.log.open("ab"))
+        try:
+            with netns.entered(command.netns) if command.netns else contextlib.nullcontext():
+                # the child is forked by this thread, so it starts in the namespace that the thread is in
+                return subprocess.Popen(
+                    command.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    cwd=command.directory or None,
+                    start_new_session=True,
+                )
+        except FileNotFoundError:
+            where = f" in {command.directory}" if command.directory else ""
+            raise NotFound(
+                f"the command {name!r} is not there{where}", remedy="check spec.command and PATH"
+            ) from None
+        except PermissionError as error:
+            raise Unauthorized(f"the command {name!r} cannot be started: {error.strerror}") from None
+        except OSError as error:
+            raise Invalid(f"the command {name!r} cannot be started: {error}") from error
+
+
+class Watch:
+    """Tells when a process ends, whether or not it is our child."""
+
+    def __init__(self, process: Started, ended: Callable[[], None]) -> None:
+        self._fd = os.pidfd_open(process.pid)
+        self._loop = asyncio.get_running_loop()
+        self._ended = ended
+        if not alive(process):
+            os.close(self._fd)
+            self._fd = -1
+            self._loop.call_soon(ended)
+            return
+        self._loop.add_reader(self._fd, self._fire)
+
+    def _fire(self) -> None:
+        self.close()
+        self._ended()
+
+    def close(self) -> None:
+        """Watch no longer."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _members(session: int) -> list[int]:
+    """Return the pids of a session, zombies left out."""
+    found = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - bare names are what is wanted
+        if not entry.isdigit():
+            continue
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] not in {"Z", "X"}:
+            found.append(int(entry))
+    return found
+
+
+def send(process: Started, number: signal.Signals) -> None:
+    """Send a signal to a process and everything in its session; one that is gone is left alone."""
+    if not alive(process) and not _members(process.pid):
+        return
+    for pid in _members(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+async def stop(processes: Sequence[Started], grace: float = 3.0) -> list[Started]:
+    """SIGTERM, wait up to ``grace`` seconds, SIGKILL the rest; return those that had to be killed."""
+    living = [process for process in processes if alive(process) or _members(process.pid)]
+    for process in living:
+        send(process, signal.SIGTERM)
+    end = asyncio.get_running_loop().time() + grace
+    while living and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(0.02)
+        living = [process for process in living if alive(process) or _members(process.pid)]
+    for process in living:
+        send(process, signal.SIGKILL)
+    return living
+
+
+def reap() -> None:
+    """Collect the exit status of children that nobody waits for."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass

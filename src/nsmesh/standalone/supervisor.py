@@ -1,0 +1,172 @@
+"""Starts, watches, restarts and stops the processes of a mesh; remembers what died and why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from nsmesh.core.errors import MeshError
+from nsmesh.core.scope import Scope
+from nsmesh.standalone import processes
+from nsmesh.standalone.children import Children
+
+log = structlog.get_logger()
+
+BACKOFF = (0.1, 0.5, 2.0, 5.0)
+"""Seconds before the first, second, ... restart in a row; the last one repeats."""
+STEADY = 10.0
+"""Seconds of life after which a process counts as healthy again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """One process that ended by itself. ``why`` is text such as ``killed by SIGKILL``; ``at`` wall seconds."""
+
+    name: str
+    why: str
+    at: float
+    restarted: bool
+
+
+@dataclass(slots=True)
+class Unit:
+    """One supervised process. ``restart``: never, on-failure or always."""
+
+    name: str
+    kind: str
+    command: processes.Command
+    restart: str = "never"
+    process: processes.Started | None = None
+    child: subprocess.Popen[bytes] | None = None
+    watch: processes.Watch | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    restarts: int = 0
+    stopping: bool = False
+    last: str = ""
+    timer: Any = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def state(self) -> str:
+        """``running``, ``restarting``, ``stopped`` or how it ended."""
+        if self.process is not None:
+            return "running"
+        if self.timer is not None:
+            return "restarting"
+        return self.last or "stopped"
+
+
+class Supervisor:
+    """Owns the processes. ``died`` is called for each death that nobody asked for."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        children: Children,
+        died: Callable[[Unit, Death], None] = lambda _unit, _death: None,
+    ) -> None:
+        self.scope = scope
+        self.children = children
+        self.died = died
+        self.units: dict[str, Unit] = {}
+        self.deaths: deque[Death] = deque(maxlen=100)
+
+    def start(self, unit: Unit) -> None:
+        """Start a unit; raises what :func:`processes.start` raises."""
+        self.units[unit.name] = unit
+        self._launch(unit)
+
+    def adopt(self, unit: Unit, process: processes.Started) -> bool:
+        """Watch a process that an earlier daemon started; False if it is gone."""
+        if not processes.alive(process):
+            self.children.drop_process(unit.name)
+            return False
+        self.units[unit.name] = unit
+        self._follow(unit, process)
+        return True
+
+    def _launch(self, unit: Unit) -> None:
+        unit.timer = None
+        unit.ended.clear()
+        unit.child = processes.start(unit.command)
+        ticks = processes.start_ticks(unit.child.pid) or 0
+        self._follow(unit, processes.Started(unit.child.pid, ticks))
+
+    def _follow(self, unit: Unit, process: processes.Started) -> None:
+        unit.process = process
+        unit.started_at = self.scope.clock.now()
+        self.children.add_process(unit.name, process)
+        log.info("process started", unit=unit.name, kind=unit.kind, pid=process.pid)
+        try:
+            unit.watch = processes.Watch(process, lambda: self._over(unit))
+        except ProcessLookupError:
+            asyncio.get_running_loop().call_soon(self._over, unit)
+
+    def _over(self, unit: Unit) -> None:
+        code = unit.child.wait() if unit.child is not None else None
+        unit.last = _why(code)
+        lived = self.scope.clock.now() - unit.started_at
+        leftovers, unit.process, unit.child, unit.watch = unit.process, None, None, None
+        if leftovers is not None:
+            processes.send(leftovers, signal.SIGKILL)  # what it started ends with it
+        self.children.drop_process(unit.name)
+        unit.ended.set()
+        if unit.stopping:
+            return
+        again = unit.restart == "always" or (unit.restart == "on-failure" and code != 0)
+        death = Death(unit.name, unit.last, self.scope.clock.now(), again)
+        if code != 0 or again:
+            self.deaths.append(death)
+            log.warning("process died", unit=unit.name, kind=unit.kind, why=unit.last, restarts=again)
+        if again:
+            unit.failures = 0 if lived > STEADY else unit.failures + 1
+            delay = BACKOFF[min(unit.failures, len(BACKOFF)) - 1] if unit.failures else 0.0
+            unit.timer = self.scope.after(delay, lambda: self._again(unit))
+        self.died(unit, death)
+
+    def _again(self, unit: Unit) -> None:
+        unit.restarts += 1
+        try:
+            self._launch(unit)
+        except MeshError as error:
+            unit.last = str(error)
+            unit.failures += 1
+            unit.timer = self.scope.after(BACKOFF[-1], lambda: self._again(unit))
+            log.warning("restart failed", unit=unit.name, error=str(error))
+
+    async def stop(self, *names: str, grace: float = 3.0) -> None:
+        """Stop units and forget them; names that are not known are ignored."""
+        units = [self.units[name] for name in names if name in self.units]
+        for unit in units:
+            unit.stopping = True
+            if unit.timer is not None:
+                unit.timer.cancel()
+                unit.timer = None
+        living = [unit for unit in units if unit.process is not None]
+        killed = await processes.stop([unit.process for unit in living if unit.process], grace)
+        for process in killed:
+            log.warning("process had to be killed", pid=process.pid)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2.0):
+                for unit in living:
+                    await unit.ended.wait()
+        for unit in units:
+            self.units.pop(unit.name, None)
+            self.children.drop_process(unit.name)
+
+
+def _why(code: int | None) -> str:
+    if code is None:
+        return "ended"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return "finished" if code == 0 else f"failed with exit code {code}"
