@@ -1,0 +1,155 @@
+"""Dial: from a target to somebody who answers there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+
+from nsmesh.core.begin import LIFE
+from nsmesh.core.call import Call, Key
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import Internal, MeshError, Unavailable
+from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, closing
+from nsmesh.model.copying import copy_of
+from nsmesh.model.messages import (
+    Connection,
+    ConnectionEvent,
+    Entry,
+    Found,
+    MonitorScopeSelector,
+    NetworkServiceRequest,
+    Query,
+)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a connection lives: the target as it was given, so that a moved one is noticed."""
+
+    target: Handler | str
+
+
+PLACE: Key[_Place] = Key("place")
+
+
+class Dial(Element):
+    """Reaches the target of a call and puts its Handler into the call.
+
+    The target is ``TARGET`` of the call, else the constructor's, else (a re-request) where the connection
+    lives. When it differs from where the connection lives, the connection is closed there first. ``timeout``
+    in seconds bounds the dial alone; None leaves it to the deadline of the call.
+
+    After:  Begin
+    Writes: DIALLED in the call, NEXT_HOP in the state, HOP of the server half
+    Leaves: the target, per connection
+    Close:  goes to where the connection lives; OK when nobody is there any more
+    """
+
+    after = ("Begin", "BeginClient", "Heal", "Refresh")
+
+    def __init__(
+        self, peers: Peers | None = None, *, target: Handler | str | None = None, timeout: float | None = 5.0
+    ) -> None:
+        self._peers = peers
+        self._target = target
+        self._timeout = timeout
+
+    def _where(self, call: Call) -> Handler | str:
+        target = call.get(TARGET) or self._target
+        if target is None:
+            place = call.state.get(PLACE)
+            if place is None:
+                raise Internal(
+                    "nobody said where this call shall go", remedy="put a discover element or a fixed target"
+                )
+            target = place.target
+        return target
+
+    async def _dial(self, call: Call, target: Handler | str) -> Handler:
+        if not isinstance(target, str):
+            return target
+        if self._peers is None:
+            raise Internal(f"cannot dial {target}: this chain reaches roles of its own process only")
+        limits = [limit for limit in (self._timeout, call.remaining()) if limit is not None]
+        limit = min(limits, default=None)
+        try:
+            async with asyncio.timeout(limit):
+                return await self._peers.get(target)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"nobody at {target} answered a dial in {limit:.3g} s",
+                remedy="check that the component runs and listens there",
+            ) from error
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Dial, then pass on; leave an old place first."""
+        target = self._where(call)
+        place = call.state.get(PLACE)
+        if place is not None and place.target != target:
+            await self._move(call, place, request.connection, next)
+            call.state.set(PLACE, _Place(target))  # also when the dial fails: at the old one it lives no more
+        handler = await self._dial(call, target)
+        call.state.set(PLACE, _Place(target))
+        call.state.set(NEXT_HOP, handler)
+        hop = call.get(HOP)
+        if hop is not None:
+            hop.handler = handler
+        return await next.request(call.put(DIALLED, handler), request)
+
+    async def _move(self, call: Call, place: _Place, connection: Connection, next: Handler) -> None:
+        log.info("target changed: close at the old one", connection=connection.id, old=_name(place.target))
+        try:
+            await self._close_at(call, place.target, copy_of(connection), next)
+        except MeshError as error:
+            log.warning("close at the old target failed", connection=connection.id, error=str(error))
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """Close where the connection lives; one that got nowhere needs no Close."""
+        place = call.state.get(PLACE)
+        if place is not None:
+            await self._close_at(call, place.target, connection, next)
+        elif call.state.get(LIFE) is None:
+            await self._close_at(call, self._where(call), connection, next)
+
+    async def _close_at(
+        self, call: Call, target: Handler | str, connection: Connection, next: Handler
+    ) -> None:
+        try:
+            handler = await self._dial(call, target)
+            await next.close(call.put(DIALLED, handler), connection)
+        except Unavailable as error:
+            log.info("close: nobody is there", connection=connection.id, at=_name(target), error=str(error))
+
+    async def _with_handler(self, call: Call) -> Call:
+        return call.put(DIALLED, await self._dial(call, self._where(call)))
+
+    async def monitor(
+        self, call: Call, selector: MonitorScopeSelector, next: Handler
+    ) -> AsyncIterator[ConnectionEvent]:
+        """Dial, then pass on."""
+        async with closing(next.monitor(await self._with_handler(call), selector)) as events:
+            async for event in events:
+                yield event
+
+    async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:
+        """Dial, then pass on."""
+        return await next.register(await self._with_handler(call), entry)
+
+    async def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
+        """Dial, then pass on."""
+        async with closing(next.find(await self._with_handler(call), query)) as found:
+            async for item in found:
+                yield item
+
+    async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
+        """Dial, then pass on."""
+        await next.unregister(await self._with_handler(call), entry)
+
+
+def _name(target: Handler | str) -> str:
+    return target if isinstance(target, str) else getattr(target, "name", type(target).__name__)

@@ -1,0 +1,54 @@
+"""UpdatePath: the process's own segment in the path of each connection."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+from nsmesh.core.call import Call
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import Invalid
+from nsmesh.model.messages import Connection, NetworkServiceRequest
+from nsmesh.model.path import Entered, PathError, enter, leave
+
+
+def _uuid() -> str:
+    return str(uuid.uuid4())
+
+
+class UpdatePath(Element):
+    """Enters the process's segment into the path, and gives the caller its own id and index back.
+
+    Outermost in both halves of a process, under the same name: the second half leaves the path as it is.
+
+    Reads:  path, connection id
+    Writes: path, connection id; on the way back the caller's
+    Close:  the same
+    """
+
+    def __init__(self, name: str, new_id: Callable[[], str] = _uuid) -> None:
+        self.name = name
+        self._new_id = new_id
+
+    def _enter(self, connection: Connection) -> Entered:
+        try:
+            return enter(connection, self.name, self._new_id)
+        except PathError as error:
+            raise Invalid(
+                str(error), remedy="send the path of the last answer, or one segment of your own at index 0"
+            ) from error
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Enter, pass on, leave."""
+        entered = self._enter(request.connection)
+        answer = await next.request(call, request)
+        try:
+            leave(answer, entered)
+        except PathError as error:
+            raise Invalid(f"{self.name} got a bent path from the next hop: {error}") from error
+        return answer
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """Enter, pass on."""
+        self._enter(connection)
+        await next.close(call, connection)

@@ -1,0 +1,86 @@
+"""The path of a connection: which segment belongs to whom, on the way in and on the way back.
+
+A process owns one segment. Both of its halves (server and client) carry the same name, and the second of the
+two recognises that name and leaves the path alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nsmesh.model.messages import Connection
+
+
+class PathError(ValueError):
+    """A path that cannot be followed; the text says which rule it breaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What has to be put back on the way to the caller.
+
+    ``id`` and ``index`` are the caller's; ``ids`` are the ids of the segments 0..index of the entering
+    process, which an answer must still begin with.
+    """
+
+    id: str
+    index: int
+    ids: tuple[str, ...]
+
+
+def enter(connection: Connection, name: str, new_id: Callable[[], str]) -> Entered:
+    """Make ``connection`` the process ``name``'s own: its segment, its id, its index. Changes it in place.
+
+    Raises :class:`PathError` and changes nothing when the index points behind the segments, or the current
+    segment does not carry the connection's id.
+    """
+    segments = connection.path.path_segments
+    index = connection.path.index
+    if not segments:
+        own = connection.id or new_id()
+        segments.add(name=name, id=own)
+        connection.id = own
+        connection.path.index = 0
+        return Entered(own, 0, (own,))
+    if index < len(segments) and segments[index].name == name:
+        connection.id = segments[index].id
+        return Entered(connection.id, index, tuple(segment.id for segment in segments[: index + 1]))
+    return _step(connection, name, new_id)
+
+
+def _step(connection: Connection, name: str, new_id: Callable[[], str]) -> Entered:
+    """Go on to the segment behind the caller's."""
+    segments = connection.path.path_segments
+    index = connection.path.index
+    if index + 1 > len(segments):
+        raise PathError(
+            f"Path.Index+1=={index + 1} should be less or equal len(Path.PathSegments)=={len(segments)}"
+        )
+    caller = segments[index].id
+    if caller != connection.id:
+        raise PathError(f"Current PathSegment.Id=={caller} should be equal Connection.Id=={connection.id}")
+    if index + 1 == len(segments):
+        segments.add(name=name, id=new_id())
+    elif segments[index + 1].name != name:
+        segments[index + 1].name = name
+        segments[index + 1].id = new_id()
+    connection.path.index = index + 1
+    connection.id = segments[index + 1].id
+    return Entered(caller, index, tuple(segment.id for segment in segments[: index + 2]))
+
+
+def leave(answer: Connection, entered: Entered) -> None:
+    """Give an answer the caller's id and index back. Changes it in place.
+
+    Raises :class:`PathError` when the answer's path no longer begins with the segments that went in: the hops
+    in front could neither refresh nor close such a connection.
+    """
+    segments = answer.path.path_segments
+    kept = tuple(segment.id for segment in segments[: len(entered.ids)])
+    if kept != entered.ids:
+        raise PathError(
+            f"the answer's path begins with the ids {list(kept)} and should begin with {list(entered.ids)}"
+        )
+    answer.id = entered.id
+    answer.path.index = entered.index
