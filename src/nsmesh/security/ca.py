@@ -1,0 +1,294 @@
+"""The built-in CA: makes a trust domain of its own, and issues short-lived SVIDs.
+
+Its state is a folder (mode 0700) with ``authority-N.pem`` for each authority and ``active``, which holds the
+number of the one that signs and since when (seconds since the epoch). An authority is replaced in three steps, long before it ends, so that no peer
+meets a certificate whose authority it does not know:
+
+1. *prepare*: a new authority joins the bundle, and signs nothing;
+2. *activate*: it signs from now on; the old one stays in the bundle;
+3. *retire*: the old one leaves when nothing that it signed can be valid any more.
+
+:meth:`CertificateAuthority.maintain` takes the step that is due.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from nsmesh.core.clock import Clock, SystemClock
+from nsmesh.core.errors import Invalid, Refused
+from nsmesh.security.authority_files import Authority, load, read_private, save, write_private
+from nsmesh.security.spiffe import SpiffeId, check_trust_domain
+from nsmesh.security.svid import Svid
+from nsmesh.security.verify import Bundle
+
+log = structlog.get_logger()
+
+TTL = 3600.0
+"""Seconds that an SVID is valid unless told otherwise."""
+MAX_TTL = 24 * 3600.0
+"""Longest life of an SVID, seconds; a retired authority stays known that long."""
+LIFETIME = 365 * 24 * 3600.0
+"""Seconds that an authority is valid unless told otherwise."""
+BACKDATE = 60.0
+"""Seconds by which certificates begin in the past: clocks differ."""
+_PREPARE, _ACTIVATE = 0.5, 0.75
+
+_FILE = re.compile(r"authority-(\d+)\.pem")
+
+
+class CertificateAuthority:
+    """The CA of one trust domain. Opens its folder, or makes it; see :meth:`open`."""
+
+    def __init__(
+        self, folder: Path, trust_domain: str, *, passphrase: bytes | None, lifetime: float, clock: Clock
+    ) -> None:
+        self.folder = folder
+        self.trust_domain = check_trust_domain(trust_domain)
+        self._passphrase = passphrase
+        self._lifetime = lifetime
+        self._clock = clock
+        self._authorities: list[Authority] = []
+        self._active = 0
+        self._since = 0.0
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        trust_domain: str,
+        *,
+        passphrase: bytes | None = None,
+        lifetime: float = LIFETIME,
+        clock: Clock | None = None,
+    ) -> CertificateAuthority:
+        """Read the CA back from ``folder``, or make a new one where the folder holds none.
+
+        Raises Refused for wrong permissions, passphrase or trust domain, NotFound for a file that is
+        missing, and Invalid for one that is damaged.
+        """
+        if lifetime < 4 * MAX_TTL:
+            raise Invalid(f"a CA of {lifetime:.0f} s is too short-lived", remedy=f"give {4 * MAX_TTL:.0f} s")
+        found = cls(
+            folder, trust_domain, passphrase=passphrase, lifetime=lifetime, clock=clock or SystemClock()
+        )
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with found.locked():
+            if not found.numbers() and not (folder / "active").exists():
+                found.prepare()
+                found.activate()
+            else:
+                found.reload()
+        return found
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from changing the folder meanwhile."""
+        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the authorities on disk, oldest first."""
+        names = (_FILE.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(name[1]) for name in names if name)
+
+    def reload(self) -> None:
+        """Read the folder again, as after a restart; raises what :meth:`open` raises."""
+        authorities = [load(self._path(number), number, self._passphrase) for number in self.numbers()]
+        text = read_private(self.folder / "active").decode(errors="replace").strip()
+        number, _, since = text.partition(" ")
+        active = [one for one in authorities if str(one.number) == number]
+        if not active or not since.isdecimal():
+            raise Invalid(
+                f"{self.folder}/active says {text[:40]!a}, which names no authority that is there",
+                remedy="restore the folder from a backup, or remove it to begin a new CA",
+            )
+        for authority in authorities:
+            self._check_domain(authority)
+        self._authorities, self._active, self._since = authorities, active[0].number, float(since)
+
+    def _check_domain(self, authority: Authority) -> None:
+        names = authority.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        if uris != [f"spiffe://{self.trust_domain}"]:
+            raise Refused(
+                f"the CA in {self.folder} is that of {', '.join(uris)}, not of {self.trust_domain}",
+                remedy="use its own trust domain, or another folder",
+            )
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"authority-{number}.pem"
+
+    @property
+    def active(self) -> Authority:
+        """The authority that signs."""
+        return next(one for one in self._authorities if one.number == self._active)
+
+    @property
+    def authorities(self) -> tuple[Authority, ...]:
+        """All authorities that peers shall trust, oldest first."""
+        return tuple(self._authorities)
+
+    def bundle(self) -> Bundle:
+        """Return what peers need to verify our SVIDs."""
+        return Bundle(self.trust_domain, tuple(one.certificate for one in self._authorities))
+
+    def prepare(self) -> Authority:
+        """Add an authority to the bundle that does not sign yet."""
+        number = max([0, *(one.number for one in self._authorities)]) + 1
+        authority = _make_authority(self.trust_domain, number, self._clock.now(), self._lifetime)
+        save(self._path(number), authority, self._passphrase)
+        self._authorities.append(authority)
+        log.info("CA: authority prepared", trust_domain=self.trust_domain, authority=number)
+        return authority
+
+    def activate(self) -> None:
+        """Let the newest authority sign from now on."""
+        newest = self._authorities[-1]
+        since = int(self._clock.now())
+        write_private(self.folder / "active", f"{newest.number} {since}\n".encode())
+        self._active, self._since = newest.number, since
+        log.info("CA: authority active", trust_domain=self.trust_domain, authority=newest.number)
+
+    def retire(self) -> None:
+        """Drop all authorities older than the active one. Call it when nothing of theirs is valid."""
+        for authority in [one for one in self._authorities if one.number < self._active]:
+            self._path(authority.number).unlink(missing_ok=True)
+            self._authorities.remove(authority)
+            log.info("CA: authority retired", trust_domain=self.trust_domain, authority=authority.number)
+
+    def maintain(self) -> bool:
+        """Take the step of rotation that is due now; returns whether the bundle or the signer changed."""
+        with self.locked():
+            before = (self._active, len(self._authorities))
+            now = self._clock.now()
+            age = (now - _begin(self.active)) / self._lifetime
+            newest = self._authorities[-1]
+            if newest.number == self._active and age >= _PREPARE:
+                self.prepare()
+            elif newest.number != self._active and age >= _ACTIVATE:
+                self.activate()
+            elif now >= self._since + MAX_TTL:  # what an old authority signed last has ended
+                self.retire()
+            return before != (self._active, len(self._authorities))
+
+    def issue(self, spiffe_id: str, ttl: float = TTL, *, dns_names: tuple[str, ...] = ()) -> Svid:
+        """Return a new SVID with a new key, valid for ``ttl`` seconds, 24 h at most.
+
+        Raises Invalid for an ID that is none, or is of another trust domain.
+        """
+        identity = SpiffeId.parse(spiffe_id)
+        if identity.trust_domain != self.trust_domain or not identity.path:
+            raise Invalid(
+                f"the CA of {self.trust_domain} cannot issue {spiffe_id}",
+                remedy=f"ask for an ID like spiffe://{self.trust_domain}/name",
+            )
+        if not 0 < ttl <= MAX_TTL:
+            raise Invalid(
+                f"an SVID cannot be valid for {ttl:.0f} s", remedy=f"ask for {MAX_TTL:.0f} s or less"
+            )
+        key = ec.generate_private_key(ec.SECP256R1())
+        leaf = _make_leaf(self.active, identity, key, (self._clock.now(), ttl), dns_names)
+        return Svid((leaf.public_bytes(Encoding.DER),), key)
+
+
+def _begin(authority: Authority) -> float:
+    return authority.certificate.not_valid_before_utc.timestamp() + BACKDATE
+
+
+def _time(seconds: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(int(seconds), tz=dt.UTC)
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _make_authority(trust_domain: str, number: int, now: float, lifetime: float) -> Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
+    serial = x509.random_serial_number()
+    # each authority has a name of its own, so that a verifier need not try the keys of its siblings
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nsmesh"),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"),
+        ]
+    )
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(serial)
+        .not_valid_before(_time(now - BACKDATE))
+        .not_valid_after(_time(now + lifetime))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(identifier, critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    return Authority(number, certificate, key, ec.generate_private_key(ec.SECP256R1()))
+
+
+def _make_leaf(
+    authority: Authority,
+    identity: SpiffeId,
+    key: ec.EllipticCurvePrivateKey,
+    validity: tuple[float, float],
+    dns_names: tuple[str, ...],
+) -> x509.Certificate:
+    now, ttl = validity
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
+    names += [x509.DNSName(name) for name in dns_names]
+    end = min(_time(now + ttl), authority.certificate.not_valid_after_utc)
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nsmesh")])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_time(now - BACKDATE))
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
+        )
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(authority.key, hashes.SHA256())
+    )
