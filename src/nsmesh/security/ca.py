@@ -1,8 +1,8 @@
 """The built-in CA: makes a trust domain of its own, and issues short-lived SVIDs.
 
 Its state is a folder (mode 0700) with ``authority-N.pem`` for each authority and ``active``, which holds the
-number of the one that signs and since when (seconds since the epoch). An authority is replaced in three steps, long before it ends, so that no peer
-meets a certificate whose authority it does not know:
+number of the one that signs and since when (seconds since the epoch). An authority is replaced in three
+steps, long before it ends, so that no peer meets a certificate whose authority it does not know:
 
 1. *prepare*: a new authority joins the bundle, and signs nothing;
 2. *activate*: it signs from now on; the old one stays in the bundle;

@@ -1,0 +1,179 @@
+"""Path tokens: "I, ``sub``, speak to ``aud``", signed with the key of an SVID (contract 3.2).
+
+A token is minted once per audience and handed out again for a part of its life; claims are read once per
+token, a signature is verified once per token and leaf. Whether a token has expired is asked of the clock
+each time, so nothing remembered here outlives a token.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from nsmesh.core.call import Peer
+from nsmesh.core.clock import Clock, SystemClock
+from nsmesh.core.errors import Invalid, Unauthorized, Unavailable
+from nsmesh.security import jws
+from nsmesh.security.jws import BadToken
+from nsmesh.security.spiffe import read_leaf
+from nsmesh.security.svid import Svid, SvidSource
+
+LIFETIME = 600.0
+"""Seconds that a token lives, NSM_MAX_TOKEN_LIFETIME."""
+REUSE = 0.1
+"""Part of its life for which a token is handed out again; what is left must stay clear of any deadline."""
+
+_CACHE = 8192
+_CACHED_TOKEN = 2048
+"""Longest token that is remembered, bytes: nobody fills the memory with tokens of his own make."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Bounded(dict[K, V], Generic[K, V]):
+    """A dict that drops its oldest entry when it is full."""
+
+    def keep(self, key: K, value: V) -> None:
+        if len(self) >= _CACHE:
+            del self[next(iter(self))]
+        self[key] = value
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token claims. ``subject`` and ``expires`` are None where absent or of a wrong type.
+
+    ``audience`` is None unless it is a JSON array, as the policies of the field have it.
+    """
+
+    subject: str | None
+    audience: tuple[object, ...] | None
+    expires: float | None
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def read_claims(token: str) -> Claims:
+    """Return the claims of a well-formed token, without looking at its signature; raises BadToken."""
+    return _claims(jws.parse(token))
+
+
+def _claims(parsed: jws.Jws) -> Claims:
+    subject, audience = parsed.claims.get("sub"), parsed.claims.get("aud")
+    return Claims(
+        subject=subject if isinstance(subject, str) else None,
+        audience=tuple(audience) if isinstance(audience, list) else None,
+        expires=_seconds(parsed.claims.get("exp")),
+    )
+
+
+class TokenReader:
+    """Reads claims and checks signatures, each once while it is remembered."""
+
+    def __init__(self) -> None:
+        self._read: _Bounded[str, Claims | str] = _Bounded()
+        self._signed: _Bounded[tuple[str, bytes], None] = _Bounded()
+
+    def read(self, token: str) -> Claims:
+        """Return the claims; raises BadToken for what is no well-formed token."""
+        found = self._read.get(token)
+        if found is None:
+            try:
+                found = read_claims(token)
+            except BadToken as error:
+                found = error.what
+            if len(token) <= _CACHED_TOKEN:
+                self._read.keep(token, found)
+        if isinstance(found, str):
+            raise BadToken(found)
+        return found
+
+    def signed(self, token: str, leaf: bytes) -> bool:
+        """Whether the key of ``leaf`` (DER) signed a well-formed token."""
+        if (token, leaf) in self._signed:
+            return True
+        try:
+            if not jws.parse(token).verifies(read_leaf(leaf).public_key):
+                return False
+        except (BadToken, Unauthorized):
+            return False
+        if len(token) <= _CACHED_TOKEN:
+            self._signed.keep((token, leaf), None)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Minted:
+    token: str
+    expires: float
+    until: float
+
+
+class TokenMinter:
+    """Mints with the current SVID of a source; implements :class:`nsmesh.core.tokens.TokenSource`."""
+
+    def __init__(self, source: SvidSource, *, lifetime: float = LIFETIME, clock: Clock | None = None) -> None:
+        if lifetime <= 0:
+            raise Invalid(f"tokens cannot live for {lifetime:.0f} s", remedy="set NSM_MAX_TOKEN_LIFETIME")
+        self._source = source
+        self._lifetime = lifetime
+        self._clock = clock or SystemClock()
+        self._minted: _Bounded[str, _Minted] = _Bounded()
+        self._svid: Svid | None = None
+
+    def mint(self, audience: Peer) -> tuple[str, float]:
+        """Return a token for ``audience``, and its end: that of the token or of the peer's certificate.
+
+        Raises Unauthorized when the peer has no SPIFFE ID, Unavailable when its SVID or ours has ended.
+        """
+        svid = self._source.svid
+        if svid is not self._svid:
+            self._svid = svid
+            self._minted.clear()  # signed with a key that is ours no more
+        name, end = self._addressee(audience, svid)
+        now = self._clock.now()
+        if end <= now:
+            raise Unavailable(
+                f"the certificate that {name} showed has expired",
+                remedy="dial again; if it stays so, its SVID is not renewed",
+            )
+        known = self._minted.get(name)
+        if known is None or now >= known.until:
+            known = self._mint(svid, name, now)
+        return known.token, min(known.expires, end)
+
+    @staticmethod
+    def _addressee(audience: Peer, svid: Svid) -> tuple[str, float]:
+        if audience.certificate:
+            leaf = read_leaf(audience.certificate)
+            return str(leaf.id), leaf.not_after
+        if audience.spiffe_id:
+            return audience.spiffe_id, math.inf
+        if audience.in_process:
+            return svid.spiffe_id, math.inf
+        raise Unauthorized(
+            "a token cannot be addressed to a peer without a SPIFFE ID", remedy="reach it over TLS"
+        )
+
+    def _mint(self, svid: Svid, audience: str, now: float) -> _Minted:
+        expires = math.floor(min(now + self._lifetime, svid.not_after))
+        if expires <= now:
+            raise Unavailable(
+                f"our own SVID {svid.spiffe_id} has expired", remedy="see that the Workload API answers"
+            )
+        claims = {"sub": svid.spiffe_id, "aud": [audience], "exp": expires}
+        token = jws.sign({"typ": "JWT"}, claims, svid.key)
+        minted = _Minted(token, float(expires), now + REUSE * (expires - now))
+        self._minted.pop(audience, None)
+        self._minted.keep(audience, minted)
+        return minted
