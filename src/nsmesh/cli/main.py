@@ -69,7 +69,7 @@ class _Lazy(click.Group):
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors.")
 @click.pass_context
 def cli(ctx: click.Context, mesh: str, run_dir: str, state_dir: str, verbose: int, *, quiet: bool) -> None:
-    """A Network Service Mesh: virtual wires on demand, by the name of a service.
+    """Run a Network Service Mesh: virtual wires on demand, by the name of a service.
 
     Start with `nsm doctor`, then `nsm demo` or `nsm up`.
     """

@@ -1,0 +1,133 @@
+"""Settings of the daemons: NSM's own variables where they exist, with NSM's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nsmesh.model.settings import Seconds
+
+SOCKET = "unix:///var/lib/networkservicemesh/nsm.io.sock"
+"""Where a manager listens for the workloads of its node."""
+
+
+def _named(variable: str, default: str = "") -> str:
+    value: str = field(default=default, metadata={"variable": variable})
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every daemon reads."""
+
+    log_level: str = "INFO"
+    """Lowest level that is logged: TRACE, DEBUG, INFO, WARN, ERROR."""
+    max_token_lifetime: Seconds = Seconds(600)
+    """How long what this component vouches for lives without a refresh."""
+    spiffe_endpoint_socket: str = _named("SPIFFE_ENDPOINT_SOCKET")
+    """Workload API that gives this component its identity; empty: no identity, own unix sockets only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NsmgrSettings(Common):
+    """The manager of a node."""
+
+    name: str = "nmgr"
+    """Name of this manager in paths and in the registry."""
+    listen_on: tuple[str, ...] = (SOCKET,)
+    """Where it listens; the last tcp one is the URL that other nodes are told."""
+    registry_url: str = "tcp://localhost:5001"
+    """The registry of this domain."""
+    dial_timeout: Seconds = Seconds(0.75)
+    """How long a dial may take."""
+    forwarder_network_service_name: str = "forwarder"
+    """Service name under which forwarders register."""
+    excluded_prefixes_file: str = "/var/lib/networkservicemesh/config/excluded_prefixes.yaml"
+    """Prefixes that no endpoint may assign; re-read when it changes."""
+    node_name: str = _named("NODE_NAME")
+    """Label nodeName for requests and endpoints of this node."""
+    pod_name: str = _named("POD_NAME")
+    """Label podName, where a client gives none."""
+    cluster_name: str = _named("CLUSTER_NAME")
+    """Label clusterName, where a client gives none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwarderSettings(Common):
+    """The forwarder: makes the wires of a node."""
+
+    name: str = "forwarder"
+    """Name of this forwarder in paths and in the registry."""
+    labels: dict[str, str] = field(default_factory=lambda: {"p2p": "true"})
+    """Labels by which a NetworkService may choose it."""
+    nsname: str = "forwarder"
+    """Service name under which it registers."""
+    connect_to: str = "unix:///connect.to.socket"
+    """The manager of this node."""
+    listen_on: str = "unix:///listen.on.socket"
+    """Where it listens."""
+    dial_timeout: Seconds = Seconds(0.75)
+    """How long a dial may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrySettings(Common):
+    """A registry, in memory or in a file."""
+
+    name: str = "registry"
+    """Name of this registry."""
+    listen_on: tuple[str, ...] = ("unix:///listen.on.socket",)
+    """Where it listens."""
+    expire_period: Seconds = Seconds(60)
+    """How long an endpoint stays without being registered again."""
+    database: str = "/var/lib/nsmesh/registry.db"
+    """The SQLite file (registry-sqlite only)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NscSettings(Common):
+    """The client: asks for services and keeps their wires alive."""
+
+    name: str = "nsc"
+    """Name of this client in paths; the i-th service gets the connection id NAME-i."""
+    connect_to: str = SOCKET
+    """The manager of this node."""
+    dial_timeout: Seconds = Seconds(5)
+    """How long a dial may take."""
+    request_timeout: Seconds = Seconds(15)
+    """How long one Request may take before it is tried again."""
+    network_services: tuple[str, ...] = ()
+    """What to ask for: kernel://SERVICE/INTERFACE?label=value, ..."""
+    netns: str = ""
+    """Namespace in which the wires end, as a path; empty: this process's own."""
+    liveness_check_enabled: bool = True
+    """Whether the wire itself is probed, to tell a dead path from a dead control plane."""
+    liveness_check_interval: Seconds = Seconds(0.2)
+    """Time between two probes."""
+    liveness_check_timeout: Seconds = Seconds(1)
+    """Time without an answer after which the path counts as dead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NseSettings(Common):
+    """An endpoint: answers requests for its services."""
+
+    name: str = "nse"
+    """Name of this endpoint in paths and in the registry."""
+    connect_to: str = SOCKET
+    """The manager of this node."""
+    listen_on: str = ""
+    """Where it listens; empty: a socket in a private folder."""
+    service_names: tuple[str, ...] = ()
+    """Services that it provides."""
+    payload: str = "ETHERNET"
+    """Payload of those services: ETHERNET or IP."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Labels by which a NetworkService chooses it."""
+    register_service: bool = True
+    """Whether the services themselves are registered too."""
+    unregister_itself: bool = True
+    """Whether it unregisters when it ends."""
+    dial_timeout: Seconds = Seconds(5)
+    """How long a dial may take."""
+    request_timeout: Seconds = Seconds(15)
+    """How long a Request of its own may take (passthrough functions)."""

@@ -1,0 +1,204 @@
+"""``nsm apply``, ``delete``, ``get`` and ``describe``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import yaml
+
+from nsmesh.api import control_pb2
+from nsmesh.cli import control, output
+from nsmesh.cli.context import Context, run
+from nsmesh.core.errors import Invalid, NotFound
+from nsmesh.model import control as api
+from nsmesh.model.manifest import check_text
+
+_ALIASES = {
+    "service": "services",
+    "networkservice": "services",
+    "networkservices": "services",
+    "netsvc": "services",
+    "endpoint": "endpoints",
+    "networkserviceendpoint": "endpoints",
+    "networkserviceendpoints": "endpoints",
+    "nse": "endpoints",
+    "nses": "endpoints",
+    "client": "clients",
+    "workload": "clients",
+    "workloads": "clients",
+    "nsc": "clients",
+    "connection": "connections",
+    "wire": "connections",
+    "wires": "connections",
+    "manager": "managers",
+    "forwarder": "forwarders",
+    "link": "links",
+    "event": "events",
+}
+
+COLUMNS = {
+    "services": (("name", "payload", "matches", "endpoints"), ("rules",)),
+    "endpoints": (("name", "services", "labels", "state", "pid"), ("type", "url", "netns", "expires")),
+    "clients": (("name", "state", "wires", "pid", "netns"), ("asks", "command", "message")),
+    "connections": (
+        ("client", "service", "endpoint", "interface", "address", "state", "age"),
+        ("id", "mechanism", "payload", "mtu", "peer_address", "path"),
+    ),
+    "managers": (("name", "state", "url", "connections"), ("pid",)),
+    "forwarders": (("name", "state", "labels", "mechanisms", "wires"), ("url", "pid")),
+    "links": (("name", "a", "b", "state"), ("mtu",)),
+    "events": (("time", "kind", "text"), ("connection",)),
+}
+"""Columns of the table, and those that ``-o wide`` adds."""
+
+
+def kind_of(what: str) -> str:
+    """Return the plural kind for any of its spellings; raises Invalid with the nearest one."""
+    import difflib  # noqa: PLC0415 - only for mistakes
+
+    folded = what.lower()
+    folded = _ALIASES.get(folded, folded)
+    if folded in api.KINDS:
+        return folded
+    near = difflib.get_close_matches(folded, [*api.KINDS, *_ALIASES], n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise Invalid(f"there is nothing called '{what}'", remedy=f"{hint}known: {', '.join(api.KINDS)}")
+
+
+@click.command()
+@click.option("-f", "--file", "files", multiple=True, required=True, help="File, directory, or - for stdin.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until workloads have their wires.")
+@click.pass_obj
+def apply(context: Context, files: tuple[str, ...], *, no_wait: bool) -> None:
+    """Make the mesh as YAML manifests say: services, endpoints, workloads, links."""
+    sources = control.read_sources(files)
+    for text, source in sources:
+        check_text(text, source)
+
+    async def work() -> None:
+        for text, source in sources:
+            request = control_pb2.ApplyRequest(text=text, source=source, wait=not no_wait)
+            await control.steps(context, api.APPLY, request)
+
+    run(work())
+
+
+@click.command()
+@click.option("-f", "--file", "files", multiple=True, help="Delete what these files describe.")
+@click.argument("what", required=False)
+@click.argument("names", nargs=-1)
+@click.pass_obj
+def delete(context: Context, files: tuple[str, ...], what: str | None, names: tuple[str, ...]) -> None:
+    """Delete by kind and name, or all that files describe.
+
+    Examples: nsm delete endpoint firewall; nsm delete -f examples/vpn
+    """
+    if not files and not (what and names):
+        raise click.UsageError("give -f FILE, or a kind and names: nsm delete endpoint firewall")
+    requests = [
+        control_pb2.DeleteRequest(text=text) for text, _ in (control.read_sources(files) if files else [])
+    ]
+    if what:
+        requests += [control_pb2.DeleteRequest(kind=kind_of(what), name=name) for name in names]
+
+    async def work() -> None:
+        for request in requests:
+            await control.steps(context, api.DELETE, request)
+
+    run(work())
+
+
+@click.command()
+@click.argument("what")
+@click.argument("name", required=False, default="")
+@click.option(
+    "-o", "--output", "style", type=click.Choice(output.FORMATS), default="table", help="How to print."
+)
+@click.option("-w", "--watch", is_flag=True, help="Then print each change as it happens.")
+@click.pass_obj
+def get(context: Context, what: str, name: str, style: str, *, watch: bool) -> None:
+    """List services, endpoints, clients, connections, managers, forwarders, links or events."""
+    kind = kind_of(what)
+    narrow, more = COLUMNS[kind]
+    columns = (*narrow, *more) if style == "wide" else narrow
+
+    async def listing() -> None:
+        async with context.control() as client:
+            found = await control.rows(client, kind, name=name)
+        if name and not found:
+            raise NotFound(f"there is no {kind[:-1]} called {name}", remedy=f"list them with: nsm get {kind}")
+        if not found and style in {"table", "wide"}:
+            click.echo(f"no {kind}", err=True)
+        output.show(found, columns, style)
+
+    async def watching() -> None:
+        async with context.control() as client:
+            seen: list[dict[str, Any]] = []
+            synced = False
+            async for item in control.items(client, kind, name=name, watch=True):
+                if item.synced:
+                    synced = True
+                    _first(seen, columns, style)
+                elif not synced:
+                    seen.append(json.loads(item.json))
+                else:
+                    _change(json.loads(item.json), columns, style, deleted=item.deleted)
+
+    run(watching() if watch else listing())
+
+
+def _first(rows: list[dict[str, Any]], columns: tuple[str, ...], style: str) -> None:
+    if style in {"table", "wide"}:
+        click.echo(output.table(rows, columns))
+        return
+    for row in rows:
+        _change(row, columns, style, deleted=False)
+
+
+def _change(row: dict[str, Any], columns: tuple[str, ...], style: str, *, deleted: bool) -> None:
+    """Print one change: a table line, one JSON line, or one YAML document."""
+    if style == "json":
+        click.echo(json.dumps({"deleted": deleted, "object": row}, ensure_ascii=False))
+    elif style == "yaml":
+        click.echo("---\n" + yaml.safe_dump({"deleted": deleted, "object": row}, sort_keys=False), nl=False)
+    else:
+        line = output.table([row], columns, header=False)
+        click.echo(f"{line}  (deleted)" if deleted else line)
+
+
+@click.command()
+@click.argument("what")
+@click.argument("name")
+@click.pass_obj
+def describe(context: Context, what: str, name: str) -> None:
+    """Show all that is known of one object; for a connection, every hop of its path."""
+    kind = kind_of(what)
+
+    async def work() -> list[dict[str, Any]]:
+        async with context.control() as client:
+            return await control.rows(client, kind, name=name)
+
+    found = run(work())
+    if not found:
+        raise NotFound(f"there is no {kind[:-1]} called {name}", remedy=f"list them with: nsm get {kind}")
+    for row in found:
+        _describe(row)
+
+
+def _describe(row: dict[str, Any]) -> None:
+    width = max(len(key) for key in row) + 2
+    for key, value in row.items():
+        title = f"{key.replace('_', ' ')}:".ljust(width)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            click.echo(title.rstrip())
+            columns = list(dict.fromkeys(name for item in value for name in item))
+            for line in output.table(value, columns).splitlines():
+                click.echo(f"  {line}")
+        elif isinstance(value, list) and len(value) > 1:
+            click.echo(title.rstrip())
+            for item in value:
+                click.echo(f"  {output.cell(item)}")
+        else:
+            click.echo(f"{title} {output.cell(value)}")

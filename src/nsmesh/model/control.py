@@ -1,0 +1,15 @@
+"""Method paths of the control interface, and the kinds that it lists."""
+
+from __future__ import annotations
+
+PREFIX = "/nsmesh.control.Control/"
+APPLY = PREFIX + "Apply"
+DELETE = PREFIX + "Delete"
+GET = PREFIX + "Get"
+CONNECT = PREFIX + "Connect"
+DISCONNECT = PREFIX + "Disconnect"
+STATUS = PREFIX + "Status"
+DOWN = PREFIX + "Down"
+
+KINDS = ("services", "endpoints", "clients", "connections", "managers", "forwarders", "links", "events")
+"""What ``nsm get`` takes, in the order in which help shows it."""
