@@ -1,0 +1,223 @@
+"""From a connection's context to the ports of its wire: addresses, routes, rules, neighbours.
+
+Pure. The client's interface (side CLIENT) gets what the context calls ``src``, the endpoint's ``dst``.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+
+from nsmesh.model.messages import IP, Connection, IPContext, IpNeighbor, PolicyRoute
+from nsmesh.model.messages import Route as RouteMessage
+from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Route
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+class WiringError(ValueError):
+    """A connection's context that cannot be wired; the text names the field and the value."""
+
+
+class Side(enum.Enum):
+    """Which end of a wire."""
+
+    CLIENT = "client"
+    ENDPOINT = "endpoint"
+
+
+def kernel_port(
+    connection: Connection, side: Side, netns: str, name: str, *, numbered: bool = True
+) -> KernelPort:
+    """Return one end of the wire as a kernel interface ``name`` in the namespace at path ``netns``.
+
+    ``numbered`` false leaves out all that belongs to IP, and the MAC: a transparent function must not answer
+    for the ends that it stands between. Raises :class:`WiringError`.
+    """
+    context = connection.context
+    if not numbered:
+        return KernelPort(netns, name, mtu=context.MTU, numbered=False)
+    client = side is Side.CLIENT
+    ip = context.ip_context
+    src = _interfaces(ip.src_ip_addrs, "src_ip_addrs")
+    dst = _interfaces(ip.dst_ip_addrs, "dst_ip_addrs")
+    own, peers = (src, dst) if client else (dst, src)
+    ethernet = context.ethernet_context
+    return KernelPort(
+        netns,
+        name,
+        mac=_mac(ethernet.src_mac, "src_mac") if client else _mac(ethernet.dst_mac, "dst_mac"),
+        mtu=context.MTU,
+        addresses=tuple(str(interface) for interface in own),
+        routes=_routes(ip, own, peers, client=client),
+        neighbours=_neighbours(ip.ip_neighbors, own),
+        rules=tuple(_rule(policy, peers) for policy in ip.policies) if client else (),
+    )
+
+
+def cross_connect(connection: Connection, client: KernelPort, endpoint: KernelPort) -> CrossConnect:
+    """Return the wire between two ports.
+
+    A wire for payload IP carries no ARP and no neighbour discovery, so each end knows the other's addresses
+    as permanent neighbours, unless one of them stands for somebody behind it. An empty payload means IP, as
+    in the registry.
+    """
+    payload = connection.payload or IP
+    if payload == IP and client.numbered and endpoint.numbered:
+        client = replace(client, mac=client.mac or _derived_mac(connection.id, Side.CLIENT))
+        endpoint = replace(endpoint, mac=endpoint.mac or _derived_mac(connection.id, Side.ENDPOINT))
+        client, endpoint = _acquainted(client, endpoint), _acquainted(endpoint, client)
+    return CrossConnect(connection.id, client, endpoint, payload)
+
+
+def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
+    found: dict[Interface, None] = {}
+    for text in texts:
+        try:
+            interface = ip_interface(text)
+        except ValueError as error:
+            raise WiringError(f"{field} has {text!r}, which is no address with a prefix length") from error
+        if "/" not in text:
+            raise WiringError(f"{field} has {text!r} without a prefix length, such as {interface}")
+        found[interface] = None
+    return list(found)
+
+
+def _network(text: str, field: str) -> Network:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError as error:
+        raise WiringError(f"{field} has {text!r}, which is no prefix such as 10.0.0.0/24") from error
+    if "/" not in text:
+        raise WiringError(f"{field} has {text!r} without a prefix length, such as {network}")
+    return network
+
+
+def _address(text: str, field: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError as error:
+        raise WiringError(f"{field} has {text!r}, which is no IP address") from error
+
+
+def _mac(text: str, field: str) -> str:
+    if not text:
+        return ""
+    if not _MAC.fullmatch(text) or int(text[:2], 16) & 1:
+        raise WiringError(f"{field} has {text!r}, which is no MAC address of one interface")
+    return text.lower()
+
+
+def _routes(
+    ip: IPContext, own: Sequence[Interface], peers: Sequence[Interface], *, client: bool
+) -> tuple[Route, ...]:
+    # one route per prefix: what the endpoint asks for stands above the plain route to the peer
+    routes = {
+        prefix: Route(prefix)
+        for prefix in (
+            str(ip_network(peer.ip)) for peer in peers if not any(peer.ip in mine.network for mine in own)
+        )
+    }
+    asked, field = (ip.src_routes, "src_routes") if client else (ip.dst_routes, "dst_routes")
+    for message in asked:
+        route = _route(message, peers, field)
+        routes[route.prefix] = route
+    return tuple(routes.values())
+
+
+def _route(message: RouteMessage, peers: Sequence[Interface], field: str) -> Route:
+    prefix = _network(message.prefix, field)
+    if not message.nextHop:
+        return Route(str(prefix), _gateway(prefix, peers))
+    via = _address(message.nextHop, f"nextHop of {field} {message.prefix}")
+    if via.version != prefix.version:
+        raise WiringError(f"{field} has {message.prefix} by way of {via}, which is of the other IP family")
+    return Route(str(prefix), str(via))
+
+
+def _gateway(prefix: Network, peers: Sequence[Interface]) -> str:
+    """Return the peer as gateway of a route without a next hop, unless it leads into the peer's own net."""
+    if any(prefix.network_address in peer.network for peer in peers):
+        return ""
+    return next((str(peer.ip) for peer in peers if peer.version == prefix.version), "")
+
+
+def _rule(policy: PolicyRoute, peers: Sequence[Interface]) -> PolicyRule:
+    source = getattr(policy, "from")
+    network = _network(source, "a policy's from") if source else None
+    messages = list(policy.routes) or [RouteMessage(prefix=_DEFAULT[network.version if network else 4])]
+    return PolicyRule(
+        source=str(network) if network else "",
+        protocol=_protocol(policy.proto),
+        source_ports=_ports(policy.src_port, "src_port"),
+        destination_ports=_ports(policy.dst_port, "dst_port"),
+        routes=tuple(_route(message, peers, "a policy's routes") for message in messages),
+    )
+
+
+def _protocol(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or not text.isascii() or int(text) > 255:
+        raise WiringError(f"a policy's proto has {text!r}, which is no IP protocol number such as 6")
+    return int(text)
+
+
+def _ports(text: str, field: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    found = _PORTS.fullmatch(text)
+    first = int(found[1]) if found else 1
+    last = int(found[2] or found[1]) if found else 0
+    if not first <= last <= 65535:
+        raise WiringError(
+            f"a policy's {field} has {text!r}, which is neither a port nor a range such as 80-90"
+        )
+    return first, last
+
+
+def _neighbours(messages: Iterable[IpNeighbor], own: Sequence[Interface]) -> tuple[Neighbour, ...]:
+    mine = {interface.ip for interface in own}
+    found: dict[Address, Neighbour] = {}
+    for message in messages:
+        address = _address(message.ip, "ip_neighbors")
+        mac = _mac(message.hardware_address, f"ip_neighbors {message.ip}")
+        if not mac:
+            raise WiringError(f"ip_neighbors has {message.ip} without a hardware address")
+        if address not in mine:
+            found[address] = Neighbour(str(address), mac)
+    return tuple(found.values())
+
+
+def _acquainted(port: KernelPort, peer: KernelPort) -> KernelPort:
+    known = {neighbour.ip for neighbour in port.neighbours}
+    met = (str(ip_interface(address).ip) for address in peer.addresses)
+    return replace(
+        port, neighbours=port.neighbours + tuple(Neighbour(ip, peer.mac) for ip in met if ip not in known)
+    )
+
+
+def _derived_mac(connection_id: str, side: Side) -> str:
+    """Return a locally administered MAC that is the same whenever the same wire is worked out again."""
+    digest = hashlib.sha256(f"{connection_id} {side.value}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in bytes([0x02]) + digest[:5])
