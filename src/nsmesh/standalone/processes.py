@@ -59,8 +59,14 @@ def start(command: Command) -> subprocess.Popen[bytes]:
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(command.log.open("ab"))
         try:
-            with netns.entered(command.netns) if command.netns else contextlib.nullcontext():
+            if command.netns:
+                namespace = netns.open_netns(command.netns)
+                stack.callback(os.close, namespace)
                 # the child is forked by this thread, so it starts in the namespace that the thread is in
+                inside: contextlib.AbstractContextManager[None] = netns.inside(namespace)
+            else:
+                inside = contextlib.nullcontext()
+            with inside:
                 return subprocess.Popen(
                     command.argv,
                     stdin=subprocess.DEVNULL,
