@@ -18,7 +18,7 @@ BEHIND = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One fact. ``at`` wall seconds; ``kind`` a word such as ``mesh``, ``endpoint``, ``request``, ``wire``."""
+    """One fact. ``at`` wall seconds; ``kind`` a word: ``mesh``, ``endpoint``, ``request``, ``wire`` ..."""
 
     at: float
     kind: str

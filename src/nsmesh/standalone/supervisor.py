@@ -28,7 +28,7 @@ STEADY = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One process that ended by itself. ``why`` is text such as ``killed by SIGKILL``; ``at`` wall seconds."""
+    """One process that ended by itself; ``why`` as in ``killed by SIGKILL``, ``at`` in wall seconds."""
 
     name: str
     why: str

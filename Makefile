@@ -1,0 +1,36 @@
+# make demo   the article's scenario, for real        make test   the whole test suite
+# make check  linters, types, layers                  make bench  speeds, side by side
+# make clean  remove what these brought (distribution packages stay)
+
+.PHONY: help demo test check bench clean run-setup dev-setup
+BIN := .venv/bin
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+run-setup:
+	@tools/setup.sh run
+
+dev-setup:
+	@tools/setup.sh dev
+
+demo: run-setup
+	@$(BIN)/nsm demo
+
+test: dev-setup
+	@$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+check: dev-setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: dev-setup
+	@$(BIN)/python bench/run.py $(ARGS)
+
+clean:
+	@if [ -x $(BIN)/nsm ]; then $(BIN)/nsm -q --mesh demo down --purge 2>/dev/null || true; fi
+	@rm -rf .venv .make .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src -name '*.egg-info' -prune -exec rm -rf {} +
