@@ -5,6 +5,7 @@ The only place where messages become bytes on the way out of a server, and the r
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -129,6 +130,6 @@ def health(served: Mapping[str, Any]) -> Methods:
     async def watch(call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG001 - likewise
         name = _parse(health_pb2.HealthCheckRequest, body).service
         yield serving if name in names else unknown
-        await rpc.forever()
+        await asyncio.get_running_loop().create_future()  # nothing changes; the stream stays open
 
     return {methods.HEALTH_CHECK: rpc.Unary(check), methods.HEALTH_WATCH: rpc.ServerStream(watch)}
