@@ -1,1 +1,25 @@
-"""gRPC behind a fence of three layers: wire, engine, rpc."""
+"""gRPC behind a fence: bytes in, bytes out. Nobody outside sees a socket, TLS, or HTTP/2."""
+
+from nsmesh.rpc.client import Client, Reply, connect
+from nsmesh.rpc.descriptors import Descriptors, PeerDescriptors
+from nsmesh.rpc.limits import Limits
+from nsmesh.rpc.methods import Bidi, Method, ServerCall, ServerStream, Unary
+from nsmesh.rpc.pool import Pool
+from nsmesh.rpc.server import Server, serve
+
+__all__ = [
+    "Bidi",
+    "Client",
+    "Descriptors",
+    "Limits",
+    "Method",
+    "PeerDescriptors",
+    "Pool",
+    "Reply",
+    "Server",
+    "ServerCall",
+    "ServerStream",
+    "Unary",
+    "connect",
+    "serve",
+]

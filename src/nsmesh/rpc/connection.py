@@ -1,0 +1,256 @@
+"""What both sides of a connection share: wire below, engine inside, back-pressure and flood bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from nsmesh.core.errors import Exhausted, MeshError, Unavailable
+from nsmesh.rpc import engine as http2
+from nsmesh.rpc.limits import Limits
+from nsmesh.rpc.wire import Wire
+
+log = structlog.get_logger()
+
+FLUSH_AT_ONCE = 256 << 10
+"""Bytes taken from the engine per write."""
+
+
+class Connection:
+    """One HTTP/2 connection. Subclasses say what headers, data, trailers and resets mean."""
+
+    wire: Wire
+
+    def __init__(self, engine: http2.Engine, limits: Limits) -> None:
+        self.engine = engine
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self._soon = False
+        self._producers: list[tuple[int, asyncio.Future[None]]] = []
+        self._floods = _Floods(limits)
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            http2.Headers: self.on_headers,
+            http2.Data: self.on_data,
+            http2.Trailers: self.on_trailers,
+            http2.Reset: self.on_reset,
+            http2.GoAway: self.on_goaway,
+            http2.Settings: self.on_settings,
+            http2.Ping: self._on_ping,
+            http2.Pong: self.on_pong,
+        }
+
+    def opened(self) -> None:
+        """Open HTTP/2, now that the peer is known."""
+        self.engine.start()
+        self.flush()
+
+    def received(self, data: bytes) -> None:
+        """Feed the engine and act on its events; what they cause goes out in one write."""
+        try:
+            events = self.engine.feed(data)
+        except http2.EngineError as error:
+            self._farewell(error)
+            return
+        handlers = self._handlers
+        for event in events:
+            handlers[type(event)](event)
+        if not self._soon:
+            self.flush()
+
+    def _farewell(self, error: http2.EngineError) -> None:
+        self.flush()
+        self.wire.write(error.farewell)
+        where = self.wire.where
+        log.warning("a peer broke the protocol", peer=where, reason=str(error))
+        self.wire.abort(
+            Unavailable(f"{where} broke the HTTP/2 protocol: {error}", remedy="check that it is a gRPC peer")
+        )
+
+    def soon(self) -> None:
+        """Flush at the end of this turn of the loop, once for all that was queued in it."""
+        if not self._soon:
+            self._soon = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what may go out, as long as the socket takes it."""
+        self._soon = False
+        wire = self.wire
+        while not wire.dead and wire.buffered < self.limits.write_buffer:
+            out = self.engine.take(FLUSH_AT_ONCE)
+            if not out:
+                break
+            wire.write(out)
+            if len(out) < FLUSH_AT_ONCE:
+                break
+        if self._producers:
+            self._wake()
+
+    def writable(self) -> None:
+        """Go on after the socket took all that waited."""
+        self.flush()
+
+    async def drain(self, stream: int) -> None:
+        """Wait while the stream, or the socket, has more waiting than its bound."""
+        while not self._has_room(stream):
+            future: asyncio.Future[None] = self.loop.create_future()
+            self._producers.append((stream, future))
+            self.soon()
+            await future
+
+    def _has_room(self, stream: int) -> bool:
+        if self.wire.dead:
+            return True
+        if self.wire.buffered >= self.limits.write_buffer:
+            return False
+        return self.engine.queued(stream) < self.limits.stream_buffer
+
+    def _wake(self) -> None:
+        waiting = []
+        for stream, future in self._producers:
+            if future.done():
+                continue
+            if self._has_room(stream):
+                future.set_result(None)
+            else:
+                waiting.append((stream, future))
+        self._producers = waiting
+
+    def enough(self, what: str) -> None:
+        """End the connection of a peer that floods us."""
+        log.warning("a peer floods us", peer=self.wire.where, what=what)
+        self.engine.goaway(0, http2.ENHANCE_YOUR_CALM)
+        self.flush()
+        self.wire.abort(
+            Exhausted(f"{self.wire.where} sends too many {what}", remedy="slow down and connect again")
+        )
+
+    def count(self, what: str) -> bool:
+        """Count one cheap frame; return False, with the connection ended, when there are too many."""
+        if self._floods.count(what, self.loop.time()):
+            return True
+        if not self.wire.dead:
+            self.enough(what)
+        return False
+
+    def _on_ping(self, _: http2.Ping) -> None:
+        self.count("pings")
+
+    def lost(self, reason: MeshError) -> None:
+        """Hear that the wire is gone."""
+        if self._producers:
+            self._wake()
+
+    def on_headers(self, event: http2.Headers) -> None:
+        """Take a request, or the beginning of an answer."""
+        raise NotImplementedError
+
+    def on_data(self, event: http2.Data) -> None:
+        """Take bytes of a call."""
+        raise NotImplementedError
+
+    def on_trailers(self, event: http2.Trailers) -> None:
+        """Take the end of a call."""
+        raise NotImplementedError
+
+    def on_reset(self, event: http2.Reset) -> None:
+        """Take a cancellation."""
+        raise NotImplementedError
+
+    def on_goaway(self, event: http2.GoAway) -> None:
+        """Take the peer's farewell."""
+        raise NotImplementedError
+
+    def on_settings(self, event: http2.Settings) -> None:
+        """Take the end of the HTTP/2 handshake, or changed settings."""
+        raise NotImplementedError
+
+    def on_pong(self, event: http2.Pong) -> None:
+        """Take a sign of life."""
+
+
+class _Floods:
+    """Counts, per kind of frame, how many came in the running window of time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._window = limits.flood_window
+        self._most = {
+            "resets": limits.resets,
+            "pings": limits.pings,
+            "settings": limits.settings,
+            "empty frames": limits.empty_frames,
+        }
+        self._counts: dict[str, int] = {}
+        self._until = 0.0
+
+    def count(self, what: str, now: float) -> bool:
+        """Return whether one more is within its bound."""
+        if now >= self._until:
+            self._until = now + self._window
+            self._counts.clear()
+        seen = self._counts[what] = self._counts.get(what, 0) + 1
+        return seen <= self._most[what]
+
+
+class Inbox:
+    """Messages of a stream that nobody has read yet. A slow reader holds its sender back."""
+
+    __slots__ = ("_connection", "_end", "_ended", "_held", "_messages", "_size", "_stream", "_waiter")
+
+    def __init__(self, connection: Connection, stream: int) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._messages: deque[bytes] = deque()
+        self._size = 0
+        self._held = 0
+        self._ended = False
+        self._end: MeshError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def arrived(self, size: int) -> None:
+        """Give the peer credit for ``size`` bytes, or hold it back while much is unread."""
+        if self._size > self._connection.limits.stream_buffer:
+            self._held += size
+        else:
+            self._connection.engine.consumed(self._stream, size)
+
+    def put(self, message: bytes) -> None:
+        """Add a message."""
+        self._messages.append(message)
+        self._size += len(message)
+        self._ring()
+
+    def finish(self, error: MeshError | None) -> None:
+        """End: with nothing, or with what ``get`` raises after the last message."""
+        if not self._ended:
+            self._ended = True
+            self._end = error
+            self._ring()
+
+    def _ring(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> bytes | None:
+        """Return the next message, or None at the end; raises what the stream ended with."""
+        while not self._messages:
+            if self._ended:
+                if self._end is not None:
+                    raise self._end
+                return None
+            self._waiter = self._connection.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message = self._messages.popleft()
+        self._size -= len(message)
+        if self._held and self._size <= self._connection.limits.stream_buffer:
+            self._connection.engine.consumed(self._stream, self._held)
+            self._held = 0
+            self._connection.soon()
+        return message

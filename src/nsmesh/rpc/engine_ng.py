@@ -1,0 +1,187 @@
+"""HTTP/2 by libnghttp2, through ``ngh2``: the engine in daily use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ngh2
+
+from nsmesh.rpc.engine import (
+    ENHANCE_YOUR_CALM,
+    HARD_HEADERS,
+    LAST_STREAM,
+    PROTOCOL_ERROR,
+    WINDOWS,
+    Data,
+    EngineError,
+    Event,
+    GoAway,
+    HeaderList,
+    Headers,
+    Ping,
+    Pong,
+    Reset,
+    Settings,
+    Trailers,
+    goaway_frame,
+)
+from nsmesh.rpc.limits import Limits
+
+STREAMS_BEFORE_SETTINGS = 100
+"""Streams that a client may open before it has heard how many the server allows."""
+
+
+class NgEngine:
+    """See :class:`nsmesh.rpc.engine.Engine`."""
+
+    def __init__(self, limits: Limits, *, client: bool) -> None:
+        self._limits = limits
+        self._client = client
+        self._highest = 0
+        self._told: set[int] = set()  # streams whose end needs no event: we ended them, or it was told
+        resets = limits.resets
+        self._connection = ngh2.Connection(
+            ngh2.Role.CLIENT if client else ngh2.Role.SERVER,
+            ngh2.Configuration(
+                auto_window_update=False,
+                peer_max_concurrent_streams=STREAMS_BEFORE_SETTINGS,
+                max_send_header_block_length=limits.header_list * HARD_HEADERS,
+                max_inbound_header_list_size=limits.header_list * HARD_HEADERS,
+                max_outbound_ack=max(1000, limits.pings),
+                stream_reset_rate_limit=(resets * 2, resets),  # above ours, which says why it closes
+            ),
+        )
+        self._ended = False
+
+    def start(self) -> None:
+        """Queue preface, settings and the connection's window."""
+        limits = self._limits
+        settings = {
+            ngh2.Setting.INITIAL_WINDOW_SIZE: limits.window,
+            ngh2.Setting.MAX_HEADER_LIST_SIZE: limits.header_list,
+        }
+        if self._client:
+            settings[ngh2.Setting.ENABLE_PUSH] = 0
+        else:
+            settings[ngh2.Setting.MAX_CONCURRENT_STREAMS] = limits.streams
+        self._connection.initiate_connection(settings)
+        self._connection.set_local_window_size(limits.window * WINDOWS)
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return what ``data`` means; raises EngineError."""
+        connection = self._connection
+        try:
+            connection.receive_data(data)
+        except ngh2.DenialOfServiceError as error:
+            raise EngineError(str(error), goaway_frame(self._highest, ENHANCE_YOUR_CALM)) from error
+        except ngh2.NGH2Error as error:
+            if self._ended:
+                return []
+            raise EngineError(str(error), goaway_frame(self._highest, PROTOCOL_ERROR)) from error
+        found: list[Event] = []
+        event: Any  # which attributes it has, its type says
+        for event in connection.events():
+            kind = type(event)
+            if kind is ngh2.DataReceived:
+                found.append(Data(event.stream_id, event.data, event.end_stream))
+            elif kind is ngh2.RequestReceived or kind is ngh2.ResponseReceived:
+                self._highest = max(self._highest, event.stream_id)
+                found.append(Headers(event.stream_id, event.headers, event.end_stream))
+            elif kind is ngh2.TrailersReceived:
+                found.append(Trailers(event.stream_id, event.headers))
+            elif (other := self._rarer(kind, event)) is not None:
+                found.append(other)
+        return found
+
+    def _rarer(self, kind: type, event: Any) -> Event | None:
+        """Return what stands for the events that are not on the hot path."""
+        if kind is ngh2.StreamClosed:
+            if event.stream_id in self._told:
+                self._told.discard(event.stream_id)
+            elif event.error_code:
+                return Reset(event.stream_id, event.error_code)
+        elif kind is ngh2.StreamReset:
+            self._told.add(event.stream_id)
+            return Reset(event.stream_id, event.error_code)
+        elif kind is ngh2.SettingsReceived:
+            return Settings()
+        elif kind is ngh2.PingReceived:
+            return Ping()
+        elif kind is ngh2.PingAcknowledged:
+            return Pong(event.opaque_data)
+        elif kind is ngh2.GoAwayReceived:
+            return GoAway(event.last_stream_id, event.error_code)
+        elif kind is ngh2.ConnectionClosed:
+            self._ended = True  # after a GOAWAY and the last stream: what still comes means nothing
+        return None
+
+    def take(self, amount: int) -> bytes:
+        """Return what may go out now."""
+        try:
+            return self._connection.data_to_send(amount)
+        except ngh2.NGH2Error:
+            return b""
+
+    def request(self, headers: HeaderList) -> int:
+        """Open a stream; raises EngineError when the connection takes none."""
+        try:
+            return self._connection.send_request(headers)
+        except ngh2.NGH2Error as error:
+            raise EngineError(str(error)) from error
+
+    def headers(self, stream: int, headers: HeaderList, *, ended: bool) -> None:
+        """Answer a request."""
+        try:
+            self._connection.send_response(stream, headers, end_stream=ended)
+        except ngh2.NGH2Error:
+            return
+
+    def data(self, stream: int, data: bytes, *, ended: bool) -> None:
+        """Queue bytes of a stream."""
+        try:
+            self._connection.send_data(stream, data, end_stream=ended)
+        except ngh2.NGH2Error:
+            return
+
+    def trailers(self, stream: int, headers: HeaderList) -> None:
+        """End a stream after its bytes."""
+        try:
+            self._connection.send_trailers(stream, headers)
+        except ngh2.NGH2Error:
+            return
+
+    def reset(self, stream: int, code: int) -> None:
+        """Give a stream up."""
+        try:
+            self._connection.reset_stream(stream, code)
+        except ngh2.NGH2Error:
+            return
+        self._told.add(stream)
+
+    def consumed(self, stream: int, size: int) -> None:
+        """Give the peer its credit back."""
+        try:
+            self._connection.acknowledge_received_data(size, stream)
+        except ngh2.NGH2Error:
+            return
+
+    def queued(self, stream: int) -> int:
+        """Return the bytes that wait on one stream."""
+        return self._connection.queued_body_size(stream)
+
+    def ping(self, payload: bytes) -> None:
+        """Ask for a sign of life."""
+        try:
+            self._connection.ping(payload)
+        except ngh2.NGH2Error:
+            return
+
+    def goaway(self, last: int, code: int) -> None:
+        """Take no more streams."""
+        try:
+            if last == LAST_STREAM:
+                self._connection.send_shutdown_notice()
+            else:
+                self._connection.send_goaway(code)
+        except ngh2.NGH2Error:
+            return

@@ -1,0 +1,62 @@
+"""How much one peer may ask of us: every bound of the wire, the engine and the calls in one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one server or client. Sizes are bytes, times are seconds."""
+
+    message: int = 4 << 20
+    """Largest gRPC message that is taken or sent."""
+
+    header_list: int = 64 << 10
+    """Largest metadata of one call, counted as HTTP/2 does: names, values and 32 bytes per field."""
+
+    streams: int = 1000
+    """Calls that one connection may have open at a time."""
+
+    window: int = 1 << 20
+    """HTTP/2 flow control window of one stream; a connection has sixteen times that."""
+
+    assembling: int = 64 << 20
+    """Bytes of messages not yet handed to a handler, over all calls of one connection."""
+
+    write_buffer: int = 256 << 10
+    """Bytes waiting for a slow socket before producers of streams are paused."""
+
+    stream_buffer: int = 64 << 10
+    """Bytes of one stream waiting before its producer is paused, or its sender is told to wait."""
+
+    connections: int = 4096
+    """Connections of one server; more are closed at once."""
+
+    half_open: int = 128
+    """Connections that have not finished their handshake; the oldest makes room for the newest."""
+
+    handshake: float = 5.0
+    """Time in which a new connection must have done TLS and sent its HTTP/2 settings."""
+
+    descriptors: int = 256
+    """File descriptors that one connection may send before anybody asks for them."""
+
+    flood_window: float = 10.0
+    """The time over which resets, pings, settings and empty frames are counted."""
+
+    resets: int = 2000
+    """Streams that a peer may reset per ``flood_window``."""
+
+    pings: int = 10_000
+    """Pings per ``flood_window``."""
+
+    settings: int = 100
+    """SETTINGS frames per ``flood_window``."""
+
+    empty_frames: int = 2000
+    """DATA frames with nothing in them per ``flood_window``."""
+
+
+DEFAULT = Limits()
+"""What holds where nobody says otherwise."""

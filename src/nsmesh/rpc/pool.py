@@ -1,0 +1,92 @@
+"""Connections that stay: one per neighbour, dialled once however many ask at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.identity import Identity
+from nsmesh.rpc.client import Client, connect
+from nsmesh.rpc.descriptors import SHARED, Descriptors
+from nsmesh.rpc.limits import DEFAULT, Limits
+
+
+class Pool:
+    """One connection per URL. A lost one is dialled anew at its next use."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity | None = None,
+        timeout: float = 0.75,
+        engine: str | None = None,
+        limits: Limits = DEFAULT,
+        descriptors: Descriptors = SHARED,
+    ) -> None:
+        self._identity = identity
+        self._timeout = timeout
+        self._engine = engine
+        self._limits = limits
+        self._descriptors = descriptors
+        self._clients: dict[str, Client] = {}
+        self._dials: dict[str, asyncio.Future[Client]] = {}
+        self._closed = False
+
+    async def get(self, url: str) -> Client:
+        """Return the connection to ``url``; raises as :func:`nsmesh.rpc.connect`, at once where refused."""
+        while True:
+            if self._closed:
+                raise Unavailable(f"no connection to {url}: this pool is closed")
+            client = self._clients.get(url)
+            if client is not None and not client.closed:
+                return client
+            dial = self._dials.get(url)
+            if dial is None:
+                return await self._dial(url)
+            try:
+                return await asyncio.shield(dial)
+            except asyncio.CancelledError:
+                if not dial.cancelled():
+                    raise
+                # whoever dialled was cancelled, and we were not: dial ourselves
+
+    async def _dial(self, url: str) -> Client:
+        future = self._dials[url] = asyncio.get_running_loop().create_future()
+        try:
+            client = await connect(
+                url,
+                identity=self._identity,
+                timeout=self._timeout,
+                engine=self._engine,
+                limits=self._limits,
+                descriptors=self._descriptors,
+            )
+        except MeshError as error:
+            future.set_exception(error)
+            future.exception()  # seen, also where nobody shares it
+            raise
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            self._dials.pop(url, None)
+        if self._closed:
+            await client.aclose(0)
+            future.cancel()
+            raise Unavailable(f"no connection to {url}: this pool is closed")
+        self._clients[url] = client
+        future.set_result(client)
+        return client
+
+    async def forget(self, url: str) -> None:
+        """Close the connection to ``url``, where there is one."""
+        client = self._clients.pop(url, None)
+        if client is not None:
+            await client.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections; nothing is dialled any more."""
+        self._closed = True
+        clients = list(self._clients.values())
+        self._clients.clear()
+        await asyncio.gather(*(client.aclose() for client in clients))

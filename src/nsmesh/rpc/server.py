@@ -1,0 +1,242 @@
+"""A gRPC server: listens, counts its connections, and ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+
+import structlog
+
+from nsmesh.core.errors import Unauthorized, Unavailable
+from nsmesh.core.identity import Identity
+from nsmesh.core.scope import Scope
+from nsmesh.rpc import address
+from nsmesh.rpc import engine as http2
+from nsmesh.rpc.descriptors import SHARED, Descriptors
+from nsmesh.rpc.limits import DEFAULT, Limits
+from nsmesh.rpc.methods import Method
+from nsmesh.rpc.server_connection import ServerConnection
+from nsmesh.rpc.tls import Tls
+from nsmesh.rpc.wire import Wire
+
+log = structlog.get_logger()
+
+ACCEPT_AT_ONCE = 64
+"""Connections taken per turn of the loop."""
+
+PAUSE = 0.1
+"""Seconds without accepting after the process ran out of descriptors."""
+
+SAY_AGAIN = 5.0
+"""Seconds between two log lines about the same kind of refusal."""
+
+
+class Server:
+    """Serves methods on one address; made by :func:`serve`. ``url`` has the real port where 0 was asked for."""
+
+    def __init__(
+        self,
+        url: str,
+        methods: Mapping[str, Method],
+        *,
+        identity: Identity | None = None,
+        engine: str | None = None,
+        limits: Limits = DEFAULT,
+        socket_mode: int = 0o600,
+        descriptors: Descriptors = SHARED,
+    ) -> None:
+        self._methods = methods
+        self._identity = identity
+        self._engine = engine
+        self._limits = limits
+        self._descriptors = descriptors
+        self._loop = asyncio.get_running_loop()
+        self._address = address.parse(url)
+        self._socket = address.listen(self._address, socket_mode)
+        self.url = address.listening_url(self._address, self._socket)
+        self._inode = self._own_inode()
+        self._scope = Scope(f"server {self.url}")
+        self._connections: set[ServerConnection] = set()
+        self._half_open: dict[ServerConnection, None] = {}  # oldest first
+        self._said: dict[str, float] = {}
+        self._changed = asyncio.Event()
+        self._pause: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, half-open ones included."""
+        return len(self._connections)
+
+    @property
+    def half_open(self) -> int:
+        """How many connections have not finished their handshake."""
+        return len(self._half_open)
+
+    @property
+    def running(self) -> int:
+        """How many calls run."""
+        return sum(connection.running for connection in self._connections)
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        await self._scope.__aenter__()
+        self._listen()
+
+    def _listen(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                sock, _from = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                    raise
+                self._say("no descriptors left: not accepting for a moment", error=str(error))
+                self._loop.remove_reader(self._socket.fileno())
+                self._pause = self._loop.call_later(PAUSE, self._listen)
+                return
+            sock.setblocking(False)
+            try:
+                self._accepted(sock)
+            except OSError as error:  # it went away meanwhile
+                sock.close()
+                self._say("a connection was lost while it was accepted", error=str(error))
+
+    def _accepted(self, sock: socket.socket) -> None:
+        if len(self._connections) >= self._limits.connections:
+            self._say("refused a connection: too many", limit=self._limits.connections)
+            sock.close()
+            return
+        if len(self._half_open) >= self._limits.half_open:
+            oldest = next(iter(self._half_open))
+            self._say("closed a connection without handshake to make room", limit=self._limits.half_open)
+            oldest.wire.abort(Unavailable("too many connections without a handshake", remedy="connect again"))
+        connection = ServerConnection(
+            self,
+            self._methods,
+            http2.make(self._engine, self._limits, client=False),
+            self._limits,
+            self._scope,
+        )
+        tls = Tls(self._identity, server=True) if self._identity is not None else None
+        wire = Wire(
+            sock,
+            connection,
+            where=f"a client of {self.url}",
+            limits=self._limits,
+            descriptors=self._descriptors,
+            tls=tls,
+        )
+        if wire.unix and tls is None and wire.peer.uid not in {0, os.geteuid()}:
+            self._say("refused a connection: another user, and no identity to ask for", uid=wire.peer.uid)
+            sock.close()
+            return
+        connection.wire = wire
+        connection.table = self._descriptors
+        self._connections.add(connection)
+        self._half_open[connection] = None
+        wire.start()
+
+    def _say(self, text: str, **values: object) -> None:
+        """Log, but not the same thing a thousand times."""
+        now = time.monotonic()
+        if now - self._said.get(text, -SAY_AGAIN) >= SAY_AGAIN:
+            self._said[text] = now
+            log.warning(text, server=self.url, **values)
+
+    def established(self, connection: ServerConnection) -> None:
+        """Hear that a connection finished its handshake."""
+        self._half_open.pop(connection, None)
+
+    def lost(self, connection: ServerConnection, reason: Exception) -> None:
+        """Hear that a connection is over."""
+        self._connections.discard(connection)
+        if self._half_open.pop(connection, self) is None:
+            kind = (
+                "refused a peer"
+                if isinstance(reason, Unauthorized)
+                else "a connection ended in its handshake"
+            )
+            self._say(kind, reason=str(reason))
+        self._changed.set()
+
+    def idle(self) -> None:
+        """Hear that a connection has nothing left to do."""
+        self._changed.set()
+
+    async def aclose(self, grace: float = 0.0) -> None:
+        """Accept nothing more, let running calls end for up to ``grace`` seconds, cancel the rest, close."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_listening()
+        for connection in list(self._connections):
+            connection.announce()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while any(not connection.quiet for connection in self._connections):
+                    self._changed.clear()
+                    await self._changed.wait()
+        for connection in list(self._connections):
+            connection.finish()
+        await self._scope.__aexit__(None, None, None)
+
+    def _stop_listening(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._socket.fileno())
+        if self._inode is not None and self._inode == self._own_inode():  # not the file of a successor
+            os.unlink(self._address.path)
+        self._socket.close()
+
+    def _own_inode(self) -> tuple[int, int] | None:
+        """Return device and inode of the socket's file, or None where there is none."""
+        if not self._address.unix or self._address.abstract:
+            return None
+        try:
+            found = os.stat(self._address.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    url: str,
+    methods: Mapping[str, Method],
+    *,
+    identity: Identity | None = None,
+    engine: str | None = None,
+    limits: Limits = DEFAULT,
+    socket_mode: int = 0o600,
+    descriptors: Descriptors = SHARED,
+) -> AsyncIterator[Server]:
+    """Serve ``methods`` (by full path) at ``url`` while the block runs; TLS with an ``identity``.
+
+    Without one, a unix socket takes only peers of our own user, or root. Raises Conflict where a live server
+    listens already, Unavailable, Invalid.
+    """
+    server = Server(
+        url,
+        methods,
+        identity=identity,
+        engine=engine,
+        limits=limits,
+        socket_mode=socket_mode,
+        descriptors=descriptors,
+    )
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.aclose()
