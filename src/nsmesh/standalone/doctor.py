@@ -98,7 +98,7 @@ def _tun() -> tuple[bool, str]:
 def _nft() -> tuple[bool, str]:
     rules = (
         "table netdev nsm { chain a { type filter hook ingress device lo priority 0; "
-        "tcp dport 80 counter reject with tcp reset\n} }\n"
+        "tcp dport 80 counter reject with tcp reset\n}\n}\n"
     )
     return _run("nft", "-f", "-", text=rules)
 
@@ -108,7 +108,7 @@ def _nat() -> tuple[bool, str]:
         "nft",
         "-f",
         "-",
-        text="table ip nsm { chain p { type nat hook postrouting priority 100; masquerade; } }",
+        text="table ip nsm { chain p { type nat hook postrouting priority 100; masquerade\n}\n}\n",
     )
 
 

@@ -1,0 +1,44 @@
+"""The client (NSC): asks its manager for network services and keeps their wires alive."""
+
+from __future__ import annotations
+
+from nsmesh.core.begin import BeginClient
+from nsmesh.core.clock import Clock
+from nsmesh.core.element import Chain, Element, Handler, chain
+from nsmesh.core.peering import Dialled, Peers
+from nsmesh.core.tokens import TokenSource
+from nsmesh.elements.client_token import ClientToken
+from nsmesh.elements.dial import Dial
+from nsmesh.elements.heal import Heal
+from nsmesh.elements.refresh import Refresh
+from nsmesh.elements.update_path import UpdatePath
+
+
+def client(
+    name: str,
+    *,
+    manager: Handler | str,
+    peers: Peers | None,
+    tokens: TokenSource,
+    heal: Heal | None = None,
+    checks: tuple[Element, ...] = (),
+    dial_timeout: float = 5.0,
+    clock: Clock | None = None,
+) -> Chain:
+    """Return the client's chain. Its state, one life per connection, is in its ``BeginClient``.
+
+    ``manager`` is a URL, or a manager of this process. ``checks`` are put in front of the stub: policies on
+    what comes back. Without ``heal`` the default one re-requests and reselects without a liveness check.
+    """
+    return chain(
+        UpdatePath(name),
+        BeginClient(),
+        Refresh(),
+        heal or Heal(),
+        Dial(peers, target=manager, timeout=dial_timeout),
+        ClientToken(tokens),
+        *checks,
+        end=Dialled(),
+        name=f"client {name}",
+        clock=clock,
+    )

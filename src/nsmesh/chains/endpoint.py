@@ -1,0 +1,124 @@
+"""Endpoints (NSE): the end of a path, or a function in its middle; and how they register."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nsmesh.core.begin import Begin
+from nsmesh.core.clock import Clock
+from nsmesh.core.element import Chain, Element, Handler, chain
+from nsmesh.core.mechanism import MechanismPlugin
+from nsmesh.core.peering import Dialled, Peers
+from nsmesh.core.tokens import TokenSource
+from nsmesh.elements.client_token import ClientToken
+from nsmesh.elements.connect import Connect
+from nsmesh.elements.dial import Dial
+from nsmesh.elements.monitor import Monitor
+from nsmesh.elements.offer_mechanisms import OfferMechanisms
+from nsmesh.elements.passthrough import Passthrough
+from nsmesh.elements.register_heal import RegisterHeal
+from nsmesh.elements.register_refresh import RegisterRefresh
+from nsmesh.elements.register_retry import RegisterRetry
+from nsmesh.elements.select_mechanism import SelectMechanism
+from nsmesh.elements.timeout import Timeout
+from nsmesh.elements.translate_mechanism import TranslateMechanism
+from nsmesh.elements.trim_path import TrimPath
+from nsmesh.elements.update_path import UpdatePath
+from nsmesh.elements.update_token import UpdateToken
+
+
+def endpoint(
+    name: str,
+    *function: Element,
+    mechanisms: Sequence[MechanismPlugin],
+    tokens: TokenSource,
+    policies: tuple[Element, ...] = (),
+    clock: Clock | None = None,
+) -> Chain:
+    """Return the chain of an endpoint that ends the path: what it does is ``function``, outermost first."""
+    return chain(
+        UpdatePath(name),
+        Begin(),
+        UpdateToken(tokens),
+        *policies,
+        Timeout(),
+        Monitor(name),
+        TrimPath(),
+        *function,
+        SelectMechanism(mechanisms),
+        name=f"endpoint {name}",
+        clock=clock,
+    )
+
+
+class PassthroughEndpoint:
+    """An endpoint in the middle: ``server`` takes Requests, ``onward`` asks for the rest of the chain.
+
+    ``function`` stands where it sees both mechanisms: the one it serves in the connection, and after the
+    answer the one it got, as ``DOWNSTREAM`` in the state.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *function: Element,
+        labels: Mapping[str, str],
+        manager: Handler | str,
+        serves: Sequence[MechanismPlugin],
+        asks: Sequence[MechanismPlugin],
+        peers: Peers,
+        tokens: TokenSource,
+        policies: tuple[Element, ...] = (),
+        dial_timeout: float = 5.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.onward: Chain = chain(
+            UpdatePath(name),
+            Begin(),
+            Passthrough(labels),
+            Dial(peers, target=manager, timeout=dial_timeout),
+            ClientToken(tokens),
+            end=Dialled(),
+            name=f"endpoint {name} onward",
+            clock=clock,
+        )
+        self.server: Chain = chain(
+            UpdatePath(name),
+            Begin(),
+            UpdateToken(tokens),
+            *policies,
+            Timeout(),
+            Monitor(name),
+            SelectMechanism(serves),
+            *function,
+            TranslateMechanism(),
+            OfferMechanisms(asks),
+            Connect(self.onward),
+            name=f"endpoint {name}",
+            clock=clock,
+        )
+
+
+def registration(
+    name: str,
+    *,
+    manager: Handler | str,
+    peers: Peers,
+    tokens: TokenSource,
+    front: tuple[Element, ...] = (),
+    dial_timeout: float = 5.0,
+    clock: Clock | None = None,
+) -> Chain:
+    """Return the chain by which endpoints and forwarders register and stay registered."""
+    return chain(
+        *front,
+        Begin(),
+        RegisterRetry(),
+        RegisterHeal(),
+        RegisterRefresh(),
+        Dial(peers, target=manager, timeout=dial_timeout),
+        ClientToken(tokens),
+        end=Dialled(),
+        name=f"registration {name}",
+        clock=clock,
+    )

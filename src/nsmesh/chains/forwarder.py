@@ -1,0 +1,72 @@
+"""The forwarder: makes the wires of a node, between whoever asks and whoever answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nsmesh.core.begin import Begin
+from nsmesh.core.clock import Clock
+from nsmesh.core.element import Chain, Element, Handler, chain
+from nsmesh.core.mechanism import MechanismPlugin
+from nsmesh.core.peering import Dialled, Peers
+from nsmesh.core.tokens import TokenSource
+from nsmesh.datapath.base import Datapath
+from nsmesh.elements.client_token import ClientToken
+from nsmesh.elements.connect import Connect
+from nsmesh.elements.cross_connect import CrossConnectWire
+from nsmesh.elements.dial import Dial
+from nsmesh.elements.discover_endpoint import DiscoverEndpoint
+from nsmesh.elements.monitor import Monitor
+from nsmesh.elements.offer_mechanisms import OfferMechanisms
+from nsmesh.elements.round_robin import RoundRobin
+from nsmesh.elements.select_mechanism import SelectMechanism
+from nsmesh.elements.timeout import Timeout
+from nsmesh.elements.translate_mechanism import TranslateMechanism
+from nsmesh.elements.update_path import UpdatePath
+from nsmesh.elements.update_token import UpdateToken
+
+
+class Forwarder:
+    """The two halves of one forwarder: ``server`` takes Requests, ``onward`` asks the endpoint."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        registry: Handler,
+        datapath: Datapath,
+        mechanisms: Sequence[MechanismPlugin],
+        peers: Peers,
+        tokens: TokenSource,
+        policies: tuple[Element, ...] = (),
+        dial_timeout: float = 0.75,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = name
+        self.begin = Begin()
+        self.onward: Chain = chain(
+            UpdatePath(name),
+            Begin(),
+            Dial(peers, timeout=dial_timeout),
+            ClientToken(tokens),
+            end=Dialled(),
+            name=f"forwarder {name} onward",
+            clock=clock,
+        )
+        self.server: Chain = chain(
+            UpdatePath(name),
+            self.begin,
+            UpdateToken(tokens),
+            *policies,
+            Timeout(),
+            Monitor(name),
+            DiscoverEndpoint(registry),
+            RoundRobin(),
+            SelectMechanism(mechanisms),
+            CrossConnectWire(datapath, mechanisms),
+            TranslateMechanism(),
+            OfferMechanisms(mechanisms),
+            Connect(self.onward),
+            name=f"forwarder {name}",
+            clock=clock,
+        )

@@ -1,0 +1,86 @@
+"""The manager (nsmgr) of a node: finds forwarders, checks, watches; and its view of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nsmesh.core.begin import Begin
+from nsmesh.core.clock import Clock
+from nsmesh.core.element import Chain, Element, Handler, chain
+from nsmesh.core.peering import Dialled, Peers
+from nsmesh.core.tokens import TokenSource
+from nsmesh.elements.client_info import ClientInfo
+from nsmesh.elements.client_token import ClientToken
+from nsmesh.elements.connect import Connect
+from nsmesh.elements.dial import Dial
+from nsmesh.elements.discover_forwarder import DiscoverForwarder
+from nsmesh.elements.excluded_prefixes import ExcludedPrefixes
+from nsmesh.elements.expire import Expire
+from nsmesh.elements.local_bypass import LocalBypass
+from nsmesh.elements.mirror import Mirror
+from nsmesh.elements.monitor import Monitor
+from nsmesh.elements.network_service_monitor import NetworkServiceMonitor
+from nsmesh.elements.timeout import Timeout
+from nsmesh.elements.update_path import UpdatePath
+from nsmesh.elements.update_token import UpdateToken
+
+
+class Nsmgr:
+    """``server`` takes Requests, ``onward`` asks a forwarder, ``registry`` is what the node sees of it."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        registry: Handler | str,
+        peers: Peers,
+        tokens: TokenSource,
+        labels: Mapping[str, str] | None = None,
+        excluded_prefixes_file: str = "",
+        policies: tuple[Element, ...] = (),
+        registry_front: tuple[Element, ...] = (),
+        dial_timeout: float = 0.75,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = name
+        self.url = url
+        self.begin = Begin()
+        info = dict(labels or {})
+        self.registry: Chain = chain(
+            *registry_front,
+            Begin(),
+            ClientInfo(info),
+            Expire(),
+            LocalBypass(url),
+            Mirror(),
+            Dial(peers, target=registry, timeout=dial_timeout),
+            ClientToken(tokens),
+            end=Dialled(),
+            name=f"nsmgr {name} registry",
+            clock=clock,
+        )
+        self.onward: Chain = chain(
+            UpdatePath(name),
+            Begin(),
+            Dial(peers, timeout=dial_timeout),
+            ClientToken(tokens),
+            end=Dialled(),
+            name=f"nsmgr {name} onward",
+            clock=clock,
+        )
+        self.server: Chain = chain(
+            UpdatePath(name),
+            self.begin,
+            UpdateToken(tokens),
+            *policies,
+            Timeout(),
+            Monitor(name),
+            ClientInfo(info),
+            DiscoverForwarder(self.registry, url),
+            NetworkServiceMonitor(self.registry),
+            ExcludedPrefixes(excluded_prefixes_file),
+            Connect(self.onward),
+            name=f"nsmgr {name}",
+            clock=clock,
+        )
