@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -138,17 +138,17 @@ class RemotePeers:
 
 
 class LocalPeers:
-    """Peers of which some live in this process: those are called in memory, at the URL they also serve."""
+    """Peers of which some live in this process: those are called in memory, at the URL they also serve.
 
-    def __init__(self, local: Mapping[str, Handler], others: RemotePeers) -> None:
+    ``share`` false goes to their sockets all the same.
+    """
+
+    def __init__(self, local: dict[str, Handler], others: RemotePeers, *, share: bool = True) -> None:
         self.local = local
         self._others = others
+        self._share = share
 
     async def get(self, url: str) -> Handler:
         """Return the role of this process that serves ``url``, else the remote peer."""
-        return self.local.get(url) or await self._others.get(url)
-
-
-async def collect(found: AsyncIterator[Found]) -> Sequence[Found]:
-    """Read a Find without watch to its end."""
-    return [item async for item in found]
+        here = self.local.get(url) if self._share else None
+        return here or await self._others.get(url)

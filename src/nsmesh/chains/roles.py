@@ -1,0 +1,149 @@
+"""Roles, running: each serves its sockets, registers where it has to, and cleans up when it is left.
+
+``nsm run`` starts one of them per process; the standalone mode starts several in one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from nsmesh.chains.both import Both
+from nsmesh.chains.endpoint import registration
+from nsmesh.chains.forwarder import Forwarder
+from nsmesh.chains.nsmgr import Nsmgr
+from nsmesh.chains.runtime import Runtime, served
+from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings
+from nsmesh.core.call import Call, Peer
+from nsmesh.core.element import Chain
+from nsmesh.core.errors import MeshError
+from nsmesh.core.mechanism import MechanismPlugin
+from nsmesh.datapath.base import Datapath
+from nsmesh.model.messages import Entry, NetworkServiceEndpoint, NetworkServiceLabels
+
+log = structlog.get_logger()
+
+UNREGISTER = 2.0
+"""Seconds that an Unregister at the end of a role may take."""
+
+
+def public_url(urls: tuple[str, ...]) -> str:
+    """Return the URL that others are told: the last tcp one, else the first."""
+    return next((url for url in reversed(urls) if not url.startswith("unix:")), urls[0])
+
+
+@asynccontextmanager
+async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncIterator[Nsmgr]:
+    """Run a manager while the block runs."""
+    labels = {
+        "nodeName": settings.node_name,
+        "podName": settings.pod_name,
+        "clusterName": settings.cluster_name,
+    }
+    manager = Nsmgr(
+        settings.name,
+        public_url(settings.listen_on),
+        registry=settings.registry_url,
+        peers=runtime.peers,
+        tokens=runtime.tokens,
+        labels={key: value for key, value in labels.items() if value},
+        excluded_prefixes_file=settings.excluded_prefixes_file,
+        dial_timeout=settings.dial_timeout,
+        clock=runtime.clock,
+    )
+    async with (
+        manager.registry.running(),
+        manager.onward.running(),
+        manager.server.running(),
+        served(runtime, settings.listen_on, Both(manager.server, manager.registry), registry=True) as urls,
+    ):
+        log.info("manager ready", name=settings.name, urls=urls)
+        yield manager
+
+
+@asynccontextmanager
+async def running_forwarder(
+    settings: ForwarderSettings,
+    runtime: Runtime,
+    datapath: Datapath,
+    mechanisms: list[MechanismPlugin],
+) -> AsyncIterator[Forwarder]:
+    """Run a forwarder while the block runs; registers through its manager once that is there."""
+    register = registration(
+        settings.name,
+        manager=settings.connect_to,
+        peers=runtime.peers,
+        tokens=runtime.tokens,
+        dial_timeout=settings.dial_timeout,
+        clock=runtime.clock,
+    )
+    forwarder = Forwarder(
+        settings.name,
+        registry=register,
+        datapath=datapath,
+        mechanisms=mechanisms,
+        peers=runtime.peers,
+        tokens=runtime.tokens,
+        dial_timeout=settings.dial_timeout,
+        clock=runtime.clock,
+    )
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(datapath.aclose)
+        await stack.enter_async_context(register.running())
+        await stack.enter_async_context(forwarder.onward.running())
+        await stack.enter_async_context(forwarder.server.running())
+        urls = await stack.enter_async_context(served(runtime, (settings.listen_on,), forwarder.server))
+        entry = NetworkServiceEndpoint(
+            name=settings.name,
+            network_service_names=[settings.nsname],
+            network_service_labels={settings.nsname: NetworkServiceLabels(labels=settings.labels)},
+            url=urls[0],
+        )
+        await stack.enter_async_context(registered(register, [entry]))
+        log.info("forwarder ready", name=settings.name, urls=urls)
+        yield forwarder
+
+
+@asynccontextmanager
+async def registered(
+    chain: Chain,
+    entries: list[Entry],
+    *,
+    unregister: bool = True,
+    done: Callable[[], None] = lambda: None,
+) -> AsyncIterator[None]:
+    """Register entries, in order and in the background, until it worked; ``done`` is called then.
+
+    On leaving, endpoints are unregistered (services stay: others may provide them).
+    """
+    stored: list[Entry] = []
+
+    async def work() -> None:
+        for entry in entries:
+            while True:
+                try:
+                    answer = await chain.register(Call(peer=Peer(in_process=True)), entry)
+                except MeshError as error:
+                    log.warning("not registered yet", name=entry.name, error=str(error))
+                    await asyncio.sleep(0.2)
+                else:
+                    stored.append(answer)
+                    log.info("registered", name=entry.name)
+                    break
+        done()
+
+    task = chain.scope.spawn(work(), name="registration")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        for entry in reversed(stored):
+            if unregister and isinstance(entry, NetworkServiceEndpoint):
+                try:
+                    await chain.unregister(Call(peer=Peer(in_process=True)).within(UNREGISTER), entry)
+                except MeshError as error:
+                    log.info("not unregistered", name=entry.name, error=str(error))
