@@ -1,0 +1,182 @@
+"""A datapath in memory: a graph of interfaces and wires, for meshes without a kernel and for tests.
+
+It keeps the same promises as the drivers do, and can be told to fail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from nsmesh.core.errors import Conflict, MeshError, NotFound
+from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort
+from nsmesh.datapath.netns import path_of
+from nsmesh.datapath.wirestate import check_wire, desired_end, mac_text
+
+Hook = Callable[[str, str], Awaitable[None]]
+"""Called with verb and wire id before a verb acts: may wait (to widen a race) or raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class FakeInterface:
+    """One interface of a :class:`FakeKernel`."""
+
+    wire_id: str
+    netns: str
+    port: KernelPort
+    index: int
+    mac: str
+
+
+@dataclass(slots=True)
+class FakeKernel:
+    """What outlives a driver: namespaces and interfaces. Give one to several drivers to act out a restart.
+
+    ``namespaces``: those that exist, by path; None means that any path does.
+    """
+
+    namespaces: set[str] | None = None
+    interfaces: dict[tuple[str, str], FakeInterface] = field(default_factory=dict)
+    changes: int = 0
+    """How often the kernel's state was changed."""
+    made: int = 0
+    """How many interfaces were ever made; indexes and MACs come from it."""
+
+    def wires(self) -> dict[str, tuple[FakeInterface, FakeInterface]]:
+        """Return both ends of each wire, by its id, in the order a, b."""
+        ends: dict[str, list[FakeInterface]] = {}
+        for interface in sorted(self.interfaces.values(), key=lambda interface: interface.index):
+            ends.setdefault(interface.wire_id, []).append(interface)
+        return {wire_id: (pair[0], pair[1]) for wire_id, pair in ends.items()}
+
+    def peer(self, netns: str, name: str) -> FakeInterface | None:
+        """Return the interface at the other end of an interface's wire, or None where there is none."""
+        here = self.interfaces.get((netns, name))
+        if here is None:
+            return None
+        a, b = self.wires()[here.wire_id]
+        return b if a == here else a
+
+    def linked(self, netns: str, other: str) -> bool:
+        """Whether some wire joins two namespaces directly."""
+        return any({a.netns, b.netns} == {netns, other} for a, b in self.wires().values())
+
+    def delete_wire(self, wire_id: str) -> None:
+        """Take both ends of a wire away, as somebody else might."""
+        for key in [key for key, interface in self.interfaces.items() if interface.wire_id == wire_id]:
+            del self.interfaces[key]
+            self.changes += 1
+
+    def delete_netns(self, netns: str) -> None:
+        """Let a namespace vanish: the wires that end there vanish with it."""
+        if self.namespaces is not None:
+            self.namespaces.discard(netns)
+        for wire_id, (a, b) in self.wires().items():
+            if netns in {a.netns, b.netns}:
+                self.delete_wire(wire_id)
+
+
+class FakeDatapath:
+    """Implements :class:`nsmesh.datapath.base.Datapath` on a :class:`FakeKernel`.
+
+    ``calls`` counts the verbs; ``before`` is a hook; :meth:`fail` makes the next calls of a verb raise.
+    """
+
+    def __init__(self, kernel: FakeKernel | None = None, *, name: str = "fake") -> None:
+        self.name = name
+        self.kernel = kernel or FakeKernel()
+        self.calls: Counter[str] = Counter()
+        self.before: Hook | None = None
+        self.closed = False
+        self._faults: dict[str, list[MeshError]] = {}
+
+    def fail(self, verb: str, error: MeshError, *, times: int = 1) -> None:
+        """Have the next ``times`` calls of ``verb`` (``apply``, ``remove``, ``has``, ``sweep``) raise."""
+        self._faults.setdefault(verb, []).extend([error] * times)
+
+    async def _enter(self, verb: str, wire_id: str = "") -> None:
+        self.calls[verb] += 1
+        if self.before is not None:
+            await self.before(verb, wire_id)
+        if faults := self._faults.get(verb):
+            raise faults.pop(0)
+
+    async def apply(self, wire: CrossConnect) -> Applied:
+        """See :meth:`Datapath.apply`."""
+        await self._enter("apply", wire.id)
+        check_wire(wire)
+        ports = (wire.a, wire.b)
+        keys = [(path_of(port.netns), port.name) for port in ports]
+        for port, (netns, _) in zip(ports, keys, strict=True):
+            desired_end(port, 1)
+            if self.kernel.namespaces is not None and netns not in self.kernel.namespaces:
+                raise NotFound(f"the network namespace {netns} is not there", remedy="ask again")
+        for netns, name in keys:
+            holder = self.kernel.interfaces.get((netns, name))
+            if holder is not None and holder.wire_id != wire.id:
+                raise Conflict(
+                    f"an interface {name} exists in {netns} already and belongs to {holder.wire_id}",
+                    remedy=f"ask for another interface name than {name}",
+                )
+        present = self.kernel.wires().get(wire.id)
+        if present and [(end.netns, end.port.name) for end in present] == keys:
+            return self._change(present, ports)
+        self.kernel.delete_wire(wire.id)
+        a, b = (self._make(wire.id, port, netns) for port, (netns, _) in zip(ports, keys, strict=True))
+        return Applied("changed" if present else "created", a.mac, b.mac)
+
+    def _make(self, wire_id: str, port: KernelPort, netns: str) -> FakeInterface:
+        self.kernel.made += 1
+        self.kernel.changes += 1
+        number = self.kernel.made
+        mac = port.mac or mac_text(b"\x02\xfa" + number.to_bytes(4, "big"))
+        interface = FakeInterface(wire_id, netns, port, number, mac)
+        self.kernel.interfaces[netns, port.name] = interface
+        return interface
+
+    def _change(
+        self, present: tuple[FakeInterface, FakeInterface], ports: tuple[KernelPort, KernelPort]
+    ) -> Applied:
+        macs = []
+        outcome = "unchanged"
+        for end, port in zip(present, ports, strict=True):
+            mac = port.mac or end.mac
+            macs.append(mac)
+            if (end.port, end.mac) != (port, mac):
+                outcome = "changed"
+                self.kernel.changes += 1
+                self.kernel.interfaces[end.netns, port.name] = FakeInterface(
+                    end.wire_id, end.netns, port, end.index, mac
+                )
+        return Applied(outcome, *macs)
+
+    async def remove(self, wire_id: str) -> None:
+        """See :meth:`Datapath.remove`."""
+        await self._enter("remove", wire_id)
+        self.kernel.delete_wire(wire_id)
+
+    async def has(self) -> list[Existing]:
+        """See :meth:`Datapath.has`."""
+        await self._enter("has")
+        return [
+            Existing(end.wire_id, end.netns, end.port.name, end.index, up=True)
+            for end in self.kernel.interfaces.values()
+        ]
+
+    async def sweep(self, owned: Iterable[str]) -> list[Existing]:
+        """See :meth:`Datapath.sweep`."""
+        await self._enter("sweep")
+        kept = set(owned)
+        gone = [
+            Existing(end.wire_id, end.netns, end.port.name, end.index, up=True)
+            for end in self.kernel.interfaces.values()
+            if end.wire_id not in kept
+        ]
+        for wire_id in {existing.id for existing in gone}:
+            self.kernel.delete_wire(wire_id)
+        return gone
+
+    async def aclose(self) -> None:
+        """See :meth:`Datapath.aclose`."""
+        self.closed = True

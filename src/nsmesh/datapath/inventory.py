@@ -1,0 +1,115 @@
+"""What exists in the namespaces that a driver knows, and the closing of interfaces found there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from nsmesh.core.errors import MeshError
+from nsmesh.datapath import veth
+from nsmesh.datapath.base import Existing
+from nsmesh.datapath.places import Doors, Place
+from nsmesh.datapath.reaper import Reaper
+from nsmesh.datapath.rtread import Link, read_links, read_rules
+from nsmesh.datapath.veth import DOOMED_GROUP
+from nsmesh.datapath.wirestate import RuleState, table_index
+
+log = structlog.get_logger()
+
+_TURN = 8
+"""Namespaces to read before others may have a turn at the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """All interfaces of one namespace, and the policy rules there that carry our mark."""
+
+    netns: str
+    links: tuple[Link, ...]
+    rules: tuple[RuleState, ...]
+
+    def living(self, group: int) -> list[Existing]:
+        """Return the interfaces of ``group`` that a connection owns."""
+        return [
+            Existing(link.owner, self.netns, link.name, link.index, link.up)
+            for link in self.links
+            if link.owner and link.group == group
+        ]
+
+    def remains(self, group: int) -> list[int]:
+        """Return the indexes of what was closed and not deleted, or begun and not finished."""
+        return [
+            link.index
+            for link in self.links
+            if link.group == DOOMED_GROUP or (link.group == group and not link.alias)
+        ]
+
+    def orphaned_rules(self) -> list[RuleState]:
+        """Return the policy rules whose interface is gone."""
+        indexes = {link.index for link in self.links}
+        return [rule for rule in self.rules if table_index(rule.table) not in indexes]
+
+    def drop_orphaned_rules(self, doors: Doors) -> None:
+        """Remove the policy rules whose interface is gone."""
+        orphans = self.orphaned_rules()
+        if orphans:
+            with doors.open([self.netns], lenient=True) as places:
+                for place in places.all():
+                    veth.remove_rules(place, orphans)
+
+
+async def survey(doors: Doors, locations: Iterable[str]) -> list[Census]:
+    """Read each namespace once, under the first of its paths; those that cannot be opened hold nothing."""
+    found: list[Census] = []
+    seen: set[int] = set()
+    for turn, location in enumerate(locations):
+        if turn % _TURN == _TURN - 1:
+            await asyncio.sleep(0)
+        try:
+            with doors.open([location]) as places:
+                place = places[location]
+                if place.cookie in seen:
+                    continue
+                seen.add(place.cookie)
+                links = tuple(read_links(place.netlink))
+                found.append(Census(location, links, tuple(read_rules(place.netlink))))
+        except (MeshError, OSError) as error:
+            log.debug("namespace not read", netns=location, error=str(error))
+    return found
+
+
+def close_ends(
+    doors: Doors,
+    reaper: Reaper,
+    ends: Iterable[tuple[str, int]],
+    owners: Collection[str],
+    *,
+    rename: bool = False,
+) -> bool:
+    """Set interfaces down, remove their rules and have them deleted; return whether any was there.
+
+    ``ends`` are (namespace, index). Only interfaces of ``owners`` (connection ids; empty for one without
+    owner) and those closed already are touched. With ``rename`` their names are free at once.
+    """
+    wanted = list(ends)
+    with doors.open((location for location, _ in wanted), lenient=True) as places:
+        closed: dict[int, Place] = {}
+        for location, index in wanted:
+            place = places.get(location)
+            if place is not None and _close(place, index, owners, rename=rename):
+                closed[place.cookie] = place
+        reaper.give([place.give() for place in closed.values()])
+        return bool(closed)
+
+
+def _close(place: Place, index: int, owners: Collection[str], *, rename: bool) -> bool:
+    link = veth.find_link(place, index=index)
+    if link is None or (link.group != DOOMED_GROUP and link.owner not in owners):
+        return False
+    rules = [rule for rule in read_rules(place.netlink) if table_index(rule.table) == index]
+    if rules:
+        veth.remove_rules(place, rules)
+    return veth.retire(place, index, rename=rename)

@@ -1,0 +1,81 @@
+"""From what is to what shall be: the operations, in an order that the kernel accepts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
+
+from nsmesh.datapath.wirestate import EndState, Item, Prefix
+
+
+class Add(NamedTuple):
+    """Add an address, route, neighbour or rule; one that is there already is replaced."""
+
+    item: Item
+
+
+class Remove(NamedTuple):
+    """Remove an address, route, neighbour or rule; one that is not there is removed already."""
+
+    item: Item
+
+
+class Set(NamedTuple):
+    """Set a property of the interface: ``mac`` (bytes), ``mtu`` (int), ``up`` or ``ipv6`` (bool)."""
+
+    field: Literal["mac", "mtu", "up", "ipv6"]
+    value: bytes | int | bool
+
+
+class Promote(NamedTuple):
+    """Let the next address of a subnet take over when its first one is removed."""
+
+
+Operation: TypeAlias = Add | Remove | Set | Promote
+
+T = TypeVar("T")
+
+
+def diff(desired: EndState, existing: EndState) -> list[Operation]:
+    """Return what to do so that ``existing`` becomes ``desired``; nothing where it already is.
+
+    Make before break: what is new is added before what is old goes, because the kernel drops all IPv4 routes
+    of an interface together with its last address.
+    """
+    operations: list[Operation] = []
+    if existing.ipv6 is not None and desired.ipv6 is not None and desired.ipv6 != existing.ipv6:
+        operations.append(Set("ipv6", desired.ipv6))
+    if desired.mac and desired.mac != existing.mac:
+        operations.append(Set("mac", desired.mac))
+    if desired.mtu and desired.mtu != existing.mtu:
+        operations.append(Set("mtu", desired.mtu))
+    if desired.up != existing.up:
+        operations.append(Set("up", desired.up))
+    new_addresses = desired.addresses - existing.addresses - existing.narrower
+    old_addresses = existing.addresses - desired.addresses
+    operations += (Add(address) for address in _listed(new_addresses, desired.order))
+    operations += map(Add, _ordered(desired.neighbours - existing.neighbours))
+    operations += map(Add, _ordered(desired.routes - existing.routes))
+    operations += map(Add, _ordered(desired.rules - existing.rules))  # after the routes that they lead to
+    kept_ips = {neighbour.ip for neighbour in desired.neighbours}
+    operations += map(Remove, _ordered(existing.rules - desired.rules))
+    operations += map(Remove, _ordered(existing.routes - desired.routes))
+    operations += (
+        Remove(neighbour)
+        for neighbour in _ordered(existing.neighbours - desired.neighbours)
+        if neighbour.ip not in kept_ips  # that one is replaced, and there is one entry for an address
+    )
+    if any(len(address.address) == 4 for address in old_addresses):
+        operations.append(Promote())
+    operations += map(Remove, _ordered(old_addresses))
+    return operations
+
+
+def _listed(addresses: Collection[Prefix], order: tuple[Prefix, ...]) -> list[Prefix]:
+    """Return addresses in the order that they were asked for."""
+    return [address for address in dict.fromkeys(order) if address in addresses] if addresses else []
+
+
+def _ordered(items: Collection[T]) -> list[T]:
+    """Return items in a fixed order: the same wish gives the same bytes."""
+    return sorted(items, key=repr) if len(items) > 1 else list(items)

@@ -1,0 +1,216 @@
+"""Route netlink, the requests: each function returns one message that is ready for a batch. Pure.
+
+Constants carry the kernel's own names.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from nsmesh.datapath.netlink import Message, attribute, u32
+from nsmesh.datapath.wirestate import RT_TABLE_MAIN, NeighbourState, Prefix, RouteState, RuleState
+
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+
+NLA_F_NESTED = 0x8000
+IFF_UP = 0x1
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
+IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 27, 28, 29
+IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_LINK_NETNSID = 31, 32, 37
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_INET_CONF, IPV4_DEVCONF_PROMOTE_SECONDARIES = 1, 20
+IFLA_INET6_CONF, DEVCONF_DISABLE_IPV6, IFLA_INET6_ADDR_GEN_MODE = 2, 26, 8
+IN6_ADDR_GEN_MODE_NONE = 1
+RTEXT_FILTER_SKIP_STATS = 8
+IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD = 1, 2, 0x02
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
+RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTNH_F_ONLINK = 3, 0, 1, 4
+NDA_DST, NDA_LLADDR, NDA_IFINDEX, NUD_PERMANENT = 1, 2, 8, 0x80
+FRA_SRC, FRA_PRIORITY, FRA_TABLE, FRA_PROTOCOL = 2, 6, 15, 21
+FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE, FR_ACT_TO_TBL = 22, 23, 24, 1
+
+RULE_PROTOCOL = 110
+"""FRA_PROTOCOL of our rules: who made them."""
+RULE_PRIORITY = 30000
+"""Priority of an interface's first rule; the main table's is 32766."""
+IPV6_METRIC = 512
+"""Before a route that the CNI gave the same prefix (1024), behind the kernel's own (256)."""
+
+IFINFO = struct.Struct("=BxHiII")
+IFADDR = struct.Struct("=BBBBI")
+RTMSG = struct.Struct("=BBBBBBBBI")
+NDMSG = struct.Struct("=BxxxiHBB")
+PORT_RANGE = struct.Struct("=HH")
+
+_ONE_QUEUE = u32(IFLA_NUM_TX_QUEUES, 1) + u32(IFLA_NUM_RX_QUEUES, 1)
+_VETH = attribute(IFLA_INFO_KIND, b"veth\0")
+_NO_LINK_LOCAL = attribute(
+    IFLA_AF_SPEC | NLA_F_NESTED,
+    attribute(
+        socket.AF_INET6 | NLA_F_NESTED, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
+    ),
+)
+_PROMOTE = attribute(
+    IFLA_AF_SPEC | NLA_F_NESTED,
+    attribute(
+        socket.AF_INET | NLA_F_NESTED,
+        attribute(IFLA_INET_CONF | NLA_F_NESTED, u32(IPV4_DEVCONF_PROMOTE_SECONDARIES, 1)),
+    ),
+)
+_SET_UP = {True: IFF_UP, False: 0}
+
+
+def _new_end(index: int, name: str, mac: bytes, mtu: int, group: int) -> bytes:
+    return (
+        IFINFO.pack(0, 0, index, 0, 0)
+        + attribute(IFLA_IFNAME, name.encode() + b"\0")
+        + attribute(IFLA_ADDRESS, mac)
+        + (u32(IFLA_MTU, mtu) if mtu else b"")
+        + u32(IFLA_GROUP, group)
+        + _ONE_QUEUE
+    )
+
+
+def new_veth(
+    a: tuple[int, str, bytes, int], b: tuple[int, str, bytes, int], b_netns: int | None, group: int
+) -> Message:
+    """Make a veth pair: ends are (index, name, MAC, MTU); ``b_netns`` is where the second end is made."""
+    peer = _new_end(*b, group)
+    if b_netns is not None:
+        peer += u32(IFLA_NET_NS_FD, b_netns)
+    info = _VETH + attribute(IFLA_INFO_DATA | NLA_F_NESTED, attribute(VETH_INFO_PEER | NLA_F_NESTED, peer))
+    body = _new_end(*a, group) + attribute(IFLA_LINKINFO | NLA_F_NESTED, info)
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def _set(index: int, data: bytes) -> Message:
+    return Message(RTM_SETLINK, 0, IFINFO.pack(0, 0, index, 0, 0) + data)
+
+
+def mark(index: int, alias: str, *, no_link_local: bool) -> Message:
+    """Write the owner's mark; with ``no_link_local`` also stop IPv6 link-local addresses from being made."""
+    data = attribute(IFLA_IFALIAS, alias.encode())
+    return _set(index, data + _NO_LINK_LOCAL if no_link_local else data)
+
+
+def set_up(index: int, *, up: bool = True) -> Message:
+    """Set an interface up or down."""
+    return Message(RTM_SETLINK, 0, IFINFO.pack(0, 0, index, _SET_UP[up], IFF_UP))
+
+
+def set_mac(index: int, mac: bytes) -> Message:
+    """Give an interface another MAC."""
+    return _set(index, attribute(IFLA_ADDRESS, mac))
+
+
+def set_mtu(index: int, mtu: int) -> Message:
+    """Give an interface another MTU."""
+    return _set(index, u32(IFLA_MTU, mtu))
+
+
+def set_name(index: int, name: str) -> Message:
+    """Rename an interface."""
+    return _set(index, attribute(IFLA_IFNAME, name.encode() + b"\0"))
+
+
+def set_group(index: int, group: int) -> Message:
+    """Put an interface into a group."""
+    return _set(index, u32(IFLA_GROUP, group))
+
+
+def promote_secondaries(index: int) -> Message:
+    """Keep the other addresses of a subnet when its first one is removed."""
+    return _set(index, _PROMOTE)
+
+
+def delete_link(index: int) -> Message:
+    """Delete one interface."""
+    return Message(RTM_DELLINK, 0, IFINFO.pack(0, 0, index, 0, 0))
+
+
+def delete_group(group: int) -> Message:
+    """Delete all interfaces of a group at once."""
+    return Message(RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + u32(IFLA_GROUP, group))
+
+
+def get_link(*, index: int = 0, name: str = "") -> Message:
+    """Ask for one interface, by index or name."""
+    body = IFINFO.pack(0, 0, index, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+    return Message(RTM_GETLINK, 0, body + attribute(IFLA_IFNAME, name.encode() + b"\0") if name else body)
+
+
+def address(index: int, prefix: Prefix, *, add: bool) -> Message:
+    """Add or remove an address; IPv6 without duplicate address detection."""
+    flags = 0 if len(prefix.address) == 4 else IFA_F_NODAD
+    body = (
+        IFADDR.pack(prefix.family, prefix.length, flags, RT_SCOPE_UNIVERSE, index)
+        + attribute(IFA_LOCAL, prefix.address)
+        + attribute(IFA_ADDRESS, prefix.address)
+    )
+    return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body) if add else Message(RTM_DELADDR, 0, body)
+
+
+def route(index: int, state: RouteState, *, add: bool) -> Message:
+    """Add or remove a route.
+
+    It is put in front of one with the same prefix through another interface, never in its place: that one
+    works again as soon as ours is gone.
+    """
+    prefix, via, table = state
+    body = (
+        RTMSG.pack(
+            prefix.family,
+            prefix.length,
+            0,
+            0,
+            table if table < 256 else 0,
+            RTPROT_BOOT,
+            RT_SCOPE_UNIVERSE,
+            RTN_UNICAST,
+            RTNH_F_ONLINK if via else 0,
+        )
+        + attribute(RTA_DST, prefix.address)
+        + u32(RTA_OIF, index)
+    )
+    if via:
+        body += attribute(RTA_GATEWAY, via)
+    if table != RT_TABLE_MAIN:
+        body += u32(RTA_TABLE, table)
+    if len(prefix.address) == 16:
+        body += u32(RTA_PRIORITY, IPV6_METRIC)
+    return Message(RTM_NEWROUTE, NLM_F_CREATE, body) if add else Message(RTM_DELROUTE, 0, body)
+
+
+def neighbour(index: int, state: NeighbourState, *, add: bool) -> Message:
+    """Add, replace or remove a permanent neighbour."""
+    number = socket.AF_INET if len(state.ip) == 4 else socket.AF_INET6
+    body = NDMSG.pack(number, index, NUD_PERMANENT, 0, 0) + attribute(NDA_DST, state.ip)
+    if not add:
+        return Message(RTM_DELNEIGH, 0, body)
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attribute(NDA_LLADDR, state.mac))
+
+
+def rule(state: RuleState, *, add: bool) -> Message:
+    """Add or remove a policy rule. Rules of one interface are tried in the order of their tables."""
+    source = state.source
+    body = (
+        RTMSG.pack(state.family, 0, source.length if source else 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)
+        + u32(FRA_TABLE, state.table)
+        + u32(FRA_PRIORITY, RULE_PRIORITY + (state.table & 0xFF))
+        + attribute(FRA_PROTOCOL, bytes([RULE_PROTOCOL]))
+    )
+    if source:
+        body += attribute(FRA_SRC, source.address)
+    if state.protocol is not None:
+        body += attribute(FRA_IP_PROTO, bytes([state.protocol]))
+    if state.source_ports:
+        body += attribute(FRA_SPORT_RANGE, PORT_RANGE.pack(*state.source_ports))
+    if state.destination_ports:
+        body += attribute(FRA_DPORT_RANGE, PORT_RANGE.pack(*state.destination_ports))
+    return Message(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body) if add else Message(RTM_DELRULE, 0, body)

@@ -1,0 +1,276 @@
+"""A kernel wire: one veth pair, each end made directly in its own namespace. Works on opened namespaces."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nsmesh.core.errors import Conflict, Internal, MeshError, Refused
+from nsmesh.datapath import rtnetlink as rt
+from nsmesh.datapath.kernel_errors import explain
+from nsmesh.datapath.netlink import Batch, Failure, Message
+from nsmesh.datapath.places import Doors, Place
+from nsmesh.datapath.plan import Add, Operation, Promote, Remove, Set, diff
+from nsmesh.datapath.rtread import Link, read_end, read_link
+from nsmesh.datapath.wirestate import (
+    INDEX_FIRST,
+    INDEX_LIMIT,
+    EndState,
+    Item,
+    NeighbourState,
+    Prefix,
+    RouteState,
+    RuleState,
+)
+
+DOOMED_GROUP = 0x6E_73_6D_00
+"""IFLA_GROUP of interfaces that are closed and wait for their deletion."""
+
+_ROUNDS = 3
+_GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXIO})
+
+_next_index = itertools.count(random.SystemRandom().randrange(INDEX_LIMIT))
+
+
+def fresh_index() -> int:
+    """Return an interface index that is most likely free in any namespace.
+
+    Indexes are ours to choose, which lets everything be sent without waiting for an answer. They follow one
+    another from a random start, so that several processes rarely meet.
+    """
+    return INDEX_FIRST + next(_next_index) % (INDEX_LIMIT - INDEX_FIRST)
+
+
+def skip_indexes() -> None:
+    """Go on choosing from another random start: somebody else is where we are."""
+    global _next_index  # noqa: PLW0603 - one counter for all drivers of a process
+    _next_index = itertools.count(random.SystemRandom().randrange(INDEX_LIMIT))
+
+
+def fresh_macs() -> tuple[bytes, bytes]:
+    """Return two different random MACs, locally administered."""
+    raw = bytearray(os.urandom(11))
+    raw[0] = raw[0] & 0xFC | 0x02
+    first = bytes(raw[:6])
+    return first, first[:1] + bytes(raw[6:]) if raw[6:] != raw[1:6] else bytes([first[0] ^ 4]) + first[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end while it is worked on: where it is, which interface, and whose."""
+
+    place: Place
+    name: str
+    index: int
+    wire_id: str
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.place.path} for connection {self.wire_id}"
+
+
+class NameTaken(Exception):
+    """The kernel refused the pair because one of the names exists."""
+
+
+def new_pair(a: End, b: End, wanted: tuple[EndState, EndState], group: int) -> None:
+    """Make the pair, down and unnumbered; raises NameTaken, IndexTaken or MeshError."""
+    apart = a.place is not b.place
+    first, second = wanted
+    batch = Batch()
+    batch.put(
+        rt.new_veth(
+            (a.index, a.name, first.mac, first.mtu),
+            (b.index, b.name, second.mac, second.mtu),
+            b.place.descriptor if apart else None,
+            group,
+        )
+    )
+    for failure in a.place.netlink.send(batch):
+        if failure.number == errno.EEXIST:
+            raise NameTaken
+        if failure.number == errno.EBUSY:
+            raise IndexTaken
+        raise explain(failure.number, f"cannot make {a} with its peer {b}", failure.text)
+
+
+class IndexTaken(Exception):
+    """One of the indexes that were chosen is in use."""
+
+
+def configure(doors: Doors, end: End, wanted: EndState, alias: str) -> None:
+    """Mark a new end, set it up and give it what it shall have; raises MeshError."""
+    place, index = end.place, end.index
+    batch = Batch()
+    batch.put(rt.mark(index, alias, no_link_local=place.ipv6 is not None), "the owner's mark")
+    if place.ipv6 is not None and wanted.ipv6 != place.ipv6:
+        _switch_ipv6(doors, end, on=bool(wanted.ipv6))
+    batch.put(rt.set_up(index), "state up")
+    for operation in diff(wanted, EndState(mac=wanted.mac, mtu=wanted.mtu, ipv6=wanted.ipv6)):
+        batch.put(message_of(operation, index), operation)
+    _send(end, batch)
+
+
+def converge(doors: Doors, end: End, link: Link, wanted: EndState) -> list[Operation]:
+    """Make an existing end as it shall be and return what was done, nothing if it was so already.
+
+    Reads again after each round: one change can undo another (the kernel drops routes with an address).
+    """
+    done: list[Operation] = []
+    current: Link | None = link
+    for _ in range(_ROUNDS):
+        if current is None:
+            raise explain(errno.ENODEV, f"cannot change {end}")
+        operations = diff(wanted, _read(end, current))
+        if not operations:
+            return done
+        _perform(doors, end, operations)
+        done += operations
+        current = find_link(end.place, index=end.index)
+    if current is not None and not diff(wanted, _read(end, current)):
+        return done
+    raise Internal(f"cannot bring {end} into the state that was asked for: it changes back")
+
+
+def find_link(place: Place, *, index: int = 0, name: str = "") -> Link | None:
+    """Return an interface by index or name, or None; raises MeshError."""
+    try:
+        return read_link(place.netlink, index=index, name=name)
+    except OSError as error:
+        raise explain(error.errno or 0, f"cannot read {name or index} in {place.path}") from error
+
+
+def retire(place: Place, index: int, *, rename: bool = False) -> bool:
+    """Set an interface down and mark it for deletion; with ``rename`` also free its name.
+
+    Returns whether it was there. Its peer loses its carrier with it.
+    """
+    batch = Batch()
+    batch.put(rt.set_up(index, up=False))
+    batch.put(rt.set_group(index, DOOMED_GROUP))
+    if rename:
+        batch.put(rt.set_name(index, f"nsm-x{index:x}"))
+    failures = place.netlink.send(batch)
+    for failure in failures:
+        if failure.number in _GONE:
+            return False
+        raise explain(failure.number, f"cannot close interface {index} in {place.path}", failure.text)
+    return True
+
+
+def remove_rules(place: Place, rules: Iterable[RuleState]) -> None:
+    """Remove policy rules; those that are not there are removed already."""
+    batch = Batch()
+    for rule in rules:
+        batch.put(rt.rule(rule, add=False), Remove(rule))
+    for failure in place.netlink.send(batch):
+        if failure.number not in _GONE:
+            raise explain(failure.number, f"cannot remove a policy rule in {place.path}", failure.text)
+
+
+def message_of(operation: Operation, index: int) -> Message:
+    """Return the request for one operation (all but ``ipv6``, which has no request)."""
+    match operation:
+        case Add(item):
+            return _item_message(item, index, add=True)
+        case Remove(item):
+            return _item_message(item, index, add=False)
+        case Promote():
+            return rt.promote_secondaries(index)
+        case Set("mac", bytes(mac)):
+            return rt.set_mac(index, mac)
+        case Set("up", bool(up)):
+            return rt.set_up(index, up=up)
+        case Set("mtu", int(mtu)):
+            return rt.set_mtu(index, mtu)
+    raise AssertionError(operation)  # pragma: no cover - the cases above are all
+
+
+def _item_message(item: Item, index: int, *, add: bool) -> Message:
+    match item:
+        case Prefix():
+            return rt.address(index, item, add=add)
+        case RouteState():
+            return rt.route(index, item, add=add)
+        case NeighbourState():
+            return rt.neighbour(index, item, add=add)
+        case RuleState():
+            return rt.rule(item, add=add)
+
+
+def _perform(doors: Doors, end: End, operations: list[Operation]) -> None:
+    batch = Batch()
+    for operation in operations:
+        if isinstance(operation, Set) and operation.field == "ipv6":
+            _switch_ipv6(doors, end, on=bool(operation.value))
+        else:
+            batch.put(message_of(operation, end.index), operation)
+    _send(end, batch)
+
+
+def _switch_ipv6(doors: Doors, end: End, *, on: bool) -> None:
+    try:
+        doors.switch_ipv6(end.place, end.name, on=on)
+    except OSError as error:
+        raise explain(error.errno or 0, f"cannot switch IPv6 {'on' if on else 'off'} on {end}") from error
+
+
+def _send(end: End, batch: Batch) -> None:
+    try:
+        failures = end.place.netlink.send(batch)
+    except OSError as error:
+        raise explain(error.errno or 0, f"cannot configure {end}") from error
+    for failure in failures:
+        if not _harmless(failure):
+            raise _refusal(failure, end)
+
+
+def _harmless(failure: Failure) -> bool:
+    """Whether the state that an operation wanted is there all the same."""
+    match failure.about:
+        case Remove():
+            return failure.number in _GONE
+        case Add(RouteState() | RuleState()):
+            return failure.number == errno.EEXIST
+    return False
+
+
+def _refusal(failure: Failure, end: End) -> MeshError:
+    match failure.about:
+        case Add(Prefix() as prefix) if len(prefix.address) == 16 and failure.number == errno.EACCES:
+            return Refused(
+                f"cannot add the address {prefix} to {end}: IPv6 is switched off there",
+                remedy="set net.ipv6.conf.all.disable_ipv6 to 0 in that namespace, or use IPv4",
+            )
+        case Add(item):
+            what = f"cannot add {_noun(item)} to {end}"
+        case Remove(item):
+            what = f"cannot remove {_noun(item)} from {end}"
+        case Set(field, value):
+            what = f"cannot set {field} to {value!r} on {end}"
+        case about:
+            what = f"cannot set {about} on {end}"
+    return explain(failure.number, what, failure.text)
+
+
+def _noun(item: Item) -> str:
+    return f"the address {item}" if isinstance(item, Prefix) else f"the {item}"
+
+
+def _read(end: End, link: Link) -> EndState:
+    try:
+        return read_end(end.place.netlink, link)
+    except OSError as error:
+        raise explain(error.errno or 0, f"cannot read {end}") from error
+
+
+def name_conflict(end: End, link: Link) -> Conflict:
+    """Return the error for a name that somebody else's interface has."""
+    owner = f"belongs to connection {link.owner}" if link.owner else "is not part of the mesh"
+    return Conflict(
+        f"an interface {end.name} exists in {end.place.path} already and {owner}",
+        remedy=f"ask for another interface name than {end.name}, or remove that interface",
+    )

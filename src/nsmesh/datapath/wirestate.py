@@ -1,0 +1,288 @@
+"""What a wire's ends shall be, in the kernel's terms: checked, normalised, comparable. Pure."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from nsmesh.core.errors import Invalid
+from nsmesh.datapath.base import CrossConnect, KernelPort, PolicyRule, Route
+
+ALIAS_PREFIX = "nsm:"
+"""In front of the connection's id in an interface's alias (IFLA_IFALIAS): the owner's mark."""
+
+ALIAS_LIMIT = 255
+NAME_LIMIT = 15
+IPV6_MTU = 1280
+RT_TABLE_MAIN = 254
+RULES_PER_END = 256
+_TABLE_MARK = 0x8000_0000
+INDEX_FIRST = 1 << 16
+INDEX_LIMIT = 1 << 23
+"""Interface indexes are chosen from this range, so that a table's number can hold an index and a rule."""
+
+_RESERVED_NAMES = frozenset({".", "..", "all", "default"})
+
+
+class Prefix(NamedTuple):
+    """An address and a prefix length; the family follows from the length of the address."""
+
+    address: bytes
+    length: int
+
+    @property
+    def family(self) -> int:
+        """AF_INET or AF_INET6."""
+        return family(self.address)
+
+    def __str__(self) -> str:
+        return f"{ip_text(self.address)}/{self.length}"
+
+
+class RouteState(NamedTuple):
+    """A route through the interface; ``via`` is empty for a route without gateway."""
+
+    prefix: Prefix
+    via: bytes
+    table: int
+
+    def __str__(self) -> str:
+        gateway = f" via {ip_text(self.via)}" if self.via else ""
+        table = "" if self.table == RT_TABLE_MAIN else f" table {self.table}"
+        return f"route {self.prefix}{gateway}{table}"
+
+
+class NeighbourState(NamedTuple):
+    """A permanent neighbour entry."""
+
+    ip: bytes
+    mac: bytes
+
+    def __str__(self) -> str:
+        return f"neighbour {ip_text(self.ip)} at {mac_text(self.mac)}"
+
+
+class RuleState(NamedTuple):
+    """A policy rule that sends what it matches to ``table``."""
+
+    family: int
+    source: Prefix | None
+    protocol: int | None
+    source_ports: tuple[int, int] | None
+    destination_ports: tuple[int, int] | None
+    table: int
+
+    def __str__(self) -> str:
+        return f"policy rule from {self.source or 'all'} to table {self.table}"
+
+
+Item: TypeAlias = Prefix | RouteState | NeighbourState | RuleState
+
+
+@dataclass(frozen=True, slots=True)
+class EndState:
+    """One end of a wire, as it is or as it shall be.
+
+    In a wish an empty ``mac`` and ``mtu`` 0 mean: as it is. ``ipv6`` None: the kernel has no IPv6 there.
+    ``addresses`` holds those of universe scope; ``narrower`` those of link or host scope that exist.
+    """
+
+    mac: bytes = b""
+    mtu: int = 0
+    up: bool = True
+    ipv6: bool | None = True
+    addresses: frozenset[Prefix] = frozenset()
+    narrower: frozenset[Prefix] = frozenset()
+    routes: frozenset[RouteState] = frozenset()
+    neighbours: frozenset[NeighbourState] = frozenset()
+    rules: frozenset[RuleState] = frozenset()
+    order: tuple[Prefix, ...] = field(default=(), compare=False)
+    """The addresses in the order they were asked for: the kernel prefers the first as a source."""
+
+
+def family(address: bytes) -> int:
+    """Return the address family of a packed address."""
+    return socket.AF_INET if len(address) == 4 else socket.AF_INET6
+
+
+def ip_text(address: bytes) -> str:
+    """Return a packed address as text."""
+    return socket.inet_ntop(family(address), address)
+
+
+def mac_text(mac: bytes) -> str:
+    """Return a MAC as text, ``02:00:00:00:00:01``."""
+    return mac.hex(":")
+
+
+def parse_ip(text: str) -> bytes:
+    """Return an address in packed form; raises Invalid."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except (OSError, ValueError):
+        raise Invalid(f"{text!r} is no IP address", remedy="write it like 10.0.0.1 or fd00::1") from None
+
+
+def parse_prefix(text: str) -> Prefix:
+    """Return an address with its prefix length, the whole length where none is given; raises Invalid."""
+    address, slash, length_text = text.partition("/")
+    packed = parse_ip(address)
+    longest = len(packed) * 8
+    if not slash:
+        return Prefix(packed, longest)
+    if not (length_text.isascii() and length_text.isdigit() and int(length_text) <= longest):
+        raise Invalid(f"{text!r} is no CIDR", remedy=f"give a prefix length of 0 to {longest}")
+    return Prefix(packed, int(length_text))
+
+
+def parse_network(text: str) -> Prefix:
+    """Return a prefix with its host bits cleared; raises Invalid."""
+    return network(parse_prefix(text))
+
+
+def network(prefix: Prefix) -> Prefix:
+    """Return ``prefix`` with its host bits cleared."""
+    size = len(prefix.address)
+    host_bits = size * 8 - prefix.length
+    if not host_bits:
+        return prefix
+    value = int.from_bytes(prefix.address, "big") >> host_bits << host_bits
+    return Prefix(value.to_bytes(size, "big"), prefix.length)
+
+
+def parse_mac(text: str) -> bytes:
+    """Return a MAC of one station in packed form; raises Invalid."""
+    try:
+        mac = bytes.fromhex(text.replace(":", "")) if text.count(":") == 5 else b""
+    except ValueError:
+        mac = b""
+    if len(mac) != 6 or mac[0] & 1 or not any(mac):
+        raise Invalid(f"{text!r} is no MAC of an interface", remedy="write it like 02:00:00:00:00:01")
+    return mac
+
+
+def check_name(name: str) -> None:
+    """Check an interface's name as the kernel would; raises Invalid."""
+    raw = name.encode(errors="surrogateescape")
+    usable = (
+        0 < len(raw) <= NAME_LIMIT
+        and name not in _RESERVED_NAMES
+        and not any(letter in "/:%\0" or letter.isspace() for letter in name)
+    )
+    if not usable:
+        raise Invalid(
+            f"{name!r} cannot name an interface",
+            remedy=f"use 1 to {NAME_LIMIT} characters without '/', ':', '%' and spaces",
+        )
+
+
+def alias_of(wire_id: str) -> str:
+    """Return the owner's mark for a wire; raises Invalid for an id that no mark can hold."""
+    alias = ALIAS_PREFIX + wire_id
+    if not wire_id or "\0" in wire_id or len(alias.encode()) > ALIAS_LIMIT:
+        raise Invalid(
+            f"the connection id {wire_id[:40]!r} cannot mark an interface",
+            remedy=f"use an id of 1 to {ALIAS_LIMIT - len(ALIAS_PREFIX)} bytes",
+        )
+    return alias
+
+
+def owner_of(alias: str) -> str:
+    """Return the id that an alias names as its owner, or nothing."""
+    return alias.removeprefix(ALIAS_PREFIX) if alias.startswith(ALIAS_PREFIX) else ""
+
+
+def rule_table(index: int, ordinal: int) -> int:
+    """Return the routing table of an interface's n-th rule: a restarted driver can tell whose it is."""
+    return _TABLE_MARK | index << 8 | ordinal
+
+
+def table_index(table: int) -> int:
+    """Return the interface index that a rule's table was made for, or 0 for a table of somebody else."""
+    return (table & ~_TABLE_MARK) >> 8 if table & _TABLE_MARK else 0
+
+
+def check_wire(wire: CrossConnect) -> None:
+    """Check what does not depend on the kernel; raises Invalid."""
+    alias_of(wire.id)
+    for port in (wire.a, wire.b):
+        check_name(port.name)
+        if not 0 <= port.mtu <= 65535:
+            raise Invalid(f"an MTU of {port.mtu} is not possible", remedy="use 68 to 65535, or 0")
+    if wire.a.name == wire.b.name and wire.a.netns == wire.b.netns:
+        raise Invalid(
+            f"both ends of connection {wire.id} are called {wire.a.name} in {wire.a.netns}",
+            remedy="give the two ends different names, or different namespaces",
+        )
+
+
+def desired_end(port: KernelPort, index: int) -> EndState:
+    """Return what ``port`` asks for, of an interface with this index; raises Invalid."""
+    mac = parse_mac(port.mac) if port.mac else b""
+    if not port.numbered:
+        return EndState(mac=mac, mtu=port.mtu, ipv6=False)
+    addresses = tuple(map(parse_prefix, port.addresses))
+    if 0 < port.mtu < IPV6_MTU and any(len(prefix.address) == 16 for prefix in addresses):
+        raise Invalid(
+            f"{port.name} cannot have IPv6 addresses with an MTU of {port.mtu}",
+            remedy=f"use an MTU of at least {IPV6_MTU}, or IPv4 alone",
+        )
+    routes = _routes(port.routes, RT_TABLE_MAIN)
+    rules: frozenset[RuleState] = frozenset()
+    if port.rules:
+        rules, routed = _rules(port.rules, index)
+        routes |= routed
+    return EndState(
+        mac=mac,
+        mtu=port.mtu,
+        addresses=frozenset(addresses),
+        order=addresses,
+        routes=routes,
+        # A later entry for the same address wins, as it does in the kernel.
+        neighbours=frozenset(
+            NeighbourState(ip, address)
+            for ip, address in {parse_ip(n.ip): parse_mac(n.mac) for n in port.neighbours}.items()
+        ),
+        rules=rules,
+    )
+
+
+def _routes(routes: Iterable[Route], table: int) -> frozenset[RouteState]:
+    """Return routes in the kernel's terms; of several with one prefix the last is meant."""
+    by_prefix = {}
+    for route in routes:
+        prefix = parse_network(route.prefix)
+        via = parse_ip(route.via) if route.via else b""
+        if via and len(via) != len(prefix.address):
+            raise Invalid(
+                f"the route {route.prefix} has its gateway {route.via} in another family",
+                remedy="give a gateway of the same family",
+            )
+        by_prefix[prefix] = RouteState(prefix, via, table)
+    return frozenset(by_prefix.values())
+
+
+def _rules(rules: tuple[PolicyRule, ...], index: int) -> tuple[frozenset[RuleState], frozenset[RouteState]]:
+    if len(rules) > RULES_PER_END:
+        raise Invalid(f"{len(rules)} policy rules are too many", remedy=f"use at most {RULES_PER_END}")
+    states: set[RuleState] = set()
+    routed: set[RouteState] = set()
+    for ordinal, rule in enumerate(rules):
+        table = rule_table(index, ordinal)
+        routes = _routes(rule.routes or (Route("0.0.0.0/0"),), table)
+        source = parse_network(rule.source) if rule.source else None
+        families = {source.family} if source else {route.prefix.family for route in routes}
+        plain = RuleState(
+            0, source, rule.protocol, _ports(rule.source_ports), _ports(rule.destination_ports), table
+        )
+        states.update(plain._replace(family=number) for number in families)
+        routed |= routes
+    return frozenset(states), frozenset(routed)
+
+
+def _ports(ports: tuple[int, int] | None) -> tuple[int, int] | None:
+    if ports is not None and not 0 < ports[0] <= ports[1] < 65536:
+        raise Invalid(f"{ports[0]}-{ports[1]} is no range of ports", remedy="use 1 to 65535, low end first")
+    return ports
