@@ -13,6 +13,7 @@ from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import MeshError, TimedOut, Unavailable, from_status
 from nsmesh.core.peering import TARGET
+from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest
 
 log = structlog.get_logger()
@@ -39,6 +40,8 @@ class Candidates:
 
 CANDIDATES: Key[Candidates] = Key("candidates")
 """In ``call.values``: set where the endpoint is still to be chosen."""
+ENDPOINT: Key[Candidate] = Key("endpoint")
+"""In ``call.state``: the endpoint by name that this connection was last sent to."""
 DOWNSTREAM: Key[Mechanism] = Key("downstream-mechanism")
 """In ``call.state``: the mechanism that the next hop agreed to."""
 
@@ -84,8 +87,7 @@ async def try_in_order(
             await _leave(call, request, failures[-1][1], next)
             if call.deadline is not None and call.deadline <= asyncio.get_running_loop().time():
                 break
-        attempt = NetworkServiceRequest()
-        attempt.CopyFrom(request)
+        attempt = copy_of(request)
         prepare(attempt, candidate)
         try:
             return candidate, await next.request(call.put(TARGET, candidate.url), attempt)
@@ -100,8 +102,7 @@ async def try_in_order(
 async def _leave(call: Call, request: NetworkServiceRequest, error: MeshError, next: Handler) -> None:
     if is_refresh(call):
         return  # the connection lives: who moves it closes it at the old place
-    half = Connection()
-    half.CopyFrom(call.state.pop(REACHED) or request.connection)
+    half = copy_of(call.state.pop(REACHED) or request.connection)
     try:
         await next.close(call.within(BUDGET), half)
     except MeshError as second:

@@ -7,6 +7,7 @@ from random import Random
 from urllib.parse import unquote, urlsplit
 
 from nsmesh.core.errors import Invalid
+from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import KERNEL, LOCAL, Connection, Mechanism
 from nsmesh.model.names import interface_problem
 from nsmesh.model.nsurl import generate_interface_name
@@ -90,8 +91,7 @@ class Kernel:
 
     def accept(self, offered: Mechanism, connection: Connection) -> Mechanism:
         """Return ``offered`` with a namespace and an interface name."""
-        mechanism = Mechanism()
-        mechanism.CopyFrom(offered)
+        mechanism = copy_of(offered)
         self._fill(mechanism)
         url = mechanism.parameters.get(INODE_URL, "")
         if not url:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import LOCAL, NOOP, Connection, Mechanism
 from nsmesh.model.wiring import Side
 
@@ -18,9 +19,7 @@ class Noop:
 
     def accept(self, offered: Mechanism, connection: Connection) -> Mechanism:  # noqa: ARG002 - likewise
         """Return ``offered`` as it is."""
-        mechanism = Mechanism()
-        mechanism.CopyFrom(offered)
-        return mechanism
+        return copy_of(offered)
 
     def port(self, connection: Connection, mechanism: Mechanism, side: Side) -> None:
         """Return None: no interface."""

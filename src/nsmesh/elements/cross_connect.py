@@ -1,0 +1,191 @@
+"""CrossConnectWire: from two agreed mechanisms to one wire in the datapath."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from nsmesh.core.begin import LIFE, Life
+from nsmesh.core.call import Call
+from nsmesh.core.deciding import DOWNSTREAM
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import Conflict, Internal, Invalid, Refused, TimedOut
+from nsmesh.core.mechanism import MechanismPlugin, by_type
+from nsmesh.datapath.base import CrossConnect, Datapath, Port
+from nsmesh.datapath.netns import identity
+from nsmesh.model.copying import copy_of
+from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest
+from nsmesh.model.wiring import Side, WiringError, cross_connect
+
+log = structlog.get_logger()
+
+Place = tuple[Hashable, str]
+"""A network namespace and an interface name in it."""
+
+
+def namespace_identity(path: str) -> Hashable:
+    """Return what tells a namespace from others, whatever path leads to it."""
+    try:
+        return identity(path)
+    except OSError:
+        return path  # the driver says what is wrong with it
+
+
+@dataclass(slots=True)
+class _Holder:
+    """A connection with the interfaces that it holds, and whose it is: the first segment's name and id."""
+
+    id: str
+    origin: tuple[str, str]
+    life: Life | None
+    places: set[Place] = field(default_factory=set)
+
+
+class CrossConnectWire(Element):
+    """Makes the wire once both sides have agreed, takes it away on Close.
+
+    An interface that another living connection holds is refused. Only the same client may take its own over:
+    it was restarted and asks anew, so its old connection is closed first.
+
+    After:  Begin, SelectMechanism
+    Reads:  mechanism (upstream), DOWNSTREAM (left by TranslateMechanism behind it), context, payload
+    Leaves: the wire; the interfaces held, per connection
+    Close:  takes the wire away, then passes on
+    """
+
+    after = ("Begin", "SelectMechanism")
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        plugins: Iterable[MechanismPlugin],
+        *,
+        identify: Callable[[str], Hashable] = namespace_identity,
+    ) -> None:
+        self._datapath = datapath
+        self._plugins = by_type(plugins)
+        self._identify = identify
+        self._holders: dict[str, _Holder] = {}
+        self._held: dict[Place, _Holder] = {}
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Check the client's interface, ask on, then wire."""
+        connection = request.connection
+        upstream = copy_of(connection.mechanism)
+        holder = self._holder(call, connection)
+        before = set(holder.places)
+        try:
+            near = self._port(Connection(id=connection.id), upstream, Side.CLIENT)
+            wanted = await self._hold(call, connection, holder, near)
+            answer = await next.request(call, request)
+            wire = self._wire(call, answer, upstream)
+            if wire is not None:
+                wanted |= await self._hold(call, connection, holder, wire.b)
+                applied = await self._datapath.apply(wire)
+                log.debug("wire applied", connection=wire.id, outcome=applied.outcome)
+        except BaseException:
+            self._let_go(holder, keep=before)
+            raise
+        self._let_go(holder, keep=wanted)
+        return answer
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """Take the wire away first: the next hop may be slow, or gone."""
+        try:
+            await self._datapath.remove(connection.id)
+        finally:
+            holder = self._holders.get(connection.id)
+            if holder is not None:
+                self._let_go(holder, keep=set())
+            await next.close(call, connection)
+
+    def _port(self, connection: Connection, mechanism: Mechanism, side: Side) -> Port | None:
+        plugin = self._plugins.get(mechanism.type)
+        if plugin is None:
+            raise Invalid(
+                f"the {side.value}'s mechanism {mechanism.type or 'none'} cannot be wired here",
+                remedy=f"use {', '.join(self._plugins)}",
+            )
+        return plugin.port(connection, mechanism, side)
+
+    def _wire(self, call: Call, answer: Connection, upstream: Mechanism) -> CrossConnect | None:
+        endpoint = answer.network_service_endpoint_name or answer.network_service
+        downstream = call.state.get(DOWNSTREAM)
+        if downstream is None:
+            raise Internal(
+                f"endpoint {endpoint} agreed to no mechanism, or this chain did not keep it",
+                remedy="put a TranslateMechanism behind CrossConnectWire; else look at the endpoint's answer",
+            )
+        try:
+            near = self._port(answer, upstream, Side.CLIENT)
+            far = self._port(answer, downstream, Side.ENDPOINT)
+            if near is None and far is None:
+                return None
+            if near is None or far is None:
+                raise Refused(
+                    f"endpoint {endpoint} answered {downstream.type} to a client with {upstream.type}: "
+                    "only one of the two has an interface",
+                    remedy="let both use a mechanism with an interface, or both NOOP",
+                )
+            return cross_connect(answer, near, far)
+        except WiringError as error:
+            raise Invalid(
+                f"endpoint {endpoint} answered what cannot be wired: {error}",
+                remedy="correct the addresses and routes that the endpoint gives out",
+            ) from error
+
+    def _holder(self, call: Call, connection: Connection) -> _Holder:
+        segments = connection.path.path_segments
+        origin = (segments[0].name, segments[0].id) if segments else ("", connection.id)
+        holder = self._holders.get(connection.id)
+        if holder is None:
+            holder = self._holders[connection.id] = _Holder(connection.id, origin, None)
+        holder.life = call.state.get(LIFE)
+        return holder
+
+    async def _hold(
+        self, call: Call, connection: Connection, holder: _Holder, port: Port | None
+    ) -> set[Place]:
+        if port is None:
+            return set()
+        place = (self._identify(port.netns), port.name)
+        other = self._held.get(place)
+        if other is not None and other is not holder and _is_successor(connection, holder, other):
+            await self._replace(call, other)
+            other = self._held.get(place)
+        if other is not None and other is not holder:
+            raise Conflict(
+                f"interface {port.name} in network namespace {port.netns} is held by connection {other.id} "
+                f"of {other.origin[0]}",
+                remedy="ask for another interface name, or close that connection first",
+            )
+        self._held[place] = holder
+        holder.places.add(place)
+        return {place}
+
+    async def _replace(self, call: Call, old: _Holder) -> None:
+        log.warning("a restarted client asks anew: close its old connection", connection=old.id)
+        assert old.life is not None
+        try:
+            async with asyncio.timeout(call.remaining()):
+                await old.life.close()
+        except TimeoutError as error:
+            raise TimedOut(f"the old connection {old.id} of the same client did not close in time") from error
+
+    def _let_go(self, holder: _Holder, *, keep: set[Place]) -> None:
+        for place in holder.places - keep:
+            holder.places.discard(place)
+            if self._held.get(place) is holder:
+                del self._held[place]
+        if not holder.places and self._holders.get(holder.id) is holder:
+            del self._holders[holder.id]
+
+
+def _is_successor(connection: Connection, holder: _Holder, other: _Holder) -> bool:
+    """Return whether ``other`` is what the same client has lost, and not a part of this very path."""
+    if other.life is None or other.origin != holder.origin:
+        return False
+    return all(segment.id != other.id for segment in connection.path.path_segments)

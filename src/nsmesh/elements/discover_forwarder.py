@@ -1,0 +1,113 @@
+"""DiscoverForwarder: the manager's choice of who makes the wire."""
+
+from __future__ import annotations
+
+import structlog
+
+from nsmesh.core.call import Call, Key
+from nsmesh.core.deciding import Candidate, is_refresh, listed, try_in_order
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import NotFound, Unavailable
+from nsmesh.core.lookup import find_endpoints, find_service, has_expired
+from nsmesh.core.peering import TARGET
+from nsmesh.model.match import match_forwarders
+from nsmesh.model.messages import (
+    FORWARDER_SERVICE,
+    Connection,
+    NetworkServiceEndpoint,
+    NetworkServiceRequest,
+    State,
+)
+
+log = structlog.get_logger()
+
+FORWARDER: Key[Candidate] = Key("forwarder")
+"""In ``call.state``: the forwarder that holds this connection."""
+
+
+class DiscoverForwarder(Element):
+    """Finds the forwarders that may make this wire and tries them until one does.
+
+    ``registry`` is the manager's own registry chain, which gives local forwarders their real URLs; ``url`` is
+    the manager's own URL as it registers it, so that only its own forwarders are found.
+
+    A living connection stays with its forwarder as long as that is registered; others are tried when it is
+    gone. After a restart of the manager the forwarder that the path names is tried first.
+
+    After:  Begin
+    Reads:  network service, payload, labels, path segment index+1
+    Writes: TARGET
+    Leaves: the forwarder, per connection; a reselecting Request forgets it
+    Close:  goes to the remembered forwarder
+    """
+
+    after = ("Begin",)
+
+    def __init__(self, registry: Handler, url: str) -> None:
+        self._registry = registry
+        self._url = url
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Choose, try in order, remember."""
+        reselects = request.connection.state == State.RESELECT_REQUESTED
+        remembered = None if reselects else call.state.get(FORWARDER)
+        try:
+            order = await self._order(call, request.connection, remembered)
+        except Unavailable as error:
+            if remembered is None:
+                raise
+            log.warning("registry is away: stay with the forwarder", name=remembered.name, why=str(error))
+            order = [remembered]
+        chosen, answer = await try_in_order(
+            call, request, order, next, complaint="all forwarders have failed"
+        )
+        call.state.set(FORWARDER, chosen)
+        return answer
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """Close where the connection lives."""
+        chosen = call.state.pop(FORWARDER)
+        await next.close(call.put(TARGET, chosen.url) if chosen else call, connection)
+
+    async def _order(
+        self, call: Call, connection: Connection, remembered: Candidate | None
+    ) -> list[Candidate]:
+        service = await find_service(self._registry, call, connection.network_service, connection.payload)
+        template = NetworkServiceEndpoint(network_service_names=[FORWARDER_SERVICE], url=self._url)
+        registered = await find_endpoints(self._registry, call, template)
+        now = self.scope.clock.now()
+        alive = [entry for entry in registered if not has_expired(entry, now)]
+        selection = match_forwarders(connection.labels, service, alive)
+        if not selection.candidates:
+            gone = [
+                (entry.name, "its registration has expired") for entry in registered if entry not in alive
+            ]
+            raise _none(service.name, [*selection.dropped, *gone])
+        order = [Candidate(entry.name, entry.url) for entry in selection.candidates]
+        if remembered is not None and is_refresh(call):
+            stay = [candidate for candidate in order if candidate.name == remembered.name]
+            if stay:
+                return stay[:1]
+            log.warning("forwarder is no candidate any more", connection=connection.id, name=remembered.name)
+        first = remembered.name if remembered else _named_by_path(connection)
+        return sorted(order, key=lambda candidate: candidate.name != first)
+
+
+def _named_by_path(connection: Connection) -> str:
+    behind = connection.path.index + 1
+    if connection.state == State.RESELECT_REQUESTED or behind >= len(connection.path.path_segments):
+        return ""
+    return connection.path.path_segments[behind].name
+
+
+def _none(service: str, dropped: list[tuple[str, str]]) -> NotFound:
+    if not dropped:
+        return NotFound(
+            f"no candidates found for a wire to network service {service}: no forwarder is registered",
+            remedy="start a forwarder on this node, with this manager as its NSM_CONNECT_TO",
+        )
+    return NotFound(
+        f"no candidates found for a wire to network service {service} among {len(dropped)} forwarders: "
+        f"{listed(dropped)}",
+        remedy="start a forwarder with such labels, or change the metadata of the service's match",
+    )
