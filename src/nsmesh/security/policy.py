@@ -105,7 +105,7 @@ _REMEDIES: Mapping[Policy, str] = {
     tokens_expired: "refresh earlier, and compare the clocks of both hosts",
     tokens_chained: "address each token to the SPIFFE ID of the next hop alone",
     prev_token_signed: "sign the token with the key that TLS shows, and send the path with its right index",
-    next_token_signed: "give adjacent hops different names, and let the server sign with the key that TLS shows",
+    next_token_signed: "give adjacent hops different names; the server signs with the key that TLS shows",
     client_allowed: "use another name, or let the owner unregister it first",
     service_connection: "ask for connections of your own",
     prev_token_subject: "mint tokens with the SPIFFE ID of the SVID that TLS shows",

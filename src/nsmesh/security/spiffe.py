@@ -110,7 +110,8 @@ def read_leaf(der: bytes) -> Leaf:
     try:
         certificate = x509.load_der_x509_certificate(der)
         extensions = certificate.extensions
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except Exception as error:  # noqa: BLE001 - the library knows many ways to say that bytes are bent
         _broken(Rule.READABLE, "the peer", f"it cannot be read ({type(error).__name__})")
     identity = _identity(extensions)
     _check_usage(extensions, str(identity))
@@ -124,8 +125,8 @@ def read_leaf(der: bytes) -> Leaf:
         id=identity,
         certificate=certificate,
         public_key=key,
-        not_before=certificate.not_valid_before_utc.timestamp(),
-        not_after=certificate.not_valid_after_utc.timestamp(),
+        not_before=begin.timestamp(),
+        not_after=end.timestamp(),
     )
 
 

@@ -86,7 +86,7 @@ def load_certificates(der: bytes) -> list[x509.Certificate]:
         size = _der_size(rest)
         try:
             found.append(x509.load_der_x509_certificate(bytes(rest[:size])))
-        except ValueError as error:
+        except Exception as error:
             raise Invalid(f"certificate {len(found)} of a chain or bundle cannot be read: {error}") from error
         rest = rest[size:]
     return found
@@ -227,10 +227,10 @@ def verify_chain(chain: Sequence[bytes], bundles: Mapping[str, Bundle], now: flo
         raise Unauthorized(f"the certificate of {leaf.id} is refused: {own}", remedy="renew its SVID")
     try:
         intermediates = [x509.load_der_x509_certificate(der) for der in chain[1:MAX_CHAIN]]
-    except ValueError as error:
+        walk = _Walk(bundle, intermediates, now)
+        until = walk.until(leaf.certificate, 0, frozenset())
+    except Exception as error:  # the library reads parts of hostile certificates late
         raise Unauthorized(f"the chain of {leaf.id} has a certificate that cannot be read") from error
-    walk = _Walk(bundle, intermediates, now)
-    until = walk.until(leaf.certificate, 0, frozenset())
     if until is None:
         raise Unauthorized(
             f"the certificate of {leaf.id} does not lead to the bundle of {bundle.trust_domain}: {walk.why}",
