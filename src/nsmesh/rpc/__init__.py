@@ -1,6 +1,7 @@
 """gRPC behind a fence: bytes in, bytes out. Nobody outside sees a socket, TLS, or HTTP/2."""
 
-from nsmesh.rpc.client import Client, Reply, connect
+from nsmesh.rpc.client import Client, connect
+from nsmesh.rpc.client_connection import Reply
 from nsmesh.rpc.descriptors import Descriptors, PeerDescriptors
 from nsmesh.rpc.limits import Limits
 from nsmesh.rpc.methods import Bidi, Method, ServerCall, ServerStream, Unary

@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from nsmesh.core.errors import Conflict, Invalid, MeshError, TimedOut, Unauthorized, Unavailable
 
@@ -19,11 +20,12 @@ LONGEST_PATH = 107
 BACKLOG = 1024
 FIRST_PAUSE = 0.001
 LONGEST_PAUSE = 0.02
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A parsed URL: ``path`` of a unix socket (abstract ones begin with a zero byte), or ``host``, ``port``."""
+    """A parsed URL: ``path`` of a unix socket (with a zero byte first where abstract), or host and port."""
 
     url: str
     path: str = ""
@@ -73,7 +75,7 @@ def _encoded(path: str) -> bytes:
 
 @contextlib.contextmanager
 def _short(path: str, *, parent: bool) -> Iterator[str]:
-    """Give a path to the same file that fits into a socket address, for as long as the block runs.
+    """Give a path to the same file that fits into a socket address, while the block runs.
 
     ``parent``: go through the folder, because the file is not there yet.
     """
@@ -127,9 +129,10 @@ async def dial(address: Address, timeout: float) -> socket.socket:
 
     Raises Unavailable at once when the address refuses or is not there, TimedOut after ``timeout`` seconds.
     """
+    limit = asyncio.get_running_loop().time() + timeout
     try:
-        async with asyncio.timeout(timeout):
-            return await (_dial_unix(address) if address.unix else _dial_tcp(address))
+        async with asyncio.timeout_at(limit):
+            return await (_dial_unix(address) if address.unix else _dial_tcp(address, limit))
     except TimeoutError:
         raise TimedOut(
             f"{address.url} did not take a connection within {timeout:g} s",
@@ -138,7 +141,7 @@ async def dial(address: Address, timeout: float) -> socket.socket:
 
 
 async def _dial_unix(address: Address) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = socket.socket(socket.AF_UNIX, _STREAM)
     pause = FIRST_PAUSE
     try:
         while True:
@@ -160,20 +163,21 @@ async def _dial_unix(address: Address) -> socket.socket:
         raise
 
 
-async def _dial_tcp(address: Address) -> socket.socket:
+async def _dial_tcp(address: Address, limit: float) -> socket.socket:
+    """Try the addresses of the host one after the other, each with its share of the time that is left."""
     loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(address.host or "localhost", address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Unavailable(
-            f"the host of {address.url} has no address: {error.strerror}",
-            remedy="check the name and the resolver",
-        ) from error
+    targets = await _resolve(address)
     last = OSError(errno.EADDRNOTAVAIL, "no address")
-    for family, kind, protocol, _, target in found:
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    for place, (family, target) in enumerate(targets):
+        sock = socket.socket(family, _STREAM)
+        share = (limit - loop.time()) / (len(targets) - place)
         try:
-            await loop.sock_connect(sock, target)
+            async with asyncio.timeout(share):
+                await loop.sock_connect(sock, target)
+        except TimeoutError:
+            sock.close()
+            if place == len(targets) - 1:
+                raise
         except OSError as error:
             sock.close()
             last = error
@@ -183,6 +187,23 @@ async def _dial_tcp(address: Address) -> socket.socket:
         else:
             return sock
     raise _unreachable(address, last) from last
+
+
+async def _resolve(address: Address) -> list[tuple[int, tuple[str, int]]]:
+    """Return families and addresses of a host; literals without asking anybody."""
+    host = address.host or "localhost"
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return [(family, (host, address.port))]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(
+            f"the host of {address.url} has no address: {error.strerror}",
+            remedy="check the name and the resolver",
+        ) from error
+    return [(family, (str(target[0]), address.port)) for family, _, _, _, target in found]
 
 
 def listen(address: Address, mode: int) -> socket.socket:
@@ -205,7 +226,7 @@ def listen(address: Address, mode: int) -> socket.socket:
 
 
 def _listen_unix(address: Address, mode: int) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = socket.socket(socket.AF_UNIX, _STREAM)
     try:
         if not address.abstract:
             _remove_stale(address)
@@ -213,7 +234,7 @@ def _listen_unix(address: Address, mode: int) -> socket.socket:
         with _short(address.path, parent=True) as path:
             sock.bind(path)
             if not address.abstract:
-                os.chmod(path, mode)
+                Path(path).chmod(mode)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()
@@ -224,7 +245,7 @@ def _listen_unix(address: Address, mode: int) -> socket.socket:
 def _remove_stale(address: Address) -> None:
     """Unlink the socket file that a dead listener left; raises Conflict when it lives or is no socket."""
     try:
-        found = os.stat(address.path)
+        found = Path(address.path).stat()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
@@ -232,12 +253,12 @@ def _remove_stale(address: Address) -> None:
             f"cannot listen on {address.url}: a file that is no socket is in the way",
             remedy="choose another path",
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+    with socket.socket(socket.AF_UNIX, _STREAM) as probe:
         try:
             with _short(address.path, parent=False) as path:
                 probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(address.path)
+            Path(address.path).unlink()
             return
         except FileNotFoundError:
             return
@@ -250,17 +271,21 @@ def _remove_stale(address: Address) -> None:
 
 
 def _listen_tcp(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    """Listen on one host, or, without a host, on all addresses of both families."""
     host = address.host
-    if host and family == socket.AF_INET:
-        family_found = socket.getaddrinfo(
-            host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        family = family_found[0]
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    if host:
+        found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, target = found[0][0], found[0][4]
+    else:
+        dual = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if dual else socket.AF_INET
+        target = ("::" if dual else "0.0.0.0", address.port)  # noqa: S104 - asked for by a URL without host
+    sock = socket.socket(family, _STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, address.port))
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(host)))
+        sock.bind(target)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()

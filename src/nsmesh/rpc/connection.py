@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 
-from nsmesh.core.errors import Exhausted, MeshError, Unavailable
+from nsmesh.core.errors import Exhausted, Internal, MeshError, Unavailable
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc.limits import Limits
 from nsmesh.rpc.wire import Wire
@@ -30,15 +29,16 @@ class Connection:
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self._soon = False
+        self._held = 0
         self._producers: list[tuple[int, asyncio.Future[None]]] = []
-        self._floods = _Floods(limits)
+        self._floods = Floods(limits)
         self._handlers: dict[type, Callable[[Any], None]] = {
             http2.Headers: self.on_headers,
             http2.Data: self.on_data,
             http2.Trailers: self.on_trailers,
-            http2.Reset: self.on_reset,
+            http2.Reset: self._on_reset,
             http2.GoAway: self.on_goaway,
-            http2.Settings: self.on_settings,
+            http2.Settings: self._on_settings,
             http2.Ping: self._on_ping,
             http2.Pong: self.on_pong,
         }
@@ -56,17 +56,22 @@ class Connection:
             self._farewell(error)
             return
         handlers = self._handlers
-        for event in events:
-            handlers[type(event)](event)
+        try:
+            for event in events:
+                handlers[type(event)](event)
+        except Exception:
+            log.exception("a fault in the gRPC layer ends a connection", peer=self.wire.where)
+            self.wire.abort(Internal(f"a fault of our own ended the connection to {self.wire.where}"))
+            return
         if not self._soon:
             self.flush()
 
     def _farewell(self, error: http2.EngineError) -> None:
-        self.flush()
-        self.wire.write(error.farewell)
         where = self.wire.where
         log.warning("a peer broke the protocol", peer=where, reason=str(error))
-        self.wire.abort(
+        self.flush()
+        self.wire.write(error.farewell)
+        self.wire.end(
             Unavailable(f"{where} broke the HTTP/2 protocol: {error}", remedy="check that it is a gRPC peer")
         )
 
@@ -120,27 +125,39 @@ class Connection:
                 waiting.append((stream, future))
         self._producers = waiting
 
-    def enough(self, what: str) -> None:
-        """End the connection of a peer that floods us."""
-        log.warning("a peer floods us", peer=self.wire.where, what=what)
-        self.engine.goaway(0, http2.ENHANCE_YOUR_CALM)
-        self.flush()
-        self.wire.abort(
-            Exhausted(f"{self.wire.where} sends too many {what}", remedy="slow down and connect again")
-        )
+    def hold(self, size: int) -> None:
+        """Count bytes of messages that are kept here; raises Exhausted when they are too many together."""
+        self._held += size
+        if size > 0 and self._held > self.limits.held:
+            raise Exhausted(
+                f"the messages under way on one connection have {self._held} bytes together",
+                remedy="send less at once",
+            )
 
     def count(self, what: str) -> bool:
         """Count one cheap frame; return False, with the connection ended, when there are too many."""
         if self._floods.count(what, self.loop.time()):
             return True
         if not self.wire.dead:
-            self.enough(what)
+            where = self.wire.where
+            log.warning("a peer floods us", peer=where, what=what)
+            self.engine.goaway(0, http2.ENHANCE_YOUR_CALM)
+            self.flush()
+            self.wire.end(Exhausted(f"{where} sends too many {what}", remedy="slow down and connect again"))
         return False
 
     def _on_ping(self, _: http2.Ping) -> None:
         self.count("pings")
 
-    def lost(self, reason: MeshError) -> None:
+    def _on_settings(self, _: http2.Settings) -> None:
+        if self.count("settings"):
+            self.on_settings()
+
+    def _on_reset(self, event: http2.Reset) -> None:
+        if self.count("resets"):
+            self.on_reset(event)
+
+    def lost(self, reason: MeshError) -> None:  # noqa: ARG002 - subclasses tell it to their calls
         """Hear that the wire is gone."""
         if self._producers:
             self._wake()
@@ -165,7 +182,7 @@ class Connection:
         """Take the peer's farewell."""
         raise NotImplementedError
 
-    def on_settings(self, event: http2.Settings) -> None:
+    def on_settings(self) -> None:
         """Take the end of the HTTP/2 handshake, or changed settings."""
         raise NotImplementedError
 
@@ -173,7 +190,7 @@ class Connection:
         """Take a sign of life."""
 
 
-class _Floods:
+class Floods:
     """Counts, per kind of frame, how many came in the running window of time."""
 
     def __init__(self, limits: Limits) -> None:
@@ -194,63 +211,3 @@ class _Floods:
             self._counts.clear()
         seen = self._counts[what] = self._counts.get(what, 0) + 1
         return seen <= self._most[what]
-
-
-class Inbox:
-    """Messages of a stream that nobody has read yet. A slow reader holds its sender back."""
-
-    __slots__ = ("_connection", "_end", "_ended", "_held", "_messages", "_size", "_stream", "_waiter")
-
-    def __init__(self, connection: Connection, stream: int) -> None:
-        self._connection = connection
-        self._stream = stream
-        self._messages: deque[bytes] = deque()
-        self._size = 0
-        self._held = 0
-        self._ended = False
-        self._end: MeshError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    def arrived(self, size: int) -> None:
-        """Give the peer credit for ``size`` bytes, or hold it back while much is unread."""
-        if self._size > self._connection.limits.stream_buffer:
-            self._held += size
-        else:
-            self._connection.engine.consumed(self._stream, size)
-
-    def put(self, message: bytes) -> None:
-        """Add a message."""
-        self._messages.append(message)
-        self._size += len(message)
-        self._ring()
-
-    def finish(self, error: MeshError | None) -> None:
-        """End: with nothing, or with what ``get`` raises after the last message."""
-        if not self._ended:
-            self._ended = True
-            self._end = error
-            self._ring()
-
-    def _ring(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def get(self) -> bytes | None:
-        """Return the next message, or None at the end; raises what the stream ended with."""
-        while not self._messages:
-            if self._ended:
-                if self._end is not None:
-                    raise self._end
-                return None
-            self._waiter = self._connection.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        message = self._messages.popleft()
-        self._size -= len(message)
-        if self._held and self._size <= self._connection.limits.stream_buffer:
-            self._connection.engine.consumed(self._stream, self._held)
-            self._held = 0
-            self._connection.soon()
-        return message

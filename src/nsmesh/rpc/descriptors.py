@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from nsmesh.core.call import Peer
-from nsmesh.core.errors import TimedOut
+from nsmesh.core.errors import Exhausted, TimedOut
 
 log = structlog.get_logger()
 
@@ -108,7 +109,7 @@ class Descriptors:
         source.unclaimed += 1
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_result(self._claim(entry))
+                _answer(waiter, self._claim, entry)
         self._schedule(loop)
         return True
 
@@ -148,7 +149,13 @@ class Descriptors:
         if not entry.claimed:
             entry.claimed = True
             entry.source.unclaimed -= 1
-        return os.dup(entry.fd)
+        try:
+            return os.dup(entry.fd)
+        except OSError as error:
+            raise Exhausted(
+                f"no descriptor is left for what a peer sent: {error.strerror}",
+                remedy="raise the limit (ulimit -n)",
+            ) from error
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._sweeper is not None and self._loop is loop:
@@ -178,6 +185,13 @@ class Descriptors:
         for entry in self._entries.values():
             os.close(entry.fd)
         self._entries.clear()
+
+
+def _answer(waiter: asyncio.Future[int], claim: Callable[[_Entry], int], entry: _Entry) -> None:
+    try:
+        waiter.set_result(claim(entry))
+    except Exhausted as error:
+        waiter.set_exception(error)
 
 
 def _give_up(future: asyncio.Future[int]) -> None:

@@ -25,8 +25,8 @@ INADEQUATE_SECURITY = 0xC
 LAST_STREAM = 0x7FFFFFFF
 """The highest stream id: a GOAWAY that names it announces the end and refuses nothing yet."""
 
-WINDOWS = 16
-"""How many stream windows the window of a connection holds."""
+CONNECTION_WINDOW = 1 << 30
+"""Flow control window of a connection, bytes: no bound, so that one slow stream never stops the others."""
 
 HARD_HEADERS = 4
 """A header list of so many times its limit ends the connection; below that, only its call."""
@@ -155,7 +155,7 @@ def goaway_frame(last: int, code: int) -> bytes:
 
 
 def make(name: str | None, limits: Limits, *, client: bool) -> Engine:
-    """Return an engine: ``ng`` (libnghttp2) or ``h2`` (pure Python); None takes the best that is installed."""
+    """Return an engine: ``ng`` (libnghttp2), ``h2`` (pure Python), or with None the better one that is there."""
     if name not in {None, "ng", "h2"}:
         raise ValueError(f"there is no HTTP/2 engine {name!r}: choose ng or h2")
     if name != "h2":

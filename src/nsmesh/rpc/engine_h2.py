@@ -12,10 +12,10 @@ import h2.exceptions
 import h2.settings
 
 from nsmesh.rpc.engine import (
+    CONNECTION_WINDOW,
     ENHANCE_YOUR_CALM,
     HARD_HEADERS,
     PROTOCOL_ERROR,
-    WINDOWS,
     Data,
     EngineError,
     Event,
@@ -31,6 +31,9 @@ from nsmesh.rpc.engine import (
 )
 from nsmesh.rpc.h2_frames import Splitter
 from nsmesh.rpc.limits import Limits
+
+DEFAULT_WINDOW = 65535
+"""What every connection begins with, bytes."""
 
 
 class _Piece(NamedTuple):
@@ -78,7 +81,7 @@ class H2Engine:
         self._connection.local_settings = h2.settings.Settings(client=self._client, initial_values=values)
         self._connection.initiate_connection()
         self._connection.decoder.max_header_list_size = limits.header_list * HARD_HEADERS
-        self._connection.increment_flow_control_window(limits.window * WINDOWS - 65535)
+        self._connection.increment_flow_control_window(CONNECTION_WINDOW - DEFAULT_WINDOW)
 
     def feed(self, data: bytes) -> list[Event]:
         """Return what ``data`` means; raises EngineError."""
@@ -113,7 +116,11 @@ class H2Engine:
         elif kind is h2.events.StreamReset:
             self._forget(event.stream_id)
             found.append(Reset(event.stream_id, int(event.error_code)))
-        elif kind is h2.events.PingReceived:
+        else:
+            self._translate_rarer(kind, event, found)
+
+    def _translate_rarer(self, kind: type, event: Any, found: list[Event]) -> None:
+        if kind is h2.events.PingReceived:
             found.append(Ping())
         elif kind is h2.events.PingAckReceived:
             found.append(Pong(event.ping_data))

@@ -7,11 +7,11 @@ from typing import Any
 import ngh2
 
 from nsmesh.rpc.engine import (
+    CONNECTION_WINDOW,
     ENHANCE_YOUR_CALM,
     HARD_HEADERS,
     LAST_STREAM,
     PROTOCOL_ERROR,
-    WINDOWS,
     Data,
     EngineError,
     Event,
@@ -65,7 +65,7 @@ class NgEngine:
         else:
             settings[ngh2.Setting.MAX_CONCURRENT_STREAMS] = limits.streams
         self._connection.initiate_connection(settings)
-        self._connection.set_local_window_size(limits.window * WINDOWS)
+        self._connection.set_local_window_size(CONNECTION_WINDOW)
 
     def feed(self, data: bytes) -> list[Event]:
         """Return what ``data`` means; raises EngineError."""
@@ -95,25 +95,30 @@ class NgEngine:
 
     def _rarer(self, kind: type, event: Any) -> Event | None:
         """Return what stands for the events that are not on the hot path."""
-        if kind is ngh2.StreamClosed:
-            if event.stream_id in self._told:
-                self._told.discard(event.stream_id)
-            elif event.error_code:
-                return Reset(event.stream_id, event.error_code)
-        elif kind is ngh2.StreamReset:
-            self._told.add(event.stream_id)
-            return Reset(event.stream_id, event.error_code)
-        elif kind is ngh2.SettingsReceived:
+        if kind is ngh2.StreamClosed or kind is ngh2.StreamReset:
+            return self._over(event, final=kind is ngh2.StreamClosed)
+        if kind is ngh2.SettingsReceived:
             return Settings()
-        elif kind is ngh2.PingReceived:
+        if kind is ngh2.PingReceived:
             return Ping()
-        elif kind is ngh2.PingAcknowledged:
+        if kind is ngh2.PingAcknowledged:
             return Pong(event.opaque_data)
-        elif kind is ngh2.GoAwayReceived:
+        if kind is ngh2.GoAwayReceived:
             return GoAway(event.last_stream_id, event.error_code)
-        elif kind is ngh2.ConnectionClosed:
+        if kind is ngh2.ConnectionClosed:
             self._ended = True  # after a GOAWAY and the last stream: what still comes means nothing
         return None
+
+    def _over(self, event: Any, *, final: bool) -> Event | None:
+        """Tell the end of a stream once: when the peer reset it, or when it broke a rule."""
+        if event.stream_id in self._told:
+            if final:
+                self._told.discard(event.stream_id)
+            return None
+        if not final:
+            self._told.add(event.stream_id)
+            return Reset(event.stream_id, event.error_code)
+        return Reset(event.stream_id, event.error_code) if event.error_code else None
 
     def take(self, amount: int) -> bytes:
         """Return what may go out now."""

@@ -43,6 +43,7 @@ _RESERVED = frozenset(
         b"grpc-status-details-bin",
     )
 )
+_NAME_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
 _PLAIN = frozenset(range(0x20, 0x7F)) - {0x25}
 _BY_HTTP = {
     400: Status.INTERNAL,
@@ -121,36 +122,40 @@ def header_size(headers: HeaderList) -> int:
     return sum(len(name) + len(value) for name, value in headers) + 32 * len(headers)
 
 
+def check_size(headers: HeaderList, limit: int) -> None:
+    """Raise Exhausted when ``headers`` are larger than ``limit``."""
+    size = header_size(headers)
+    if size > limit:
+        raise Exhausted(
+            f"metadata of {size} bytes is more than the {limit} that pass", remedy="send less metadata"
+        )
+
+
 def encode_metadata(metadata: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """Return the header list for ``metadata``; raises Invalid.
 
     The value of a key that ends in ``-bin`` is bytes, each as the character of its number (latin-1).
     """
-    headers = []
-    for key, value in metadata:
-        name = key.lower().encode("ascii", "replace")
-        if not name or name.startswith(b":") or name in _RESERVED or not _is_name(name):
-            raise Invalid(
-                f"{key!r} is no metadata key", remedy="use a-z, 0-9, '-', '_', '.', and no reserved name"
-            )
-        try:
-            if name.endswith(b"-bin"):
-                content = base64.b64encode(value.encode("latin-1")).rstrip(b"=")
-            else:
-                content = value.encode("ascii")
-        except UnicodeEncodeError:
-            content = b"\0"
-        if not value.isprintable() and not name.endswith(b"-bin") or content == b"\0":
-            raise Invalid(
-                f"the value of metadata key {key!r} has characters that do not travel",
-                remedy="use printable ASCII, or a key that ends in -bin",
-            )
-        headers.append((name, content))
-    return headers
+    return [_encode_pair(key, value) for key, value in metadata]
 
 
-def _is_name(name: bytes) -> bool:
-    return name.translate(None, b"abcdefghijklmnopqrstuvwxyz0123456789-_.") == b""
+def _encode_pair(key: str, value: str) -> tuple[bytes, bytes]:
+    name = key.lower().encode("latin-1", "replace")
+    if not name or name in _RESERVED or name.translate(None, _NAME_BYTES):
+        raise Invalid(
+            f"{key!r} is no metadata key", remedy="use a-z, 0-9, '-', '_', '.', and no reserved name"
+        )
+    try:
+        if name.endswith(b"-bin"):
+            return name, base64.b64encode(value.encode("latin-1")).rstrip(b"=")
+        if value.isprintable():
+            return name, value.encode("ascii")
+    except UnicodeEncodeError:
+        pass
+    raise Invalid(
+        f"the value of metadata key {key!r} has characters that do not travel",
+        remedy="use printable ASCII, or a key that ends in -bin for bytes",
+    )
 
 
 def decode_metadata(headers: HeaderList) -> tuple[tuple[str, str], ...]:
@@ -164,11 +169,11 @@ def decode_metadata(headers: HeaderList) -> tuple[tuple[str, str], ...]:
             found.append((key, value.decode("latin-1")))
             continue
         for part in value.split(b","):
-            part = part.strip()
+            text = part.strip().rstrip(b"=")
             try:
-                plain = base64.b64decode(part + b"=" * (-len(part) % 4))
+                plain = base64.b64decode(text + b"=" * (-len(text) % 4))
             except binascii.Error:
-                continue
+                continue  # not base64: nothing that anybody could have meant
             found.append((key, plain.decode("latin-1")))
     return tuple(found)
 
@@ -201,13 +206,17 @@ def status_headers(error: MeshError) -> list[tuple[bytes, bytes]]:
     return [(b"grpc-status", b"%d" % error.status), (b"grpc-message", escaped)]
 
 
+def _number(value: bytes, otherwise: int) -> int:
+    return int(value) if value.isdigit() and len(value) <= 3 else otherwise
+
+
 def outcome(headers: HeaderList) -> MeshError | None:
     """Return the error that trailers tell, or None for OK."""
     status = None
     text = ""
     for name, value in headers:
         if name == b"grpc-status":
-            status = int(value) if value.isdigit() else Status.UNKNOWN
+            status = _number(value, Status.UNKNOWN)
         elif name == b"grpc-message":
             text = unquote_to_bytes(value).decode("utf-8", "replace")
     if status == 0:
@@ -231,15 +240,15 @@ def not_grpc(headers: HeaderList) -> MeshError | None:
             status = True
     if status or (code == b"200" and kind.startswith(CONTENT_TYPE)):
         return None
-    number = int(code) if code.isdigit() else 0
+    number = _number(code, 0)
     return from_status(
         _BY_HTTP.get(number, Status.UNKNOWN),
-        f"the peer answered HTTP status {number} with content type {kind.decode('latin-1')!r}, which is not gRPC",
+        f"the peer answered HTTP status {number}, content type {kind.decode('latin-1')!r}, which is not gRPC",
     )
 
 
-def reset_error(code: int) -> MeshError:
-    """Return the error that a RST_STREAM stands for."""
+def reset_error(code: int, where: str) -> MeshError:
+    """Return the error that a RST_STREAM from ``where`` stands for."""
     return from_status(
-        _BY_RESET.get(code, Status.INTERNAL), f"the peer gave the call up (HTTP/2 error {code})"
+        _BY_RESET.get(code, Status.INTERNAL), f"{where} gave the call up (HTTP/2 error {code})"
     )

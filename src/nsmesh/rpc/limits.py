@@ -19,10 +19,10 @@ class Limits:
     """Calls that one connection may have open at a time."""
 
     window: int = 1 << 20
-    """HTTP/2 flow control window of one stream; a connection has sixteen times that."""
+    """HTTP/2 flow control window of one stream; a connection as a whole has no such bound, but ``held``."""
 
-    assembling: int = 64 << 20
-    """Bytes of messages not yet handed to a handler, over all calls of one connection."""
+    held: int = 64 << 20
+    """Bytes of messages that came and are not yet worked off, over all calls of one connection."""
 
     write_buffer: int = 256 << 10
     """Bytes waiting for a slow socket before producers of streams are paused."""

@@ -46,7 +46,8 @@ class Pool:
             try:
                 return await asyncio.shield(dial)
             except asyncio.CancelledError:
-                if not dial.cancelled():
+                task = asyncio.current_task()
+                if not dial.cancelled() or (task is not None and task.cancelling()):
                     raise
                 # whoever dialled was cancelled, and we were not: dial ourselves
 
@@ -75,8 +76,14 @@ class Pool:
             future.cancel()
             raise Unavailable(f"no connection to {url}: this pool is closed")
         self._clients[url] = client
+        client.on_lost = lambda: self._lost(url, client)
         future.set_result(client)
         return client
+
+    def _lost(self, url: str, client: Client) -> None:
+        """Drop a connection that has ended: addresses of endpoints come and go."""
+        if self._clients.get(url) is client:
+            del self._clients[url]
 
     async def forget(self, url: str) -> None:
         """Close the connection to ``url``, where there is one."""

@@ -7,12 +7,14 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import structlog
 
-from nsmesh.core.errors import Unauthorized, Unavailable
+from nsmesh.core.errors import MeshError, Unauthorized, Unavailable
 from nsmesh.core.identity import Identity
 from nsmesh.core.scope import Scope
 from nsmesh.rpc import address
@@ -37,7 +39,10 @@ SAY_AGAIN = 5.0
 
 
 class Server:
-    """Serves methods on one address; made by :func:`serve`. ``url`` has the real port where 0 was asked for."""
+    """Serves methods on one address; made by :func:`serve`.
+
+    ``url``: where; with the real port where 0 was asked for.
+    """
 
     def __init__(
         self,
@@ -105,10 +110,10 @@ class Server:
                 self._loop.remove_reader(self._socket.fileno())
                 self._pause = self._loop.call_later(PAUSE, self._listen)
                 return
-            sock.setblocking(False)
+            sock.settimeout(0)
             try:
                 self._accepted(sock)
-            except OSError as error:  # it went away meanwhile
+            except (OSError, MeshError) as error:  # it went away meanwhile, or we have no certificate yet
                 sock.close()
                 self._say("a connection was lost while it was accepted", error=str(error))
 
@@ -121,18 +126,15 @@ class Server:
             oldest = next(iter(self._half_open))
             self._say("closed a connection without handshake to make room", limit=self._limits.half_open)
             oldest.wire.abort(Unavailable("too many connections without a handshake", remedy="connect again"))
+        engine = http2.make(self._engine, self._limits, client=False)
         connection = ServerConnection(
-            self,
-            self._methods,
-            http2.make(self._engine, self._limits, client=False),
-            self._limits,
-            self._scope,
+            self, self._methods, engine, self._limits, self._scope, self._descriptors
         )
         tls = Tls(self._identity, server=True) if self._identity is not None else None
         wire = Wire(
             sock,
             connection,
-            where=f"a client of {self.url}",
+            where=f"a client of {self.url} ({_name(sock)})",
             limits=self._limits,
             descriptors=self._descriptors,
             tls=tls,
@@ -142,7 +144,6 @@ class Server:
             sock.close()
             return
         connection.wire = wire
-        connection.table = self._descriptors
         self._connections.add(connection)
         self._half_open[connection] = None
         wire.start()
@@ -158,7 +159,7 @@ class Server:
         """Hear that a connection finished its handshake."""
         self._half_open.pop(connection, None)
 
-    def lost(self, connection: ServerConnection, reason: Exception) -> None:
+    def lost(self, connection: ServerConnection, reason: MeshError) -> None:
         """Hear that a connection is over."""
         self._connections.discard(connection)
         if self._half_open.pop(connection, self) is None:
@@ -187,8 +188,10 @@ class Server:
                 while any(not connection.quiet for connection in self._connections):
                     self._changed.clear()
                     await self._changed.wait()
-        for connection in list(self._connections):
+        connections = list(self._connections)
+        for connection in connections:
             connection.finish()
+        await asyncio.gather(*(connection.wire.gone() for connection in connections))
         await self._scope.__aexit__(None, None, None)
 
     def _stop_listening(self) -> None:
@@ -196,7 +199,7 @@ class Server:
             self._pause.cancel()
         self._loop.remove_reader(self._socket.fileno())
         if self._inode is not None and self._inode == self._own_inode():  # not the file of a successor
-            os.unlink(self._address.path)
+            Path(self._address.path).unlink()
         self._socket.close()
 
     def _own_inode(self) -> tuple[int, int] | None:
@@ -204,10 +207,19 @@ class Server:
         if not self._address.unix or self._address.abstract:
             return None
         try:
-            found = os.stat(self._address.path)
+            found = Path(self._address.path).stat()
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+
+def _name(sock: socket.socket) -> str:
+    """Return what tells one client from another in a log."""
+    if sock.family == socket.AF_UNIX:
+        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return f"process {pid} of user {uid}"
+    host, port = sock.getpeername()[:2]
+    return f"{host} port {port}"
 
 
 @contextlib.asynccontextmanager

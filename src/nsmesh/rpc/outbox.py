@@ -1,0 +1,101 @@
+"""What waits to go out on a socket: bytes, and descriptors that travel with the next of them."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections import deque
+
+from nsmesh.core.errors import Exhausted, Invalid, NotFound, Unauthorized
+from nsmesh.rpc.descriptors import inode_url
+
+DESCRIPTORS_AT_ONCE = 64
+"""Descriptors sent per write: what a receiver has room for in one read."""
+
+MOST_PENDING = 1024
+"""Descriptors that may wait on one connection."""
+
+
+class Outbox:
+    """Writes to one non-blocking socket. ``where`` names its other side in errors."""
+
+    def __init__(self, sock: socket.socket, where: str) -> None:
+        self._socket = sock
+        self._where = where
+        self._bytes = bytearray()
+        self._descriptors: deque[int] = deque()
+
+    def __len__(self) -> int:
+        """Return how many bytes wait."""
+        return len(self._bytes)
+
+    def add_descriptor(self, path: str) -> str:
+        """Queue a descriptor of the file at ``path``, links followed; return its ``inode://`` URL.
+
+        Raises Invalid where the socket is not a unix one, NotFound, Unauthorized, Exhausted.
+        """
+        if self._socket.family != socket.AF_UNIX:
+            raise Invalid(
+                f"a descriptor of {path} cannot go to {self._where}: only unix sockets carry descriptors",
+                remedy="use a unix socket for this hop",
+            )
+        if len(self._descriptors) >= MOST_PENDING:
+            raise Exhausted(
+                f"{len(self._descriptors)} descriptors already wait for {self._where}",
+                remedy="wait for its answers",
+            )
+        try:
+            number = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(
+                f"there is no file {path} to pass on", remedy="check that its owner lives"
+            ) from error
+        except OSError as error:
+            raise Unauthorized(f"cannot open {path} to pass it on: {error.strerror}") from error
+        self._descriptors.append(number)
+        found = os.fstat(number)
+        return inode_url(found.st_dev, found.st_ino)
+
+    def send(self, data: bytes) -> bool:
+        """Send ``data``, or keep what does not go; return whether nothing is left. Raises OSError."""
+        if self._bytes:
+            self._bytes += data
+            return False
+        sent = self._push(data)
+        if sent == len(data):
+            return True
+        self._bytes += memoryview(data)[sent:]
+        return False
+
+    def resume(self) -> bool:
+        """Send what was kept; return whether nothing is left. Raises OSError."""
+        del self._bytes[: self._push(self._bytes)]
+        return not self._bytes
+
+    def _push(self, data: bytes | bytearray) -> int:
+        """Give the socket what it takes; one byte goes with each waiting descriptor, and some without."""
+        sent = 0
+        try:
+            while self._descriptors and sent < min(len(data) - 1, DESCRIPTORS_AT_ONCE):
+                rights = array.array("i", [self._descriptors[0]])
+                self._socket.sendmsg(
+                    [data[sent : sent + 1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+                )
+                os.close(self._descriptors.popleft())
+                sent += 1
+            if not sent:
+                return self._socket.send(data)
+            with memoryview(data) as view, view[sent:] as left:
+                return sent + self._socket.send(left)
+        except BlockingIOError:
+            return sent
+
+    def clear(self) -> None:
+        """Drop the bytes."""
+        self._bytes.clear()
+
+    def drop_descriptors(self) -> None:
+        """Close what was not sent."""
+        while self._descriptors:
+            os.close(self._descriptors.popleft())

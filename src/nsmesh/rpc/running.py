@@ -1,0 +1,229 @@
+"""One call at the server, from its headers to its status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import structlog
+
+from nsmesh.core.errors import Exhausted, Internal, Invalid, MeshError, Remote, Status, TimedOut
+from nsmesh.core.scope import Scope, Timer
+from nsmesh.rpc import framing
+from nsmesh.rpc.inbox import Inbox, Keeper
+from nsmesh.rpc.methods import Bidi, Method, ServerCall, ServerStream, Unary
+
+log = structlog.get_logger()
+
+HEAD = [(b":status", b"200"), (b"content-type", framing.CONTENT_TYPE)]
+_OK = [(b"grpc-status", b"0")]
+
+
+class Carrier(Keeper, Protocol):
+    """The connection, as its calls see it."""
+
+    scope: Scope
+
+    async def drain(self, stream: int) -> None:
+        """Wait until the stream has room."""
+        ...
+
+    def ended(self, stream: int, *, complete: bool) -> None:
+        """Hear that a call's status was queued; ``complete``: the client has sent all."""
+        ...
+
+
+class Running:
+    """A call that runs."""
+
+    __slots__ = (
+        "_answering",
+        "_assembler",
+        "_call",
+        "_carrier",
+        "_complete",
+        "_held",
+        "_inbox",
+        "_message",
+        "_method",
+        "_task",
+        "_timer",
+        "over",
+        "stream",
+    )
+
+    def __init__(self, carrier: Carrier, stream: int, call: ServerCall, method: Method) -> None:
+        self._carrier = carrier
+        self._call = call
+        self._method = method
+        self._assembler = framing.Assembler(carrier.limits.message)
+        self._message: bytes | None = None
+        self._inbox: Inbox | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: Timer | None = None
+        self._held = 0
+        self._answering = False  # our initial headers have gone
+        self._complete = False  # the client has sent all
+        self.stream = stream
+        self.over = False
+
+    def begin(self) -> None:
+        """Start the deadline, and the handler where it does not wait for a message."""
+        deadline = self._call.deadline
+        if deadline is not None:
+            self._timer = self._carrier.scope.at(deadline, self._late)
+        if isinstance(self._method, Bidi):
+            self._inbox = Inbox(self._carrier, self.stream)
+            self._start()
+
+    def _start(self) -> None:
+        self._task = self._carrier.scope.spawn(self._run(), name=self._call.path)
+
+    def take(self, data: bytes) -> None:
+        """Take bytes from the client; what is wrong with them ends the call."""
+        carrier = self._carrier
+        try:
+            before = self._assembler.pending
+            messages = self._assembler.feed(data)
+            self._hold(self._assembler.pending - before)
+            if self._inbox is not None:
+                self._inbox.arrived(len(data), messages)
+                return
+            carrier.engine.consumed(self.stream, len(data))
+            for message in messages:
+                if self._message is not None:
+                    raise Internal(f"{self._call.path} takes one message, and more came")
+                self._message = message
+                self._hold(len(message))
+        except MeshError as error:
+            self.fail(error)
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._carrier.hold(size)
+
+    def complete(self) -> None:
+        """Act on the end of what the client sends."""
+        if self._complete or self.over:
+            return
+        self._complete = True
+        if self._assembler.pending:
+            self.fail(Internal("the last message ended before its end"))
+        elif self._inbox is not None:
+            self._inbox.finish(None)
+        elif self._message is None:
+            self.fail(Internal(f"{self._call.path} takes one message, and none came"))
+        else:
+            self._start()
+
+    async def _run(self) -> None:
+        """Run the handler and send what it gives, or what it raises."""
+        call = self._call
+        method = self._method
+        try:
+            if isinstance(method, Bidi):
+                await self._stream(method.handler(call, self._messages()))
+            else:
+                message = self._message
+                assert message is not None
+                if isinstance(method, ServerStream):
+                    await self._stream(method.handler(call, message))
+                else:
+                    await self._single(method, message)
+        except MeshError as error:
+            self.fail(error)
+        except asyncio.CancelledError:
+            self.fail(Remote(Status.CANCELLED, f"{call.path} was cancelled at the server"))
+            raise
+        except Exception:
+            log.exception("a handler failed", method=call.path, peer=call.peer.spiffe_id or call.peer.uid)
+            text = f"a fault in the handler of {call.path}"
+            self.fail(Internal(text, remedy="the log of the server has the details"))
+
+    async def _messages(self) -> AsyncIterator[bytes]:
+        assert self._inbox is not None
+        while (message := await self._inbox.get()) is not None:
+            yield message
+
+    async def _single(self, method: Unary, message: bytes) -> None:
+        answer = await method.handler(self._call, message)
+        self._answer(answer)
+        self._end()
+
+    async def _stream(self, answers: AsyncIterator[bytes]) -> None:
+        try:
+            async for answer in answers:
+                self._answer(answer)
+                self._carrier.soon()
+                await self._carrier.drain(self.stream)
+        finally:
+            close = getattr(answers, "aclose", None)
+            if close is not None:
+                await close()
+        self._end()
+
+    def _head(self) -> None:
+        """Send the initial headers, once."""
+        if not self._answering:
+            reply = self._call.reply
+            head = HEAD + framing.encode_metadata(reply.items()) if reply else HEAD
+            self._answering = True
+            self._carrier.engine.headers(self.stream, head, ended=False)
+
+    def _answer(self, message: bytes) -> None:
+        limit = self._carrier.limits.message
+        if len(message) > limit:
+            raise Exhausted(
+                f"the answer of {self._call.path} has {len(message)} bytes, more than the {limit} allowed",
+                remedy="ask for less at once",
+            )
+        if not self.over:
+            self._head()
+            self._carrier.engine.data(self.stream, framing.envelope(message), ended=False)
+
+    def _end(self) -> None:
+        """Send status OK."""
+        if not self.over:
+            self._head()
+            self._forget()
+            self._carrier.engine.trailers(self.stream, _OK)
+            self._carrier.ended(self.stream, complete=self._complete)
+
+    def fail(self, error: MeshError) -> None:
+        """Send the status of ``error``, unless the call is over, and stop the handler."""
+        if self.over:
+            return
+        self.drop()
+        status = framing.status_headers(error)
+        engine = self._carrier.engine
+        if self._answering:
+            engine.trailers(self.stream, status)
+        else:
+            engine.headers(self.stream, [*HEAD, *self._reply_of_failure(), *status], ended=True)
+        self._carrier.ended(self.stream, complete=self._complete)
+
+    def _reply_of_failure(self) -> list[tuple[bytes, bytes]]:
+        try:
+            return framing.encode_metadata(self._call.reply.items())
+        except Invalid:  # then that is why it failed
+            return []
+
+    def _late(self) -> None:
+        self.fail(TimedOut(f"{self._call.path} did not end by its deadline"))
+
+    def drop(self) -> None:
+        """End without a word: nobody waits for the answer any more."""
+        if self.over:
+            return
+        self._forget()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    def _forget(self) -> None:
+        self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._inbox is not None:
+            self._inbox.discard()
+        self._hold(-self._held)
