@@ -111,8 +111,10 @@ async def _leave(call: Call, request: NetworkServiceRequest, error: MeshError, n
 
 
 def _all_failed(complaint: str, failures: list[tuple[str, MeshError]], asked: int) -> MeshError:
-    reasons = listed((name, str(error)) for name, error in failures)
-    text = f"{complaint}: {reasons}"
+    said: dict[str, list[str]] = {}
+    for name, error in failures:
+        said.setdefault(str(error), []).append(name)
+    text = f"{complaint}: {listed((', '.join(names), why) for why, names in said.items())}"
     if len(failures) < asked:
         return TimedOut(f"{text}; no time was left for {asked - len(failures)} more")
     statuses = {error.status for _, error in failures}
