@@ -5,9 +5,10 @@ The contract that all elements behind a ``Begin`` may count on:
 * For one connection id, Request, refresh, re-request and Close are served one after another, in the order
   in which they came. Other ids do not wait.
 * ``call.state`` belongs to this connection and this half; it is new for a first Request and dropped with the
-  connection.
+  connection. A reselect is an end and a new first Request.
 * Close gets the connection that the chain last returned, whatever the caller wrote; a Close of an unknown id
-  does not reach them.
+  does not reach them. A Close that has begun is seen through to its end (at most :data:`BUDGET`), also when
+  its caller is cancelled meanwhile.
 * When a *first* Request fails or is cancelled, the chain gets one Close with the furthest answer known
   (:data:`REACHED`, else the request's own connection), so an element undoes in ``close`` whatever it did in
   ``request``, even half of it. A failed refresh changes nothing: the old connection is kept.
@@ -18,15 +19,22 @@ The contract that all elements behind a ``Begin`` may count on:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
-from nsmesh.core.call import Call, Key, State
+import structlog
+
+from nsmesh.core.call import Call, Key, Peer, State
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.core.errors import Invalid, MeshError, TimedOut, Unavailable
+from nsmesh.core.turns import Turns
+from nsmesh.model.copying import copy_of
+from nsmesh.model.merge import merged
 from nsmesh.model.messages import Connection, Entry, NetworkServiceRequest
 from nsmesh.model.messages import State as Condition
+
+log = structlog.get_logger()
 
 BUDGET = 15.0
 """Seconds that a re-request, a Close or an undo of our own may take."""
@@ -43,7 +51,8 @@ class Life(Protocol):
     async def rerequest(self, *, reselect: bool = False) -> Connection | None:
         """Send the last connection through the chain again; None if it ended meanwhile.
 
-        ``reselect`` closes it first and lets endpoint and mechanism be chosen anew.
+        ``reselect`` closes it first and lets endpoint and mechanism be chosen anew. When that fails the life
+        goes on without a connection: ask again, or close.
         """
         ...
 
@@ -53,46 +62,74 @@ class Life(Protocol):
 
 
 LIFE: Key[Life] = Key("life")
+OWN: Key[bool] = Key("own")
+"""In ``call.values`` of re-requests, automatic Closes and undos: nobody asks, so nobody need prove anything."""
 REACHED: Key[Connection] = Key("reached")
 """What the next hop answered, set as soon as it is known: the undo of a failed Request needs it."""
 
 
 class _Life:
-    __slots__ = ("begin", "call", "connection", "gone", "lock", "next", "request", "state", "waiting")
+    """One connection between its first Request and its Close.
 
-    def __init__(self, begin: Begin, next: Handler) -> None:
+    ``wanted`` is set while a reselect has closed the old connection and no new one is there.
+    """
+
+    __slots__ = ("begin", "connection", "id", "next", "peer", "request", "state", "wanted")
+
+    def __init__(self, begin: Begin, connection_id: str, next: Handler) -> None:
         self.begin = begin
+        self.id = connection_id
         self.next = next
-        self.lock = asyncio.Lock()
-        self.waiting = 0
-        self.gone = False
         self.connection: Connection | None = None
         self.request: NetworkServiceRequest | None = None
-        self.call = Call()
+        self.wanted: NetworkServiceRequest | None = None
+        self.peer = Peer()
         self.renew()
 
     def renew(self) -> None:
         self.state = State()
         self.state.set(LIFE, self)
 
+    def call(self, peer: Peer | None = None) -> Call:
+        """Return a call of our own, in the name of ``peer``, else of whoever called last."""
+        return Call(peer=peer or self.peer, values={OWN: True})
+
     async def rerequest(self, *, reselect: bool = False) -> Connection | None:
-        async with self.lock:
-            if self.gone or self.connection is None or self.request is None:
+        async with self.begin.turns.turn(self.id):
+            if not self.begin.holds(self):
                 return None
-            again = NetworkServiceRequest()
-            again.CopyFrom(self.request)
-            again.connection.CopyFrom(self.connection)
-            if reselect:
-                await self.begin.end(self, quiet=True)
-                again.connection.ClearField("mechanism")
-                again.connection.network_service_endpoint_name = ""
-                again.connection.state = Condition.RESELECT_REQUESTED
-            return await self.begin.serve(self, self.call.fresh().within(BUDGET), again)
+            if reselect and self.connection is not None:
+                self.wanted = _reselecting(self._again())
+                await self.begin.end(self)
+            again = self._again()
+            try:
+                async with asyncio.timeout(BUDGET):
+                    return await self.begin.serve(self, self.call().within(BUDGET), again)
+            except TimeoutError as error:
+                raise TimedOut(
+                    f"the re-request of connection {self.id} was not answered in {BUDGET:g} s"
+                ) from error
+
+    def _again(self) -> NetworkServiceRequest:
+        if self.wanted is not None:
+            return copy_of(self.wanted)
+        assert self.request is not None
+        assert self.connection is not None
+        again = copy_of(self.request)
+        again.connection.CopyFrom(self.connection)
+        return again
 
     async def close(self) -> None:
-        async with self.lock:
-            if not self.gone and self.connection is not None:
-                await self.begin.leave(self, self.call.fresh().within(BUDGET), self.connection)
+        async with self.begin.turns.turn(self.id):
+            if self.begin.holds(self):
+                await self.begin.leave(self, self.call())
+
+
+def _reselecting(again: NetworkServiceRequest) -> NetworkServiceRequest:
+    again.connection.ClearField("mechanism")
+    again.connection.network_service_endpoint_name = ""
+    again.connection.state = Condition.RESELECT_REQUESTED
+    return again
 
 
 class Begin(Element):
@@ -106,152 +143,150 @@ class Begin(Element):
 
     def __init__(self) -> None:
         self._lives: dict[str, _Life] = {}
-        self._entries: dict[str, tuple[asyncio.Lock, int]] = {}
+        self.turns = Turns()
+        self._entries = Turns()
 
     @property
     def connections(self) -> list[Connection]:
-        """The living connections, as the chain last returned them."""
+        """The living connections, as the chain last returned them; not to be changed."""
         return [life.connection for life in self._lives.values() if life.connection is not None]
 
     def life(self, connection_id: str) -> Life | None:
         """Return the life of a connection, or None."""
         return self._lives.get(connection_id)
 
+    def holds(self, life: _Life) -> bool:
+        """Return whether this life still goes on."""
+        return self._lives.get(life.id) is life
+
     def merge(self, life: _Life, request: NetworkServiceRequest) -> None:
-        """Bring a new Request of a living connection into line with what is known; servers take it as it is."""
+        """Bring a new Request of a living connection into line with what is known; servers take it as is."""
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Serve one Request; see the module's contract."""
         connection_id = request.connection.id
         if not connection_id:
             raise Invalid("the Request has no connection id", remedy="set connection.id and path segment 0")
-        while True:
+        async with self.turns.turn(connection_id):
             life = self._lives.get(connection_id)
             if life is None:
-                life = self._lives[connection_id] = _Life(self, next)
-            async with life.lock:
-                if life.gone:
-                    continue  # it ended while this Request waited: begin a new life
+                life = self._lives[connection_id] = _Life(self, connection_id, next)
+            try:
                 self.merge(life, request)
-                if request.connection.state == Condition.RESELECT_REQUESTED and life.connection is not None:
-                    await self.end(life, quiet=True)
+                if request.connection.state == Condition.RESELECT_REQUESTED:
+                    await self.end(life)
                 return await self.serve(life, call, request)
+            finally:
+                if life.connection is None and life.wanted is None:
+                    del self._lives[connection_id]
 
     async def serve(self, life: _Life, call: Call, request: NetworkServiceRequest) -> Connection:
-        """Pass a Request on with the lock held; keep what comes back, undo what failed."""
-        connection_id = request.connection.id
-        kept = NetworkServiceRequest()
-        kept.CopyFrom(request)
+        """Pass a Request on in its turn; keep what comes back, undo what failed."""
+        kept = copy_of(request)
         try:
             connection = await life.next.request(replace(call, state=life.state), request)
         except BaseException as error:
             if life.connection is None:
-                reached = life.state.get(REACHED) or kept.connection
-                await self._undo(life, connection_id, call, reached, error)
+                await self._undo(life, call, life.state.get(REACHED) or kept.connection, error)
             raise
         connection.state = Condition.UP
-        life.call = call
+        life.peer = call.peer
         life.request = kept
-        life.connection = Connection()
-        life.connection.CopyFrom(connection)
+        life.connection = copy_of(connection)
+        life.wanted = None
         return connection
 
-    async def _undo(
-        self, life: _Life, connection_id: str, call: Call, reached: Connection, error: BaseException
-    ) -> None:
-        async def work() -> None:
-            try:
-                await life.next.close(replace(call.fresh().within(BUDGET), state=life.state), reached)
-            except MeshError as second:
-                error.add_note(f"and its undo failed: {second}")
-
-        life.gone = True
+    async def _undo(self, life: _Life, call: Call, reached: Connection, error: BaseException) -> None:
         try:
-            await self.finish(work())
-        finally:
-            self._forget(connection_id, life)
-
-    async def end(self, life: _Life, *, quiet: bool) -> None:
-        """Close the chain below with the lock held, but keep the life: a new Request follows at once."""
-        connection, life.connection = life.connection, None
-        if connection is None:
-            return
-        call = replace(life.call.fresh().within(BUDGET), state=life.state)
-        try:
-            await self.finish(life.next.close(call, connection))
-        except MeshError:
-            if not quiet:
-                raise
+            await self._close_below(life, life.call(call.peer), reached)
+        except MeshError as second:
+            error.add_note(f"and its undo failed: {second}")
         finally:
             life.renew()
 
-    async def leave(self, life: _Life, call: Call, connection: Connection) -> None:
-        """Close the chain below and end the life, whatever the chain says to it."""
-        connection_id = connection.id
-        life.gone = True
+    async def end(self, life: _Life) -> None:
+        """Close the chain below in its turn, but keep the life: a new Request follows at once.
+
+        What cannot be closed now ends with its tokens; the new Request does not wait for that.
+        """
+        connection, life.connection = life.connection, None
+        if connection is None:
+            return
         try:
-            await self.finish(life.next.close(replace(call, state=life.state), connection))
+            await self._close_below(life, life.call(), connection)
+        except MeshError as error:
+            log.warning("close before a reselect failed", connection=life.id, error=str(error))
         finally:
-            life.connection = None
-            self._forget(connection_id, life)
+            life.renew()
 
-    def _forget(self, connection_id: str, life: _Life) -> None:
-        if self._lives.get(connection_id) is life:
-            del self._lives[connection_id]
+    async def leave(self, life: _Life, call: Call) -> None:
+        """Close the chain below in its turn and end the life, whatever the chain says to it."""
+        connection = life.connection or (life.wanted.connection if life.wanted else None)
+        assert connection is not None
+        try:
+            await self._close_below(life, call, copy_of(connection))
+        finally:
+            life.connection = life.wanted = None
+            del self._lives[life.id]
 
-    async def finish(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _close_below(self, life: _Life, call: Call, connection: Connection) -> None:
+        async def work() -> None:
+            try:
+                async with asyncio.timeout(BUDGET):
+                    await life.next.close(replace(call.within(BUDGET), state=life.state), connection)
+            except TimeoutError as error:
+                raise TimedOut(
+                    f"the Close of connection {life.id} was not finished in {BUDGET:g} s",
+                    remedy="what is left of it ends with its tokens",
+                ) from error
+
+        await self.finish(work)
+
+    async def finish(self, work: Callable[[], Awaitable[None]]) -> None:
         """See ``work`` through to its end, even when the caller is cancelled meanwhile."""
         if not self.scope.running:
-            await work
+            await work()
             return
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.scope.spawn(_carry(work, outcome), name="begin: close")
+        task = self.scope.spawn(_carry(work, outcome), name="begin: close")
         cancelled: asyncio.CancelledError | None = None
-        while not outcome.done():
+        while not task.done():
             try:
-                await asyncio.wait((outcome,))
+                await asyncio.wait((task,))
             except asyncio.CancelledError as error:
                 cancelled = error
+        failed = outcome.exception() if outcome.done() else None
         if cancelled is not None:
-            if not outcome.cancelled():
-                outcome.exception()  # seen: the caller's own end goes before it
             raise cancelled
-        outcome.result()
+        if failed is not None:
+            raise failed
+        if not outcome.done():
+            raise Unavailable(f"{self.scope.name} stopped before it could close the connection")
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:  # noqa: ARG002
         """Serve one Close; an unknown id is closed already."""
-        life = self._lives.get(connection.id)
-        if life is None:
-            return
-        async with life.lock:
-            if life.gone or life.connection is None:
-                return
-            stored = Connection()
-            stored.CopyFrom(life.connection)
-            await self.leave(life, call, stored)
+        async with self.turns.turn(connection.id):
+            life = self._lives.get(connection.id)
+            if life is not None:
+                await self.leave(life, call)
 
     async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:
         """Serve one Register at a time for each name."""
-        async with self._entry(entry):
+        async with self._entries.turn(entry.name):
             return await next.register(call, entry)
 
     async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
         """Serve one Unregister at a time for each name."""
-        async with self._entry(entry):
+        async with self._entries.turn(entry.name):
             await next.unregister(call, entry)
 
-    def _entry(self, entry: Entry) -> _EntryLock:
-        return _EntryLock(self._entries, entry.name)
 
-
-async def _carry(work: Coroutine[Any, Any, None], outcome: asyncio.Future[None]) -> None:
+async def _carry(work: Callable[[], Awaitable[None]], outcome: asyncio.Future[None]) -> None:
+    """Do ``work`` and put how it ended into ``outcome``, which stays open when it was cancelled."""
     try:
-        await work
+        await work()
     except Exception as error:  # noqa: BLE001 - handed to the waiter
         outcome.set_exception(error)
-    except BaseException:
-        outcome.cancel()
-        raise
     else:
         outcome.set_result(None)
 
@@ -259,57 +294,11 @@ async def _carry(work: Coroutine[Any, Any, None], outcome: asyncio.Future[None])
 class BeginClient(Begin):
     """A Begin of the client's half: a new Request of a living connection is merged with what was returned.
 
-    The user's changes (service, endpoint, labels, context against the *last request*) win; path, mechanism
-    and everything else come from the last answer.
+    See :func:`nsmesh.model.merge.merged` for whose word counts in which field.
     """
 
     def merge(self, life: _Life, request: NetworkServiceRequest) -> None:
         """See the class."""
-        if life.connection is None or life.request is None:
-            return
-        wanted, last = request.connection, life.request.connection
-        merged = Connection()
-        merged.CopyFrom(life.connection)
-        if wanted.network_service != last.network_service:
-            merged.network_service = wanted.network_service
-        if wanted.network_service_endpoint_name != last.network_service_endpoint_name:
-            merged.network_service_endpoint_name = wanted.network_service_endpoint_name
-        if wanted.labels != last.labels:
-            merged.ClearField("labels")
-            merged.labels.update(wanted.labels)
-        if wanted.context != last.context:
-            merged.context.CopyFrom(wanted.context)
-        if wanted.HasField("mechanism"):
-            merged.mechanism.CopyFrom(wanted.mechanism)
-        merged.state = wanted.state
-        request.connection.CopyFrom(merged)
-
-
-class _EntryLock:
-    """A lock by name that is forgotten when nobody holds or waits for it."""
-
-    __slots__ = ("_locks", "_name")
-
-    def __init__(self, locks: dict[str, tuple[asyncio.Lock, int]], name: str) -> None:
-        self._locks = locks
-        self._name = name
-
-    async def __aenter__(self) -> None:
-        lock, users = self._locks.get(self._name, (asyncio.Lock(), 0))
-        self._locks[self._name] = (lock, users + 1)
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._drop()
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._locks[self._name][0].release()
-        self._drop()
-
-    def _drop(self) -> None:
-        lock, users = self._locks[self._name]
-        if users == 1:
-            del self._locks[self._name]
-        else:
-            self._locks[self._name] = (lock, users - 1)
+        if life.connection is not None and life.request is not None:
+            wanted = request.connection
+            request.connection.CopyFrom(merged(wanted, life.request.connection, life.connection))

@@ -56,8 +56,9 @@ class Handler(Protocol):
 class Element:
     """Passes every verb on; a subclass overrides what it has a say in.
 
-    ``after`` names the element classes that must stand further out in the same chain. ``scope`` is the owner
-    of background work; the chain sets it.
+    ``after`` names the element classes (or their bases) that must stand further out in the same chain, if
+    they stand in it at all. ``scope`` is the owner of background work; the chain sets it, so an element
+    belongs to one chain.
     """
 
     after: tuple[str, ...] = ()
@@ -187,11 +188,12 @@ class Chain(_Link):
 
 
 def _check_order(name: str, elements: Sequence[Element]) -> None:
-    names = [type(element).__name__ for element in elements]
+    kinds = [{kind.__name__ for kind in type(element).__mro__} for element in elements]
     for position, element in enumerate(elements):
         for wanted in element.after:
-            if wanted in names[position + 1 :] and wanted not in names[:position]:
-                raise OrderError(f"chain {name}: {names[position]} must stand after {wanted}")
+            in_front = any(wanted in names for names in kinds[:position])
+            if not in_front and any(wanted in names for names in kinds[position + 1 :]):
+                raise OrderError(f"chain {name}: {type(element).__name__} must stand after {wanted}")
 
 
 def chain(

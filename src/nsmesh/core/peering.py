@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar, runtime_checkable
 
-from nsmesh.core.begin import REACHED
+from nsmesh.core.begin import OWN, REACHED
 from nsmesh.core.call import Call, Key, Peer, State
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Internal
@@ -70,7 +70,7 @@ HOP: Key[Hop] = Key("hop")
 NEXT_HOP: Key[Handler] = Key("next-hop")
 """In ``call.state`` of either half: the Handler at which this connection lives on, to follow its monitor."""
 
-_OURS = (TARGET, DIALLED, HOP, OUTGOING)
+_OURS = (TARGET, DIALLED, HOP, OUTGOING, OWN)
 
 
 def peer_of(handler: Handler) -> Peer:

@@ -36,6 +36,11 @@ class Scope:
         """How many tasks live now."""
         return len(self._tasks)
 
+    @property
+    def timers(self) -> int:
+        """How many timers are pending now."""
+        return len(self._timers)
+
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Start ``work``; raises RuntimeError outside ``async with``."""
         if not self.running:
@@ -43,7 +48,12 @@ class Scope:
             raise RuntimeError(f"scope {self.name} is not running: enter it before starting {name}")
         task = asyncio.get_running_loop().create_task(self._guard(work, name), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            work.close()  # a task that was cancelled before its first step never came to await it
+
+        task.add_done_callback(done)
         return task
 
     async def _guard(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -76,10 +86,17 @@ class Scope:
             timer.cancel()
         self._timers.clear()
         current = asyncio.current_task()
+        cancelled: asyncio.CancelledError | None = None
         while pending := [task for task in self._tasks if task is not current]:
             for task in pending:
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            try:
+                await asyncio.wait(pending)
+            except asyncio.CancelledError as error:
+                cancelled = error  # whoever hurries us still gets a scope with nothing left in it
+            self._tasks.difference_update([task for task in pending if task.done()])
+        if cancelled is not None:
+            raise cancelled
 
 
 class Timer:
@@ -92,7 +109,10 @@ class Timer:
 
         def fire() -> None:
             scope._timers.discard(self._handle)  # noqa: SLF001 - a timer is a part of its scope
-            call()
+            try:
+                call()
+            except Exception:
+                log.exception("timer failed", scope=scope.name)
 
         self._handle = asyncio.get_running_loop().call_at(when, fire)
         scope._timers.add(self._handle)  # noqa: SLF001 - a timer is a part of its scope

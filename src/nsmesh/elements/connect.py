@@ -40,6 +40,8 @@ class Connect(Element):
         finally:
             if hop.handler is not None:
                 call.state.set(NEXT_HOP, hop.handler)
+        if hop.handler is None:
+            call.state.set(NEXT_HOP, self.client)  # it goes nowhere else: the hop is the client itself
         call.state.set(REACHED, copy_of(answer))
         return answer
 
