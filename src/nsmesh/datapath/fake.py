@@ -138,18 +138,16 @@ class FakeDatapath:
     def _change(
         self, present: tuple[FakeInterface, FakeInterface], ports: tuple[KernelPort, KernelPort]
     ) -> Applied:
-        macs = []
+        macs = tuple(port.mac or end.mac for end, port in zip(present, ports, strict=True))
         outcome = "unchanged"
-        for end, port in zip(present, ports, strict=True):
-            mac = port.mac or end.mac
-            macs.append(mac)
+        for end, port, mac in zip(present, ports, macs, strict=True):
             if (end.port, end.mac) != (port, mac):
                 outcome = "changed"
                 self.kernel.changes += 1
                 self.kernel.interfaces[end.netns, port.name] = FakeInterface(
                     end.wire_id, end.netns, port, end.index, mac
                 )
-        return Applied(outcome, *macs)
+        return Applied(outcome, macs[0], macs[1])
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""

@@ -155,7 +155,7 @@ class Netlink:
         last = len(abouts) - 1
         while True:
             data = self._socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
-            for kind, flags, sequence, start, end in _frames(data):
+            for kind, flags, sequence, start, end in frames(data):
                 if kind != NLMSG_ERROR:
                     continue
                 number = -_ERROR.unpack_from(data, start)[0]
@@ -195,7 +195,7 @@ class Netlink:
         interrupted = False
         while True:
             data = self._socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
-            for answer, answer_flags, _, start, end in _frames(data):
+            for answer, answer_flags, _, start, end in frames(data):
                 interrupted = interrupted or bool(answer_flags & NLM_F_DUMP_INTR)
                 if answer == NLMSG_DONE:
                     if interrupted:
@@ -211,7 +211,7 @@ class Netlink:
                 return found
 
 
-def _frames(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+def frames(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """Yield type, flags, sequence, start and end of each body in a received datagram."""
     offset = 0
     total = len(data)

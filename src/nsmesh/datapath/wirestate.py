@@ -270,6 +270,10 @@ def _rules(rules: tuple[PolicyRule, ...], index: int) -> tuple[frozenset[RuleSta
     states: set[RuleState] = set()
     routed: set[RouteState] = set()
     for ordinal, rule in enumerate(rules):
+        if rule.protocol is not None and not 0 <= rule.protocol <= 255:
+            raise Invalid(
+                f"{rule.protocol} is no IP protocol number", remedy="use 0 to 255, such as 6 for TCP"
+            )
         table = rule_table(index, ordinal)
         routes = _routes(rule.routes or (Route("0.0.0.0/0"),), table)
         source = parse_network(rule.source) if rule.source else None
