@@ -171,10 +171,18 @@ def test_an_interface_that_is_made_anew_is_wired_anew(wire: Wire):
 
 
 def test_the_namespace_itself_is_silent_and_deaf(wire: Wire):
-    """Addresses that somebody put on the interfaces are taken off, IPv6 ones too."""
-    addresses = ip("-n", wire.firewall, "addr", "show", "dev", "in")
-    assert "inet" not in addresses
-    assert "PROMISC" in addresses
+    """Addresses that somebody puts on the interfaces are taken off, later ones and IPv6 ones too."""
+
+    def addresses() -> str:
+        return ip("-n", wire.firewall, "addr", "show", "dev", "in")
+
+    assert "inet" not in addresses()
+    assert "PROMISC" in addresses()
+    run(wire.firewall, "sysctl", "-w", "net.ipv6.conf.in.disable_ipv6=0")
+    ip("-n", wire.firewall, "addr", "add", "fd00::2/128", "dev", "in")
+    ip("-n", wire.firewall, "addr", "add", "10.0.0.2/32", "dev", "in")
+    until(lambda: "inet" not in addresses())
+    assert ping(wire.client, "10.0.0.2")
 
 
 def test_close_leaves_no_table(wire: Wire):

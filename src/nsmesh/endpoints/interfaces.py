@@ -7,13 +7,17 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from nsmesh.core.errors import Unavailable
 from nsmesh.endpoints import programs
 
-_RTMGRP_LINK = 1
+_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
+_RTM_NEWADDR = 20
+_HEADER = struct.Struct("=IHHII")
+_IFADDRMSG = struct.Struct("=BBBBI")
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
 _HAS_IPV6 = _IPV6.exists()
 
@@ -27,19 +31,23 @@ def index(name: str) -> int | None:
 
 
 @contextlib.asynccontextmanager
-async def changes(changed: asyncio.Event) -> AsyncIterator[None]:
-    """Set ``changed`` whenever any link of the namespace appears, changes or disappears, while entered."""
+async def changes(changed: asyncio.Event) -> AsyncIterator[set[int]]:
+    """Set ``changed`` whenever a link of the namespace appears, changes, disappears or gets an address.
+
+    Yields a set, to be emptied by the caller: the indexes of the links that somebody gave an address.
+    """
     loop = asyncio.get_running_loop()
+    numbered: set[int] = set()
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     ) as link:
-        link.bind((0, _RTMGRP_LINK))
+        link.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
 
         def drain() -> None:
             # what changed is asked of the kernel afterwards, so lost messages (ENOBUFS) lose nothing
             try:
                 while True:
-                    link.recv(65536)
+                    numbered.update(_numbered(link.recv(65536)))
             except BlockingIOError:
                 pass
             except OSError as error:
@@ -49,9 +57,18 @@ async def changes(changed: asyncio.Event) -> AsyncIterator[None]:
 
         loop.add_reader(link, drain)
         try:
-            yield
+            yield numbered
         finally:
             loop.remove_reader(link)
+
+
+def _numbered(data: bytes) -> Iterator[int]:
+    offset = 0
+    while offset + _HEADER.size + _IFADDRMSG.size <= len(data):
+        size, kind, *_ = _HEADER.unpack_from(data, offset)
+        if kind == _RTM_NEWADDR:
+            yield _IFADDRMSG.unpack_from(data, offset + _HEADER.size)[4]
+        offset += max((size + 3) & ~3, _HEADER.size)
 
 
 async def make_transparent(name: str) -> None:

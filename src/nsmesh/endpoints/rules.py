@@ -5,7 +5,6 @@ All mistakes of a document are reported at once, each with its line (where the t
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from nsmesh.core.errors import Invalid
+from nsmesh.model.names import nearest
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -191,8 +191,8 @@ class _Reader:
         for key in item:
             if key in known:
                 continue
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+            near = nearest(str(key), known)
+            hint = f"; did you mean {near}?" if near else f"; known are {', '.join(known)}"
             self.complain(f"{at}.{key}" if at else str(key), f"there is no such field{hint}")
 
     def choice(self, item: Mapping[str, Any], at: str, key: str, allowed: tuple[str, ...], usual: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -62,11 +62,12 @@ class Transparent:
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()
         self._can_reject = True
+        self._numbered: set[int] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Follow the namespace's interfaces while entered."""
-        async with interfaces.changes(self._changed):
+        async with interfaces.changes(self._changed) as self._numbered:
             work = self.scope.spawn(self._follow(), name="transparent: follow interfaces")
             try:
                 yield self
@@ -145,17 +146,17 @@ class Transparent:
                 async with asyncio.timeout(PAUSE if failed else None):
                     await self._changed.wait()
             self._changed.clear()
+            numbered = set(self._numbered)
+            self._numbered.clear()
             async with self._lock:
-                for passage in self._unsettled():
-                    await self._settle(passage)
+                for passage in list(self.passages.values()):
+                    await self._settle(passage, numbered=bool(numbered & set(passage.indexes or ())))
 
-    def _unsettled(self) -> Iterable[Passage]:
-        for passage in list(self.passages.values()):
-            if passage.indexes != _indexes(passage) or passage.trouble or passage.ruleset != self.ruleset:
-                yield passage
+    async def _settle(self, passage: Passage, *, numbered: bool = False) -> None:
+        """Bring one passage to where it shall be, as far as its interfaces allow; keep and log trouble.
 
-    async def _settle(self, passage: Passage) -> None:
-        """Bring one passage to where it shall be, as far as its interfaces allow; keep and log trouble."""
+        ``numbered``: a forwarder that knows no transparent functions gave one of them an address.
+        """
         indexes = _indexes(passage)
         names = (passage.inside, passage.outside)
         passage.missing = tuple(name for name in names if interfaces.index(name) is None)
@@ -164,13 +165,14 @@ class Transparent:
             passage.trouble = ""
             passage.ready.clear()
             return
-        if indexes == passage.indexes and passage.ruleset == self.ruleset and not passage.trouble:
+        rewire = indexes != passage.indexes
+        if not (rewire or numbered or passage.trouble or passage.ruleset != self.ruleset):
             return
         try:
-            if indexes != passage.indexes:
+            if rewire or numbered:
                 await interfaces.make_transparent(passage.inside)
                 await interfaces.make_transparent(passage.outside)
-            await self._program(passage, rewire=indexes != passage.indexes)
+            await self._program(passage, rewire=rewire)
         except MeshError as error:
             if str(error) != passage.trouble and _indexes(passage) == indexes:
                 log.warning("wire cannot be let through", connection=passage.id, error=str(error))
@@ -181,7 +183,8 @@ class Transparent:
         passage.trouble = ""
         passage.indexes = indexes
         passage.ready.set()
-        log.info("wire passes", connection=passage.id, inside=passage.inside, outside=passage.outside)
+        if rewire:
+            log.info("wire passes", connection=passage.id, inside=passage.inside, outside=passage.outside)
 
     async def _program(self, passage: Passage, *, rewire: bool) -> None:
         table = table_name(passage.id)

@@ -80,6 +80,7 @@ rules:
 - {name: web, dirction: out}
 - 5
 """
+    known = ", ".join(PROTOCOLS)
     with pytest.raises(Invalid) as caught:
         parse_ruleset_text(text, source="acl.yaml")
     assert str(caught.value).splitlines() == [
@@ -89,7 +90,7 @@ rules:
         "  line 4, rules[0].ports: '9-8' is no port from 1 to 65535 and no range such as 8000-8010",
         "  line 4, rules[0].ports: 99999 is no port from 1 to 65535 and no range such as 8000-8010",
         "  line 4, rules[0].action: 'alow' is none of allow, deny",
-        f"  line 6, rules[1].protocol: 'tpc' is none of any, {', '.join(PROTOCOLS)} and no number from 0 to 255",
+        f"  line 6, rules[1].protocol: 'tpc' is none of any, {known} and no number from 0 to 255",
         "  line 8, rules[1].from: '10.0.0.1/8' has host bits set; write 10.0.0.0/8",
         "  line 9, rules[2]: it can never match: protocol, from and to share no IP version",
         "  line 10, rules[3].dirction: there is no such field; did you mean direction?",
