@@ -84,7 +84,8 @@ def authorize(policies: Sequence[Policy], question: Question) -> None:
     """Ask every policy; raises Unauthorized that names policy, hop and identities, or Internal."""
     if question.tokens is not None and len(question.tokens) > MAX_SEGMENTS:
         raise Unauthorized(
-            f"{REFUSED}: a path of {len(question.tokens)} segments is longer than {MAX_SEGMENTS}"
+            f"{REFUSED}: a path of {len(question.tokens)} segments is longer than {MAX_SEGMENTS}",
+            remedy="look for a loop between services",
         )
     for policy in policies:
         try:
