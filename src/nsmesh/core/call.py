@@ -68,8 +68,7 @@ class Call:
 
     ``deadline``: loop time or None. ``metadata``: what came with the call, in order, keys in lower case.
     ``reply``: initial metadata to send back (shared by all copies of one call). ``state``: this connection's
-    scratch storage in this half, given by ``Begin``. ``values``: typed keys of one call. ``background``: work
-    of our own that goes on behind a call that was answered (see :meth:`fresh`); never set by a peer.
+    scratch storage in this half, given by ``Begin``. ``values``: typed keys of one call.
     """
 
     deadline: float | None = None
@@ -78,7 +77,6 @@ class Call:
     reply: dict[str, str] = field(default_factory=dict)
     state: State = field(default_factory=State)
     values: Mapping[Key[Any], Any] = field(default_factory=dict)
-    background: bool = False
 
     def get(self, key: Key[T]) -> T | None:
         """Return the value that an outer element put under ``key``, or None."""
@@ -108,4 +106,4 @@ class Call:
 
     def fresh(self) -> Call:
         """Return what is left of the call for work that outlives it: the peer, and nothing else."""
-        return Call(peer=self.peer, background=True)
+        return Call(peer=self.peer)
