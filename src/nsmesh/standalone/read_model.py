@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import structlog
 
 from nsmesh.core.call import Call, Peer
-from nsmesh.core.element import Handler
 from nsmesh.core.errors import MeshError
-from nsmesh.core.peering import closing
+from nsmesh.core.peering import Peers, closing
 from nsmesh.core.scope import Scope
 from nsmesh.model.messages import (
     Connection,
@@ -31,13 +30,11 @@ AGAIN = 0.2
 
 
 class ReadModel:
-    """Follows one manager and one registry. ``changed`` tells listeners: (kind, name, deleted).
+    """Follows one manager and one registry at their URLs; a stream that breaks is opened again."""
 
-    ``manager`` and ``registry`` return the Handler to ask, or raise a MeshError while there is none.
-    """
-
-    def __init__(self, scope: Scope, manager: Callable[[], Handler], registry: Callable[[], Handler]) -> None:
+    def __init__(self, scope: Scope, peers: Peers, manager: str, registry: str) -> None:
         self.scope = scope
+        self._peers = peers
         self._manager = manager
         self._registry = registry
         self.services: dict[str, NetworkService] = {}
@@ -67,7 +64,7 @@ class ReadModel:
         finally:
             self._listeners.discard(queue)
 
-    async def _follow(self, what: str, once: Callable[[], Any]) -> None:
+    async def _follow(self, what: str, once: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 await once()
@@ -77,7 +74,8 @@ class ReadModel:
 
     async def _connections(self) -> None:
         call = Call(peer=Peer(in_process=True))
-        async with closing(self._manager().monitor(call, MonitorScopeSelector())) as events:
+        manager = await self._peers.get(self._manager)
+        async with closing(manager.monitor(call, MonitorScopeSelector())) as events:
             async for event in events:
                 if event.type == ConnectionEventType.INITIAL_STATE_TRANSFER:
                     for gone in set(self.connections) - set(event.connections):
@@ -109,8 +107,9 @@ class ReadModel:
 
     async def _entries(self, query: Query, known: dict[str, Any], kind: str) -> None:
         call = Call(peer=Peer(in_process=True))
+        registry = await self._peers.get(self._registry)
         known.clear()
-        async with closing(self._registry().find(call, query)) as found:
+        async with closing(registry.find(call, query)) as found:
             async for item in found:
                 entry: Any = getattr(
                     item, "network_service" if kind == "services" else "network_service_endpoint"

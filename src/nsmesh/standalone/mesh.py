@@ -1,0 +1,208 @@
+"""The whole mesh on this host: registry, manager, forwarder and clients in one process, or apart."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from nsmesh.chains import client as client_chain
+from nsmesh.chains.registry import running_registry
+from nsmesh.chains.roles import running_forwarder, running_nsmgr
+from nsmesh.chains.runtime import Runtime, runtime
+from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings, RegistrySettings
+from nsmesh.core.element import Chain, Handler
+from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.scope import Scope
+from nsmesh.datapath import netns
+from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.standalone.children import Children
+from nsmesh.standalone.clients import Clients
+from nsmesh.standalone.documents import Documents
+from nsmesh.standalone.events import Events
+from nsmesh.standalone.paths import MeshPaths
+from nsmesh.standalone.processes import Command
+from nsmesh.standalone.read_model import ReadModel
+from nsmesh.standalone.spaces import Spaces
+from nsmesh.standalone.supervisor import Death, Supervisor, Unit
+
+log = structlog.get_logger()
+
+LIFETIME = 600.0
+"""Seconds that a wire lives without a refresh."""
+ROLES = ("registry", "nsmgr", "forwarder")
+READY = 10.0
+"""Seconds within which a role that runs apart must answer."""
+
+
+@dataclass(slots=True)
+class Mesh:
+    """Everything of one mesh, running."""
+
+    paths: MeshPaths
+    separate: bool
+    scope: Scope
+    runtime: Runtime
+    children: Children
+    events: Events
+    supervisor: Supervisor
+    spaces: Spaces
+    documents: Documents
+    clients: Clients
+    model: ReadModel
+    manager_url: str
+    registry_url: str
+    forwarder_url: str
+    started: float
+
+    async def manager(self) -> Handler:
+        """Return the manager, whether here or in its own process; raises Unavailable."""
+        return await self.runtime.peers.get(self.manager_url)
+
+
+def command(role: str, *arguments: str) -> list[str]:
+    """Return the command line of a role of its own."""
+    return [sys.executable, "-m", "nsmesh.cli.main", "run", role, *arguments]
+
+
+@asynccontextmanager
+async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mesh]:
+    """Run a mesh while the block runs; leaving takes down everything that it made."""
+    async with AsyncExitStack() as stack:
+        scope = await stack.enter_async_context(Scope(f"mesh {paths.mesh}"))
+        held = await stack.enter_async_context(
+            runtime(lifetime=LIFETIME, dial_timeout=2.0, share=not separate)
+        )
+        children = Children(paths.children)
+        events = Events(scope.clock)
+        supervisor = Supervisor(scope, children, died=lambda unit, death: _died(events, unit, death))
+        manager_url = f"unix://{paths.manager}"
+        registry_url = f"unix://{paths.socket('registry')}"
+        forwarder_url = f"unix://{paths.socket('forwarder')}"
+
+        def make_client(name: str) -> Chain:
+            return client_chain.client(
+                name, manager=manager_url, peers=held.peers, tokens=held.tokens, clock=held.clock
+            )
+
+        mesh = Mesh(
+            paths=paths,
+            separate=separate,
+            scope=scope,
+            runtime=held,
+            children=children,
+            events=events,
+            supervisor=supervisor,
+            spaces=Spaces(paths, children),
+            documents=Documents(paths.documents),
+            clients=Clients(scope, events, make_client),
+            model=ReadModel(scope, held.peers, manager_url, registry_url),
+            manager_url=manager_url,
+            registry_url=registry_url,
+            forwarder_url=forwarder_url,
+            started=scope.clock.now(),
+        )
+        await (_start_apart(mesh) if separate else _start_here(mesh, stack))
+        stack.push_async_callback(_take_down, mesh)
+        mesh.model.start()
+        yield mesh
+
+
+def _died(events: Events, unit: Unit, death: Death) -> None:
+    again = "; it is started again" if death.restarted else ""
+    events.add(unit.kind, f"{unit.kind} {unit.name} {death.why}{again}", failed=death.why != "finished")
+
+
+async def _start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
+    paths, held = mesh.paths, mesh.runtime
+    registry = RegistrySettings(listen_on=(mesh.registry_url,), database=str(paths.registry))
+    await stack.enter_async_context(running_registry(registry, held, sqlite=True))
+    manager = NsmgrSettings(
+        name=f"nsmgr-{paths.mesh}",
+        listen_on=(mesh.manager_url,),
+        registry_url=mesh.registry_url,
+        excluded_prefixes_file=str(paths.state / "excluded_prefixes.yaml"),
+    )
+    await stack.enter_async_context(running_nsmgr(manager, held))
+    datapath = LinuxDatapath(owner=f"forwarder:{paths.mesh}", namespaces=netns.named)
+    forwarder = ForwarderSettings(
+        name=f"forwarder-{paths.mesh}", connect_to=mesh.manager_url, listen_on=mesh.forwarder_url
+    )
+    await stack.enter_async_context(running_forwarder(forwarder, held, datapath, [Kernel()]))
+    mesh.events.add("mesh", f"mesh {paths.mesh} is up: registry, manager and forwarder in one process")
+
+
+def role_environment(mesh: Mesh) -> dict[str, dict[str, str]]:
+    """Return the environment of each role that runs apart."""
+    paths = mesh.paths
+    return {
+        "registry": {
+            "NSM_NAME": f"registry-{paths.mesh}",
+            "NSM_LISTEN_ON": mesh.registry_url,
+            "NSM_DATABASE": str(paths.registry),
+        },
+        "nsmgr": {
+            "NSM_NAME": f"nsmgr-{paths.mesh}",
+            "NSM_LISTEN_ON": mesh.manager_url,
+            "NSM_REGISTRY_URL": mesh.registry_url,
+            "NSM_EXCLUDED_PREFIXES_FILE": str(paths.state / "excluded_prefixes.yaml"),
+        },
+        "forwarder": {
+            "NSM_NAME": f"forwarder-{paths.mesh}",
+            "NSM_CONNECT_TO": mesh.manager_url,
+            "NSM_LISTEN_ON": mesh.forwarder_url,
+        },
+    }
+
+
+async def _start_apart(mesh: Mesh) -> None:
+    programs = {"registry": "registry-sqlite", "nsmgr": "nsmgr", "forwarder": "forwarder"}
+    for role, environment in role_environment(mesh).items():
+        run = Command(command(programs[role]), mesh.paths.logs / f"{role}.log", environment=environment)
+        mesh.supervisor.start(Unit(role, "role", run, restart="always"))
+    for url in (mesh.registry_url, mesh.manager_url, mesh.forwarder_url):
+        await _answers(mesh, url)
+    mesh.events.add(
+        "mesh", f"mesh {mesh.paths.mesh} is up: registry, manager and forwarder as processes of their own"
+    )
+
+
+async def _answers(mesh: Mesh, url: str) -> None:
+    end = mesh.scope.clock.monotonic() + READY
+    while True:
+        try:
+            await mesh.runtime.peers.get(url)
+        except MeshError as error:
+            if mesh.scope.clock.monotonic() > end:
+                raise Unavailable(
+                    f"nobody answers at {url} after {READY:g} s: {error.what}",
+                    remedy=f"see the logs in {mesh.paths.logs}",
+                ) from error
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+async def _take_down(mesh: Mesh) -> None:
+    """Wires first, by the book; then workloads, endpoints, links, namespaces; the roles come last."""
+    steps: list[tuple[str, Any]] = [
+        ("wires", mesh.clients.aclose),
+        ("workloads and endpoints", lambda: mesh.supervisor.stop(*_units(mesh, roles=False))),
+        ("links and namespaces", mesh.spaces.aclose),
+        ("roles", lambda: mesh.supervisor.stop(*_units(mesh, roles=True))),
+    ]
+    for what, step in steps:
+        try:
+            await step()
+        except MeshError as error:
+            log.warning("going down: something resisted", what=what, error=str(error))
+
+
+def _units(mesh: Mesh, *, roles: bool) -> list[str]:
+    return [name for name, unit in mesh.supervisor.units.items() if (unit.kind == "role") == roles]

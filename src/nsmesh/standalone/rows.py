@@ -1,0 +1,256 @@
+"""What ``nsm get``, ``describe`` and ``status`` show: the read model as plain data, in stable shapes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+import nsmesh
+from nsmesh.model.manifest import Endpoint, Workload, dump
+from nsmesh.model.messages import FORWARDER_SERVICE, Connection, NetworkService, NetworkServiceEndpoint, State
+from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.telling import describe_match, duration
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """Rows of one mesh by kind; each kind's rows have one shape (``docs/reference/json.md``)."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._kinds: dict[str, Callable[[], list[Row]]] = {
+            "services": self._services,
+            "endpoints": self._endpoints,
+            "clients": self._clients,
+            "connections": self._connections,
+            "managers": self._managers,
+            "forwarders": self._forwarders,
+            "links": self._links,
+            "events": lambda: [event.row() for event in mesh.events.kept],
+        }
+
+    def of(self, kind: str, name: str = "") -> list[Row]:
+        """Return the rows of a kind, sorted by name (events by time); ``name`` picks one."""
+        rows = self._kinds[kind]()
+        if kind == "events":
+            return rows if not name else [row for row in rows if row["connection"] == name]
+        if name:
+            rows = [row for row in rows if name in {row.get("name"), row.get("id")}]
+        return sorted(rows, key=lambda row: str(row.get("name") or row.get("id")))
+
+    def _services(self) -> list[Row]:
+        model = self._mesh.model
+        return [
+            {
+                "name": service.name,
+                "payload": service.payload,
+                "matches": len(service.matches),
+                "rules": [describe_match(match) for match in service.matches],
+                "endpoints": sorted(
+                    entry.name
+                    for entry in model.endpoints.values()
+                    if service.name in entry.network_service_names
+                ),
+                "manifest": _manifest(service),
+            }
+            for service in model.services.values()
+        ]
+
+    def _endpoints(self) -> list[Row]:
+        model = self._mesh.model
+        documents = {item.name: item for item in self._mesh.documents.of(Endpoint)}
+        names = {
+            name
+            for name, entry in model.endpoints.items()
+            if FORWARDER_SERVICE not in entry.network_service_names
+        }
+        return [
+            self._endpoint(name, model.endpoints.get(name), documents.get(name))
+            for name in names | set(documents)
+        ]
+
+    def _endpoint(self, name: str, entry: NetworkServiceEndpoint | None, document: Any) -> Row:
+        unit = self._mesh.supervisor.units.get(name)
+        space = self._mesh.spaces.known.get(name)
+        state = "ready" if entry is not None else "not registered"
+        if document is not None and (unit is None or unit.process is None):
+            state = f"dead ({unit.state})" if unit is not None else "dead"
+        labels = {}
+        for item in entry.network_service_labels.values() if entry is not None else ():
+            labels.update(item.labels)
+        now = self._mesh.scope.clock.now()
+        return {
+            "name": name,
+            "services": list(entry.network_service_names) if entry else list(document.services),
+            "labels": labels or (dict(document.labels) if document is not None else {}),
+            "state": state,
+            "type": document.type if document is not None else "external",
+            "pid": unit.process.pid if unit and unit.process else None,
+            "netns": space.path if space else "",
+            "url": entry.url if entry else "",
+            "expires": duration(entry.expiration_time.seconds - now) if entry else "",
+            "restarts": unit.restarts if unit else 0,
+        }
+
+    def _clients(self) -> list[Row]:
+        workloads = {item.name: item for item in self._mesh.documents.of(Workload)}
+        rows = []
+        for client in self._mesh.clients.known.values():
+            workload = workloads.get(client.name)
+            unit = self._mesh.supervisor.units.get(client.name)
+            errors = [str(wire.error) for wire in client.wires.values() if wire.error]
+            up = sum(wire.state == "up" for wire in client.wires.values())
+            state = client.state
+            if unit is not None and unit.process is None and state == "up":
+                state = f"process {unit.state}"
+            rows.append(
+                {
+                    "name": client.name,
+                    "state": state,
+                    "wires": f"{up}/{len(client.wires)}",
+                    "pid": unit.process.pid if unit and unit.process else None,
+                    "netns": client.netns,
+                    "asks": [str(wire.url) for wire in client.wires.values()],
+                    "command": " ".join(workload.command) if isinstance(workload, Workload) else "",
+                    "message": errors[0] if errors else "",
+                }
+            )
+        return rows
+
+    def _connections(self) -> list[Row]:
+        now = self._mesh.scope.clock.now()
+        return [
+            _connection(connection, now - self._mesh.model.since.get(key, now))
+            for key, connection in self._mesh.model.connections.items()
+        ]
+
+    def _managers(self) -> list[Row]:
+        return [
+            {
+                "name": f"nsmgr-{self._mesh.paths.mesh}",
+                "state": self._role_state("nsmgr")[0],
+                "url": self._mesh.manager_url,
+                "connections": len(self._mesh.model.connections),
+                "pid": self._role_state("nsmgr")[1],
+            }
+        ]
+
+    def _forwarders(self) -> list[Row]:
+        state, pid = self._role_state("forwarder")
+        return [
+            {
+                "name": entry.name,
+                "state": state,
+                "labels": dict(entry.network_service_labels[FORWARDER_SERVICE].labels),
+                "mechanisms": ["KERNEL"],
+                "wires": sum(
+                    any(segment.name == entry.name for segment in connection.path.path_segments)
+                    for connection in self._mesh.model.connections.values()
+                ),
+                "url": entry.url,
+                "pid": pid,
+            }
+            for entry in self._mesh.model.endpoints.values()
+            if FORWARDER_SERVICE in entry.network_service_names
+        ]
+
+    def _links(self) -> list[Row]:
+        return [
+            {
+                "name": link.name,
+                "a": f"{link.ends[0].of}/{link.ends[0].interface}",
+                "b": f"{link.ends[1].of}/{link.ends[1].interface}",
+                "mtu": link.mtu or 1500,
+                "state": "up",
+            }
+            for link in self._mesh.spaces.links.values()
+        ]
+
+    def _role_state(self, role: str) -> tuple[str, int | None]:
+        if not self._mesh.separate:
+            return "running", os.getpid()
+        unit = self._mesh.supervisor.units.get(role)
+        if unit is None:
+            return "dead", None
+        return unit.state, unit.process.pid if unit.process else None
+
+    def status(self) -> Row:
+        """Return the whole mesh in one document."""
+        mesh = self._mesh
+        now = mesh.scope.clock.now()
+        urls = {"registry": mesh.registry_url, "nsmgr": mesh.manager_url, "forwarder": mesh.forwarder_url}
+        return {
+            "mesh": mesh.paths.mesh,
+            "state": "up",
+            "pid": os.getpid(),
+            "uptime": duration(now - mesh.started),
+            "version": nsmesh.__version__,
+            "mode": "separate" if mesh.separate else "one process",
+            "run_dir": str(mesh.paths.run),
+            "state_dir": str(mesh.paths.state),
+            "connections": len(mesh.model.connections),
+            "services": sorted(mesh.model.services),
+            "roles": [
+                {
+                    "role": role,
+                    "name": f"{role}-{mesh.paths.mesh}",
+                    "state": self._role_state(role)[0],
+                    "pid": self._role_state(role)[1],
+                    "url": url,
+                }
+                for role, url in urls.items()
+            ],
+            "endpoints": self.of("endpoints"),
+            "clients": self.of("clients"),
+            "dead": [
+                {
+                    "name": death.name,
+                    "why": death.why,
+                    "ago": duration(now - death.at),
+                    "restarted": death.restarted,
+                }
+                for death in mesh.supervisor.deaths
+            ],
+        }
+
+
+def _manifest(service: NetworkService) -> Row:
+    data: Row = dump(service)
+    return data
+
+
+def _connection(connection: Connection, age: float) -> Row:
+    ip = connection.context.ip_context
+    segments = connection.path.path_segments
+    return {
+        "id": segments[0].id if segments else connection.id,
+        "client": segments[0].name if segments else "",
+        "service": connection.network_service,
+        "endpoint": connection.network_service_endpoint_name,
+        "interface": connection.mechanism.parameters.get("name", ""),
+        "address": list(ip.src_ip_addrs),
+        "peer_address": list(ip.dst_ip_addrs),
+        "state": State.Name(connection.state).lower(),
+        "age": duration(age),
+        "mechanism": connection.mechanism.type,
+        "payload": connection.payload,
+        "mtu": connection.context.MTU or None,
+        "labels": dict(connection.labels),
+        "path": [segment.name for segment in segments],
+        "hops": [
+            {
+                "index": number,
+                "name": segment.name,
+                "id": segment.id,
+                "expires": segment.expires.ToJsonString() if segment.HasField("expires") else "",
+                **{key: segment.metrics[key] for key in sorted(segment.metrics)},
+            }
+            for number, segment in enumerate(segments)
+        ],
+        "routes": [f"{route.prefix} via {route.nextHop}".removesuffix(" via ") for route in ip.src_routes],
+        "dns": [MessageToDict(item) for item in connection.context.dns_context.configs],
+    }

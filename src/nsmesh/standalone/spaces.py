@@ -1,0 +1,118 @@
+"""Namespaces and links that a mesh makes for its workloads and endpoints."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsmesh.core.errors import Invalid, NotFound
+from nsmesh.datapath import netns
+from nsmesh.datapath.base import CrossConnect, KernelPort, Route
+from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.model.manifest import Link
+from nsmesh.standalone.children import Children
+from nsmesh.standalone.paths import MeshPaths
+
+
+def existing(given: str = "", pid: int = 0) -> str:
+    """Return the path of a namespace that a user names: by path, by name of ``ip netns``, or by pid.
+
+    Raises NotFound or Invalid, naming it.
+    """
+    if pid:
+        path = netns.of_pid(pid)
+        if not Path(path).exists():
+            raise NotFound(f"there is no process {pid}", remedy="check the pid; it may have ended")
+        return path
+    path = given if given.startswith("/") else f"{netns.RUN_NETNS}/{given}"
+    if not Path(path).exists():
+        names = ", ".join(Path(item).name for item in netns.named()[:10]) or "none"
+        raise NotFound(f"there is no network namespace {given}", remedy=f"existing ones: {names}")
+    try:
+        os.close(netns.open_netns(path))
+        netns.call_in(path, lambda: None)
+    except Invalid as error:
+        raise Invalid(
+            f"{path} is no network namespace", remedy="give a name of `ip netns`, or a path"
+        ) from error
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where a workload or endpoint lives; ``made`` says whether it is ours to delete."""
+
+    path: str
+    made: bool
+
+
+class Spaces:
+    """Makes, finds and deletes them; knows each by its owner's name."""
+
+    def __init__(self, paths: MeshPaths, children: Children) -> None:
+        self._paths = paths
+        self._children = children
+        self.known: dict[str, Space] = {}
+        self.links: dict[str, Link] = {}
+        self._datapath = LinuxDatapath(owner=f"link:{paths.mesh}")
+
+    def make(self, owner: str, given: str = "", pid: int = 0) -> Space:
+        """Return the namespace of ``owner``: the given one, or a new one of its own."""
+        space = self.known.get(owner)
+        if space is not None:
+            return space
+        if given or pid:
+            space = Space(existing(given, pid), made=False)
+        else:
+            name = self._paths.netns(owner)
+            self._children.add_namespace(name)
+            netns.delete(name)  # what a dead mesh left under our own name
+            space = Space(netns.create(name), made=True)
+        self.known[owner] = space
+        return space
+
+    def of(self, owner: str) -> Space:
+        """Return the namespace of ``owner``; raises NotFound."""
+        space = self.known.get(owner)
+        if space is None:
+            raise NotFound(
+                f"there is no workload or endpoint {owner}", remedy="apply it first, or in the same file"
+            )
+        return space
+
+    def drop(self, owner: str) -> None:
+        """Delete the namespace of ``owner`` if it is ours."""
+        space = self.known.pop(owner, None)
+        if space is not None and space.made:
+            name = self._paths.netns(owner)
+            netns.delete(name)
+            self._children.drop_namespace(name)
+
+    async def link(self, link: Link) -> None:
+        """Make a link as it is described; idempotent."""
+        ports = [
+            KernelPort(
+                netns=self.of(end.of).path,
+                name=end.interface,
+                mtu=link.mtu or 0,
+                addresses=tuple(end.addresses),
+                routes=tuple(Route(route.prefix, route.via) for route in end.routes),
+            )
+            for end in link.ends
+        ]
+        await self._datapath.apply(CrossConnect(f"link:{link.name}", ports[0], ports[1]))
+        self.links[link.name] = link
+
+    async def unlink(self, name: str) -> None:
+        """Remove a link."""
+        if self.links.pop(name, None) is not None:
+            await self._datapath.remove(f"link:{name}")
+
+    async def aclose(self) -> None:
+        """Delete all that is ours."""
+        for name in list(self.links):
+            await self.unlink(name)
+        await self._datapath.aclose()
+        for owner in list(self.known):
+            self.drop(owner)
