@@ -19,7 +19,6 @@ The contract that all elements behind a ``Begin`` may count on:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -27,7 +26,7 @@ import structlog
 
 from nsmesh.core.call import Call, Key, Peer, State
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import Invalid, MeshError, TimedOut, Unavailable
+from nsmesh.core.errors import Invalid, MeshError, TimedOut
 from nsmesh.core.turns import Turns
 from nsmesh.model.copying import copy_of
 from nsmesh.model.merge import merged
@@ -63,7 +62,7 @@ class Life(Protocol):
 
 LIFE: Key[Life] = Key("life")
 OWN: Key[bool] = Key("own")
-"""In ``call.values`` of re-requests, automatic Closes and undos: nobody asks, so nobody need prove anything."""
+"""In ``call.values`` of re-requests, automatic Closes and undos: nobody asks, nobody need prove anything."""
 REACHED: Key[Connection] = Key("reached")
 """What the next hop answered, set as soon as it is known: the undo of a failed Request needs it."""
 
@@ -240,28 +239,7 @@ class Begin(Element):
                     remedy="what is left of it ends with its tokens",
                 ) from error
 
-        await self.finish(work)
-
-    async def finish(self, work: Callable[[], Awaitable[None]]) -> None:
-        """See ``work`` through to its end, even when the caller is cancelled meanwhile."""
-        if not self.scope.running:
-            await work()
-            return
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self.scope.spawn(_carry(work, outcome), name="begin: close")
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait((task,))
-            except asyncio.CancelledError as error:
-                cancelled = error
-        failed = outcome.exception() if outcome.done() else None
-        if cancelled is not None:
-            raise cancelled
-        if failed is not None:
-            raise failed
-        if not outcome.done():
-            raise Unavailable(f"{self.scope.name} stopped before it could close the connection")
+        await self.scope.finish(work, name=f"close {life.id}")
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:  # noqa: ARG002
         """Serve one Close; an unknown id is closed already."""
@@ -279,16 +257,6 @@ class Begin(Element):
         """Serve one Unregister at a time for each name."""
         async with self._entries.turn(entry.name):
             await next.unregister(call, entry)
-
-
-async def _carry(work: Callable[[], Awaitable[None]], outcome: asyncio.Future[None]) -> None:
-    """Do ``work`` and put how it ended into ``outcome``, which stays open when it was cancelled."""
-    try:
-        await work()
-    except Exception as error:  # noqa: BLE001 - handed to the waiter
-        outcome.set_exception(error)
-    else:
-        outcome.set_result(None)
 
 
 class BeginClient(Begin):

@@ -9,6 +9,7 @@ from typing import Any, Self
 import structlog
 
 from nsmesh.core.clock import Clock, SystemClock
+from nsmesh.core.errors import Unavailable
 
 log = structlog.get_logger()
 
@@ -64,6 +65,31 @@ class Scope:
         except Exception:
             log.exception("background task failed", task=name, scope=self.name)
 
+    async def finish(self, work: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> None:
+        """Do ``work`` to its end, even when the caller is cancelled meanwhile; its errors are the caller's.
+
+        Only the end of the scope cuts it short; raises Unavailable then. Outside ``async with`` it is done
+        as it would be without a scope.
+        """
+        if not self.running:
+            await work()
+            return
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = self.spawn(_carry(work, outcome), name=name)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        failed = outcome.exception() if outcome.done() else None
+        if cancelled is not None:
+            raise cancelled
+        if failed is not None:
+            raise failed
+        if not outcome.done():
+            raise Unavailable(f"{self.name} stopped before {name} was done")
+
     def at(self, when: float, call: Callable[[], None]) -> Timer:
         """Call ``call`` at loop time ``when`` (a time in the past means soon)."""
         if not self.running:
@@ -97,6 +123,16 @@ class Scope:
             self._tasks.difference_update([task for task in pending if task.done()])
         if cancelled is not None:
             raise cancelled
+
+
+async def _carry(work: Callable[[], Coroutine[Any, Any, None]], outcome: asyncio.Future[None]) -> None:
+    """Do ``work`` and put how it ended into ``outcome``, which stays open when it was cancelled."""
+    try:
+        await work()
+    except Exception as error:  # noqa: BLE001 - handed to the waiter
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(None)
 
 
 class Timer:

@@ -1,0 +1,110 @@
+"""Timeout: closes a connection whose client stopped refreshing it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from nsmesh.core.begin import LIFE, Life
+from nsmesh.core.call import Call, Key
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.core.scope import Timer
+from nsmesh.model.messages import Connection, NetworkServiceRequest
+from nsmesh.model.times import seconds
+
+log = structlog.get_logger()
+
+
+class _Alarm:
+    """The timer of one connection, or the Close that it started and that may still wait for its turn."""
+
+    __slots__ = ("closing", "due", "timer")
+
+    def __init__(self) -> None:
+        self.due: float | None = None
+        self.timer: Timer | None = None
+        self.closing: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+ALARM: Key[_Alarm] = Key("alarm")
+
+
+class Timeout(Element):
+    """Closes a connection when its client's token ends, less the time that the client gives one call.
+
+    After:  Begin, UpdateToken
+    Reads:  ``expires`` of the previous path segment, the deadline of the Request
+    Leaves: one timer per connection
+    Close:  cancels the timer, then passes on
+    """
+
+    after = ("Begin", "UpdateToken")
+
+    def _due(self, call: Call, connection: Connection) -> float:
+        """Return the loop time of the automatic Close."""
+        index = connection.path.index
+        segments = connection.path.path_segments
+        if index == 0 or index > len(segments) or not segments[index - 1].HasField("expires"):
+            raise Invalid(
+                "expiration for the previous path segment cannot be nil: "
+                f"connection {connection.id} at path index {index}",
+                remedy="send nsm-client-token-expires, under a name that differs from this component's",
+            )
+        clock = self.scope.clock
+        budget = call.remaining() or 0.0
+        return clock.monotonic() + seconds(segments[index - 1].expires) - clock.now() - budget
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Pass on, then set the timer; a Request that fails leaves the old one."""
+        due = self._due(call, request.connection)
+        alarm = call.state.get(ALARM)
+        if alarm is None:
+            alarm = _Alarm()
+            call.state.set(ALARM, alarm)
+        alarm.stop()
+        if alarm.closing is not None:
+            alarm.closing.cancel()  # it waits behind this very Request
+            alarm.closing = None
+        try:
+            answer = await next.request(call, request)
+        except BaseException:
+            self._arm(alarm, call, alarm.due)
+            raise
+        self._arm(alarm, call, due)
+        return answer
+
+    def _arm(self, alarm: _Alarm, call: Call, due: float | None) -> None:
+        life = call.state.get(LIFE)
+        if due is None or life is None or not self.scope.running:
+            return
+        alarm.due = due
+
+        def fire() -> None:
+            alarm.timer = None
+            alarm.closing = self.scope.spawn(self._expire(life), name="timeout: close")
+
+        alarm.timer = self.scope.at(due, fire)
+
+    async def _expire(self, life: Life) -> None:
+        connection = life.connection
+        if connection is None:
+            return
+        log.info("nobody refreshed the connection: close", element="timeout", connection=connection.id)
+        try:
+            await life.close()
+        except MeshError as error:
+            log.warning("automatic close failed", connection=connection.id, error=str(error))
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """Cancel the timer, pass on."""
+        alarm = call.state.pop(ALARM)
+        if alarm is not None:
+            alarm.stop()
+        await next.close(call, connection)

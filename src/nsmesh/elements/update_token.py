@@ -1,0 +1,57 @@
+"""UpdateToken: who spoke to us, and for how long; and who we are, to whom we answer."""
+
+from __future__ import annotations
+
+import structlog
+
+from nsmesh.core.call import Call
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.tokens import TokenSource, received_token, sends_token
+from nsmesh.model.messages import Connection, NetworkServiceRequest
+from nsmesh.model.times import timestamp
+
+log = structlog.get_logger()
+
+
+class UpdateToken(Element):
+    """Writes the caller's header token into the caller's segment, then our own token into ours.
+
+    Without headers (a role of this process, a peer without identity) the caller's segment stays as the
+    caller wrote it. Ours is addressed to the caller; where this process calls on, its token for the next hop
+    replaces it there.
+
+    After:  Begin
+    Reads:  the headers nsm-client-token and nsm-client-token-expires
+    Writes: token and expires of the segments index-1 and index
+    Close:  the same, on the connection as it is known
+    """
+
+    after = ("Begin", "UpdatePath")
+
+    def __init__(self, tokens: TokenSource) -> None:
+        self._tokens = tokens
+
+    def _update(self, call: Call, connection: Connection) -> None:
+        segments = connection.path.path_segments
+        index = connection.path.index
+        if index > 0 and sends_token(call):
+            try:
+                token, expires = received_token(call)
+            except ValueError as error:
+                log.warning("token headers ignored", connection=connection.id, error=str(error))
+            else:
+                segments[index - 1].token = token
+                segments[index - 1].expires.CopyFrom(timestamp(expires))
+        token, expires = self._tokens.mint(call.peer)
+        segments[index].token = token
+        segments[index].expires.CopyFrom(timestamp(expires))
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Update, pass on."""
+        self._update(call, request.connection)
+        return await next.request(call, request)
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """Update, pass on."""
+        self._update(call, connection)
+        await next.close(call, connection)
