@@ -1,0 +1,113 @@
+"""``nsm logs``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from nsmesh.cli.context import Context
+from nsmesh.core.errors import NotFound
+
+_COLOUR = {"error": "red", "critical": "red", "warning": "yellow", "debug": "blue"}
+_HIDDEN = ("event", "level", "timestamp", "role", "exception")
+_TAIL = 1 << 20
+"""Bytes of each file that are read from its end."""
+
+
+@click.command()
+@click.argument("target", required=False, default="")
+@click.option("-f", "--follow", is_flag=True, help="Then print what is written, until Ctrl-C.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=50, help="Lines of the past (0: all).")
+@click.option("--json", "raw", is_flag=True, help="Print the lines as they were written.")
+@click.pass_obj
+def logs(context: Context, target: str, lines: int, *, follow: bool, raw: bool) -> None:
+    """Print the logs of a mesh: of all, or of one role, endpoint, workload, or connection."""
+    folder = context.paths.logs
+    files = sorted(folder.glob("*.log"))
+    if not files:
+        raise NotFound(f"there are no logs in {folder}", remedy="bring the mesh up first: nsm up")
+    own = [path for path in files if path.stem == target]
+    wanted = "" if own or not target else target
+    past = _past(own or files, wanted)
+    for line in past[-lines:] if lines else past:
+        click.echo(line[1] if raw else _pretty(*line))
+    if not past and not follow:
+        known = ", ".join(path.stem for path in files)
+        raise NotFound(
+            f"no line of the logs is about {target}" if target else "the logs are empty",
+            remedy=f"logs here: {known}; or give a connection id",
+        )
+    if follow:
+        _follow(folder, target if own else "", wanted, raw=raw)
+
+
+def _past(files: list[Path], wanted: str) -> list[tuple[str, str]]:
+    """Return (source, line) of all files, in the order of time where lines have one."""
+    found: list[tuple[str, str, str]] = []
+    for path in files:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - _TAIL))
+            last = ""
+            for line in stream.read().decode(errors="replace").splitlines():
+                last = _time(line) or last
+                if wanted in line:
+                    found.append((last, path.stem, line))
+    return [(source, line) for _, source, line in sorted(found, key=lambda item: item[0])]
+
+
+def _time(line: str) -> str:
+    try:
+        data = json.loads(line)
+    except ValueError:
+        return ""
+    return str(data.get("timestamp", "")) if isinstance(data, dict) else ""
+
+
+def _pretty(source: str, line: str) -> str:
+    try:
+        data: Any = json.loads(line)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        return f"{click.style(source, dim=True)} {line}"
+    level = str(data.get("level", "info"))
+    when = str(data.get("timestamp", ""))[11:23]
+    facts = " ".join(f"{key}={value}" for key, value in data.items() if key not in _HIDDEN)
+    head = click.style(level.ljust(7), fg=_COLOUR.get(level))
+    text = f"{when} {head} {click.style(source, dim=True)} {data.get('event', '')} {facts}".rstrip()
+    return f"{text}\n{data['exception']}" if "exception" in data else text
+
+
+def _follow(folder: Path, only: str, wanted: str, *, raw: bool) -> None:
+    open_files: dict[Path, TextIO] = {}
+    for path in folder.glob("*.log"):
+        open_files[path] = path.open(errors="replace")
+        open_files[path].seek(0, 2)
+    while True:
+        for path in sorted(folder.glob("*.log")):
+            if path not in open_files:
+                open_files[path] = path.open(errors="replace")
+        for path, stream in open_files.items():
+            if only and path.stem != only:
+                continue
+            for line in _new_lines(stream):
+                if wanted in line:
+                    click.echo(line if raw else _pretty(path.stem, line))
+        sys.stdout.flush()
+        time.sleep(0.1)
+
+
+def _new_lines(stream: TextIO) -> Iterator[str]:
+    while True:
+        place = stream.tell()
+        line = stream.readline()
+        if not line.endswith("\n"):
+            stream.seek(place)  # half a line: its rest comes later
+            return
+        yield line.rstrip("\n")

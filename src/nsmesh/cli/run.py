@@ -1,0 +1,110 @@
+"""``nsm run``: one role as a process of its own, configured by NSM's environment variables."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+
+from nsmesh.chains import settings as s
+from nsmesh.core import logging
+from nsmesh.core.errors import Invalid
+from nsmesh.model.settings import SettingsError, describe, load
+
+
+def _settings(cls: type[Any]) -> Any:
+    try:
+        return load(cls, os.environ)
+    except SettingsError as error:
+        raise Invalid(
+            f"{len(error.lines)} settings cannot be used:\n  " + "\n  ".join(error.lines),
+            remedy="correct these variables; see --help",
+        ) from error
+
+
+def _run(role: str, settings: Any, serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run until SIGTERM or SIGINT. SIGUSR1 logs everything, SIGUSR2 goes back."""
+    logging.configure(role=role, level=settings.log_level)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
+        loop.add_signal_handler(signal.SIGUSR2, logging.set_level, settings.log_level)
+        await serve(stop)
+
+    asyncio.run(main())
+
+
+def _epilog(cls: type[Any]) -> str:
+    lines = ["\b", "Settings (environment):"]
+    for item in describe(cls):
+        lines.append(f"  {item.variable} ({item.kind}; default: {item.default or '-'})")
+        lines.append(f"      {item.help}")
+    return "\n".join(lines)
+
+
+@click.group()
+def run() -> None:
+    """Run one role as a process of its own, configured by NSM_* variables."""
+
+
+@run.command(epilog=_epilog(s.NsmgrSettings))
+def nsmgr() -> None:
+    """Run the manager of a node."""
+    from nsmesh.chains.processes import serve_nsmgr  # noqa: PLC0415 - what one role needs, when it runs
+
+    settings = _settings(s.NsmgrSettings)
+    _run(settings.name, settings, lambda stop: serve_nsmgr(settings, stop))
+
+
+@run.command(epilog=_epilog(s.ForwarderSettings))
+def forwarder() -> None:
+    """Run the forwarder of a node (kernel wires); needs root."""
+    from nsmesh.chains.processes import serve_forwarder  # noqa: PLC0415 - likewise
+
+    settings = _settings(s.ForwarderSettings)
+    _run(settings.name, settings, lambda stop: serve_forwarder(settings, stop))
+
+
+@run.command("registry-memory", epilog=_epilog(s.RegistrySettings))
+def registry_memory() -> None:
+    """Run a registry that forgets when it ends."""
+    from nsmesh.chains.processes import serve_registry  # noqa: PLC0415 - likewise
+
+    settings = _settings(s.RegistrySettings)
+    _run(settings.name, settings, lambda stop: serve_registry(settings, stop, sqlite=False))
+
+
+@run.command("registry-sqlite", epilog=_epilog(s.RegistrySettings))
+def registry_sqlite() -> None:
+    """Run a registry that keeps what it knows in a file."""
+    from nsmesh.chains.processes import serve_registry  # noqa: PLC0415 - likewise
+
+    settings = _settings(s.RegistrySettings)
+    _run(settings.name, settings, lambda stop: serve_registry(settings, stop, sqlite=True))
+
+
+@run.command(epilog=_epilog(s.NscSettings))
+def nsc() -> None:
+    """Run a client: ask for the services of NSM_NETWORK_SERVICES and keep their wires."""
+    from nsmesh.chains.processes import serve_nsc  # noqa: PLC0415 - likewise
+
+    settings = _settings(s.NscSettings)
+    _run(settings.name, settings, lambda stop: serve_nsc(settings, stop))
+
+
+@run.command()
+@click.argument("kind", metavar="TYPE")
+def nse(kind: str) -> None:
+    """Run an endpoint: icmp-responder, firewall, vpn-gateway, MODULE:CLASS or FILE.py:CLASS."""
+    from nsmesh.endpoints.run import serve_endpoint  # noqa: PLC0415 - likewise
+
+    settings = _settings(s.NseSettings)
+    _run(settings.name, settings, lambda stop: serve_endpoint(kind, settings, stop))
