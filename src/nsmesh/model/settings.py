@@ -139,7 +139,7 @@ def describe(cls: type[Any]) -> list[Setting]:
     """Return the settings of ``cls`` in order, with the docstrings under its fields as help."""
     assert dataclasses.is_dataclass(cls)
     hints = typing.get_type_hints(cls)
-    helps = _field_docstrings(cls)
+    helps = field_docstrings(cls)
     out = []
     for field in dataclasses.fields(cls):
         kind, _ = _parser(hints[field.name])
@@ -151,7 +151,8 @@ def describe(cls: type[Any]) -> list[Setting]:
     return out
 
 
-def _field_docstrings(cls: type[Any]) -> dict[str, str]:
+def field_docstrings(cls: type[Any]) -> dict[str, str]:
+    """Return the docstrings under the fields of a dataclass and its bases, by field name."""
     out: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
