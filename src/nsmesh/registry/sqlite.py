@@ -154,7 +154,13 @@ class SqliteStore(Generic[E]):
     def _write(self, doing: str, statement: str, *values: str | bytes) -> None:
         with _explained(self._path, doing):
             self._database.execute(self._pragma)
-            self._database.execute(statement, values)
+            try:
+                self._database.execute(statement, values)
+            except sqlite3.OperationalError as error:
+                if primary_code(error) != sqlite3.SQLITE_FULL:
+                    raise
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log gives its room back
+                self._database.execute(statement, values)
 
 
 @contextmanager
