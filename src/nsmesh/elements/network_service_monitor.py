@@ -154,7 +154,7 @@ class NetworkServiceMonitor(Element):
             if endpoint is None or watch.current is None or _allowed(member, watch.current, endpoint):
                 continue
             if member.chosen or (before is not None and _allowed(member, before, endpoint)):
-                self.scope.spawn(self._end(watch.name, connection_id, member), name="network service: close")
+                self.scope.spawn(self._end(watch, connection_id, member), name="network service: close")
 
     async def _endpoint(self, name: str) -> NetworkServiceEndpoint | None:
         try:
@@ -165,11 +165,14 @@ class NetworkServiceMonitor(Element):
             return None
         return next((entry for entry in found if entry.name == name), None)
 
-    async def _end(self, service: str, connection_id: str, member: _Member) -> None:
+    async def _end(self, watch: _Watch, connection_id: str, member: _Member) -> None:
+        now = watch.members.get(connection_id)
+        if now is None or now.endpoint != member.endpoint:
+            return  # it has ended or reselected meanwhile
         log.warning(
             "endpoint is no candidate of the changed network service: close",
             connection=connection_id,
-            service=service,
+            service=watch.name,
             endpoint=member.endpoint,
         )
         try:
