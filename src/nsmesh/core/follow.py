@@ -1,0 +1,171 @@
+"""Following: what the next hop's monitor says of our connections, over one stream per neighbour."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from nsmesh.core.call import Call
+from nsmesh.core.element import Handler
+from nsmesh.core.errors import MeshError, Status
+from nsmesh.core.peering import closing, handed_over
+from nsmesh.core.scope import Scope
+from nsmesh.model.messages import (
+    ConnectionEvent,
+    ConnectionEventType,
+    MonitorScopeSelector,
+    PathSegment,
+    State,
+)
+from nsmesh.model.selector import speaks_of
+
+log = structlog.get_logger()
+
+GRACE = 0.2
+"""Seconds for which a loss that was told before we followed may still be taken back."""
+REMEMBERED = 1024
+"""Losses of connections that nobody follows (yet) that are remembered, per neighbour."""
+
+Tell = Callable[[int], None]
+"""Takes the state that the next hop is in now: UP, DOWN (also: gone, silent), REFRESH_REQUESTED."""
+
+
+class Following:
+    """One connection that is followed; ``stop`` may be called any number of times."""
+
+    __slots__ = ("_stream", "connection_id", "handler", "index", "tell")
+
+    def __init__(self, stream: _Stream, connection_id: str, index: int, tell: Tell) -> None:
+        self._stream: _Stream | None = stream
+        self.handler = stream.handler
+        self.connection_id = connection_id
+        self.index = index
+        self.tell = tell
+
+    @property
+    def live(self) -> bool:
+        """Whether the stream is open."""
+        return self._stream is not None
+
+    def stop(self) -> None:
+        """Hear no more."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.leave(self)
+
+    def cut(self) -> None:
+        """Note that the stream is over."""
+        self._stream = None
+
+
+class Follower:
+    """Follows neighbours for one chain; ``scope`` is asked for when a stream opens."""
+
+    def __init__(self, scope: Callable[[], Scope]) -> None:
+        self._scope = scope
+        self._streams: dict[tuple[Handler, str], _Stream] = {}
+
+    @property
+    def streams(self) -> int:
+        """How many neighbours are followed now."""
+        return len(self._streams)
+
+    def follow(self, handler: Handler, name: str, connection_id: str, index: int, tell: Tell) -> Following:
+        """Hear at ``tell`` what becomes of a connection at ``handler``.
+
+        ``name``, ``connection_id`` and ``index`` are those of our own path segment.
+        """
+        scope = self._scope()
+        stream = self._streams.get((handler, name))
+        if stream is None:
+            stream = self._streams[handler, name] = _Stream(self._streams, handler, name, scope)
+            stream.task = scope.spawn(stream.read(), name=f"follow for {name}")
+        return stream.join(connection_id, index, tell)
+
+
+class _Stream:
+    """The stream to one neighbour, and who listens to it."""
+
+    def __init__(
+        self, streams: dict[tuple[Handler, str], _Stream], handler: Handler, name: str, scope: Scope
+    ) -> None:
+        self._streams = streams
+        self.handler = handler
+        self.name = name
+        self.scope = scope
+        self.followed: dict[str, Following] = {}
+        self.lost: dict[str, None] = {}
+        self.task: asyncio.Task[None] | None = None
+
+    def join(self, connection_id: str, index: int, tell: Tell) -> Following:
+        following = Following(self, connection_id, index, tell)
+        self.followed[connection_id] = following
+        if connection_id in self.lost:
+            self.scope.after(GRACE, lambda: self._still_lost(following))
+        return following
+
+    def _still_lost(self, following: Following) -> None:
+        """Tell of a loss between the answer to a Request and the moment at which it was followed."""
+        known = self.followed.get(following.connection_id) is following
+        if known and following.connection_id in self.lost:
+            del self.lost[following.connection_id]
+            following.tell(State.DOWN)
+
+    def leave(self, following: Following) -> None:
+        if self.followed.get(following.connection_id) is following:
+            del self.followed[following.connection_id]
+        if not self.followed:
+            self._forget()
+            if self.task is not None:
+                self.task.cancel()
+
+    def _forget(self) -> None:
+        if self._streams.get((self.handler, self.name)) is self:
+            del self._streams[self.handler, self.name]
+
+    async def read(self) -> None:
+        """Read to the end; when that was not meant to be, all that live there are down."""
+        selector = MonitorScopeSelector(path_segments=[PathSegment(name=self.name)])
+        status, why = Status.OK, "it ended"
+        try:
+            async with closing(self.handler.monitor(handed_over(Call(), self.handler), selector)) as events:
+                async for event in events:
+                    self._hear(event)
+        except MeshError as error:
+            status, why = error.status, str(error)
+        except Exception as error:
+            log.exception("monitor of a neighbour failed")
+            status, why = Status.INTERNAL, repr(error)
+        finally:
+            self._forget()
+        followed = list(self.followed.values())
+        self.followed.clear()
+        log.info("monitor of the next hop ended", by=self.name, connections=len(followed), why=why)
+        for following in followed:
+            following.cut()
+        if status not in (Status.CANCELLED, Status.UNIMPLEMENTED):
+            for following in followed:
+                following.tell(State.DOWN)
+
+    def _hear(self, event: ConnectionEvent) -> None:
+        gone = event.type == ConnectionEventType.DELETE
+        for connection in event.connections.values():
+            state = State.DOWN if gone else connection.state
+            ours = speaks_of(connection, self.name)
+            if ours is None:
+                continue
+            following = self.followed.get(ours[0])
+            if following is None:
+                self._note(ours[0], state)
+            elif following.index == ours[1]:
+                self.lost.pop(ours[0], None)
+                following.tell(state)
+
+    def _note(self, connection_id: str, state: int) -> None:
+        self.lost.pop(connection_id, None)
+        if state == State.DOWN:
+            self.lost[connection_id] = None
+            if len(self.lost) > REMEMBERED:
+                del self.lost[next(iter(self.lost))]

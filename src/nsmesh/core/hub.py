@@ -1,0 +1,149 @@
+"""The hub of a monitor: what is known of each connection, and who wants to hear of it.
+
+Nobody who is slow can fill the memory or hold anybody up: of each connection only the newest state waits
+for a subscriber, and one that came and went unheard is not told at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import islice
+
+from nsmesh.core.call import Peer
+from nsmesh.core.errors import Unavailable
+from nsmesh.model.copying import copy_of
+from nsmesh.model.messages import Connection, ConnectionEvent, ConnectionEventType, MonitorScopeSelector
+from nsmesh.model.selector import selected
+
+BATCH = 256
+"""Most connections in one event: messages stay below the 4 MiB that peers accept."""
+
+
+class _Subscriber:
+    """One stream: what waits for it, and which connections it has heard of."""
+
+    __slots__ = ("deleted", "ended", "heard", "peer", "selector", "updated", "wake")
+
+    def __init__(self, peer: Peer, selector: MonitorScopeSelector) -> None:
+        self.peer = peer
+        self.selector = selector
+        self.heard: set[str] = set()
+        self.updated: dict[str, None] = {}
+        self.deleted: dict[str, Connection] = {}
+        self.wake = asyncio.Event()
+        self.ended = False
+
+    def update(self, connection: Connection) -> None:
+        if connection.id in self.heard or selected(self.selector, connection):
+            self.updated[connection.id] = None
+            self.deleted.pop(connection.id, None)
+            self.wake.set()
+
+    def delete(self, connection: Connection) -> None:
+        self.updated.pop(connection.id, None)
+        if connection.id in self.heard:
+            self.deleted[connection.id] = connection
+            self.wake.set()
+
+
+class Hub:
+    """Connections of one server half, by the id of its own path segment; subscribers of their changes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._known: dict[str, tuple[Connection, str]] = {}
+        self._subscribers: set[_Subscriber] = set()
+
+    @property
+    def subscribers(self) -> int:
+        """How many streams are open."""
+        return len(self._subscribers)
+
+    def get(self, connection_id: str) -> Connection | None:
+        """Return what is known of a connection; not to be changed."""
+        known = self._known.get(connection_id)
+        return known[0] if known else None
+
+    def put(self, connection: Connection, owner: str) -> None:
+        """Publish a connection as it now is. The hub keeps it.
+
+        ``owner``: SPIFFE ID of who asked for it; others are not shown its tokens.
+        """
+        self._known[connection.id] = (connection, owner)
+        for subscriber in self._subscribers:
+            subscriber.update(connection)
+
+    def mark(self, connection_id: str, state: int) -> bool:
+        """Publish a known connection in another state; returns whether it was known and in another one."""
+        known = self._known.get(connection_id)
+        if known is None or known[0].state == state:
+            return False
+        changed = copy_of(known[0])
+        changed.state = state  # type: ignore[assignment]
+        self.put(changed, known[1])
+        return True
+
+    def drop(self, connection_id: str) -> None:
+        """Publish that a connection is gone; nothing happens for one that is not known."""
+        known = self._known.pop(connection_id, None)
+        if known is not None:
+            for subscriber in self._subscribers:
+                subscriber.delete(known[0])
+
+    def end(self) -> None:
+        """End all streams."""
+        for subscriber in self._subscribers:
+            subscriber.ended = True
+            subscriber.wake.set()
+
+    async def subscribe(self, peer: Peer, selector: MonitorScopeSelector) -> AsyncIterator[ConnectionEvent]:
+        """Yield what is there at once, also when it is nothing, then each change."""
+        subscriber = _Subscriber(peer, selector)
+        there = [key for key, (connection, _) in self._known.items() if selected(selector, connection)]
+        subscriber.updated.update(dict.fromkeys(there[BATCH:]))
+        self._subscribers.add(subscriber)
+        try:
+            yield self._event(subscriber, ConnectionEventType.INITIAL_STATE_TRANSFER, there[:BATCH])
+            while not subscriber.ended:
+                for event in self._waiting(subscriber):
+                    yield event
+                if not subscriber.updated and not subscriber.deleted and not subscriber.ended:
+                    subscriber.wake.clear()
+                    await subscriber.wake.wait()
+        finally:
+            self._subscribers.discard(subscriber)
+        raise Unavailable(f"{self.name} is stopping and ends its monitor streams")
+
+    def _waiting(self, subscriber: _Subscriber) -> Iterator[ConnectionEvent]:
+        if subscriber.deleted:
+            deleted = list(islice(subscriber.deleted, BATCH))
+            event = ConnectionEvent(type=ConnectionEventType.DELETE)
+            for key in deleted:
+                event.connections[key].CopyFrom(_shown(subscriber.deleted.pop(key), peer=None))
+                subscriber.heard.discard(key)
+            yield event
+        if subscriber.updated:
+            updated = list(islice(subscriber.updated, BATCH))
+            for key in updated:
+                del subscriber.updated[key]
+            yield self._event(subscriber, ConnectionEventType.UPDATE, updated)
+
+    def _event(self, subscriber: _Subscriber, kind: int, keys: Iterable[str]) -> ConnectionEvent:
+        event = ConnectionEvent(type=kind)  # type: ignore[arg-type]
+        for key in keys:
+            connection, owner = self._known[key]
+            shown = subscriber.peer.in_process or subscriber.peer.spiffe_id == owner
+            event.connections[key].CopyFrom(_shown(connection, subscriber.peer if shown else None))
+            subscriber.heard.add(key)
+        return event
+
+
+def _shown(connection: Connection, peer: Peer | None) -> Connection:
+    """Return the connection as ``peer``, who asked for it, may see it; None: without tokens."""
+    if peer is not None:
+        return connection
+    bare = copy_of(connection)
+    for segment in bare.path.path_segments:
+        segment.token = ""
+    return bare

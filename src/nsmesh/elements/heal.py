@@ -1,0 +1,223 @@
+"""Heal: when the way to the endpoint is lost, finds it again, or another."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from nsmesh.core.begin import LIFE, OWN, Life
+from nsmesh.core.call import Call
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import MeshError
+from nsmesh.core.follow import Follower, Following
+from nsmesh.core.peering import NEXT_HOP
+from nsmesh.model.copying import copy_of
+from nsmesh.model.messages import Connection, NetworkServiceRequest, State
+
+log = structlog.get_logger()
+
+PAUSE = 0.2
+"""Seconds after a first failed attempt; it grows by half each time."""
+LONGEST = 2.0
+"""Most seconds between two attempts."""
+AT_ONCE = 32
+"""Attempts of one process that may be under way at the same time."""
+
+Alive = Callable[[Connection], Awaitable[bool]]
+"""Says whether packets go through a connection, now."""
+
+
+class _Watch:
+    """What belongs to one connection.
+
+    ``asking``: an attempt of ours is under way in the chain. ``down``: what was heard last.
+    """
+
+    __slots__ = ("asking", "connection", "down", "following", "healing", "life", "probing")
+
+    def __init__(self, life: Life, connection: Connection) -> None:
+        self.life = life
+        self.connection = connection
+        self.following: Following | None = None
+        self.probing: asyncio.Task[None] | None = None
+        self.healing: asyncio.Task[None] | None = None
+        self.asking = False
+        self.down = False
+
+    def rest(self) -> None:
+        """Watch no more; an attempt to heal goes on."""
+        if self.following is not None:
+            self.following.stop()
+            self.following = None
+        if self.probing is not None:
+            self.probing.cancel()
+            self.probing = None
+
+    def calm(self) -> None:
+        """Give up healing, unless it is just asking: then it ends by itself."""
+        if self.healing is not None and not self.asking:
+            self.healing.cancel()
+            self.healing = None
+
+
+class Heal(Element):
+    """Asks again for a connection that the next hop lost, or that lets no packets through.
+
+    What the next hop's monitor says decides together with ``alive``: with packets going through, the same
+    endpoint is asked for again, without (or when nobody can tell) the connection is closed and endpoint and
+    mechanism are chosen anew. It goes on until it succeeds or somebody closes; a stream that ends CANCELLED
+    means nothing. ``interval`` and ``limit``: seconds between two probes, and for one.
+
+    After:  Begin
+    Reads:  NEXT_HOP
+    Leaves: one stream per neighbour; with ``alive`` one task per connection
+    Close:  ends watching and healing, passes on
+    """
+
+    after = ("Begin", "UpdatePath", "Refresh")
+
+    def __init__(
+        self,
+        alive: Alive | None = None,
+        *,
+        interval: float = 0.2,
+        limit: float = 1.0,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._alive = alive
+        self._interval = interval
+        self._limit = limit
+        self._chance = chance
+        self._watches: dict[str, _Watch] = {}
+        self._follower = Follower(lambda: self.scope)
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def healing(self) -> list[str]:
+        """Ids of the connections that are being healed now."""
+        return [key for key, watch in self._watches.items() if watch.healing is not None]
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Pass on, then watch what was granted."""
+        connection_id = request.connection.id
+        answer = await next.request(call, request)
+        life = call.state.get(LIFE)
+        if life is not None and self.scope.running:
+            watch = self._watches.get(connection_id)
+            if watch is None or watch.life is not life:
+                watch = self._watches[connection_id] = _Watch(life, answer)
+            watch.connection = copy_of(answer)
+            watch.down = False
+            watch.calm()
+            self._watch(call, watch)
+        return answer
+
+    def _watch(self, call: Call, watch: _Watch) -> None:
+        handler = call.state.get(NEXT_HOP)
+        following = watch.following
+        if following is not None and (not following.live or following.handler is not handler):
+            following.stop()
+            watch.following = following = None
+        if following is None and handler is not None:
+            path = watch.connection.path
+            name = path.path_segments[path.index].name
+            watch.following = self._follower.follow(
+                handler, name, watch.connection.id, path.index, lambda state: self._told(watch, state)
+            )
+        if self._alive is not None and watch.probing is None:
+            watch.probing = self.scope.spawn(self._probe(watch), name="heal: probe")
+
+    def _told(self, watch: _Watch, state: int) -> None:
+        watch.down = state == State.DOWN
+        if watch.down:
+            self._start(watch, "the next hop lost it")
+        elif state == State.REFRESH_REQUESTED and watch.healing is None:
+            self.scope.spawn(self._refresh(watch), name="heal: refresh requested")
+        elif state == State.UP:
+            watch.calm()
+
+    async def _refresh(self, watch: _Watch) -> None:
+        try:
+            await watch.life.rerequest()
+        except MeshError as error:
+            log.warning("requested refresh failed", connection=watch.connection.id, error=str(error))
+
+    async def _probe(self, watch: _Watch) -> None:
+        """Look for packets until none come back."""
+        while True:
+            await asyncio.sleep(self._interval)
+            if watch.healing is None and not await self._is_alive(watch.connection):
+                self._start(watch, "no packets come back")
+
+    async def _is_alive(self, connection: Connection) -> bool:
+        if self._alive is None:
+            return False
+        try:
+            async with asyncio.timeout(self._limit):
+                return await self._alive(connection)
+        except (TimeoutError, OSError, MeshError) as error:
+            log.info("probe failed", connection=connection.id, error=str(error))
+            return False
+
+    def _start(self, watch: _Watch, why: str) -> None:
+        if watch.healing is None and self.scope.running:
+            log.info("connection is down", element="heal", connection=watch.connection.id, why=why)
+            watch.healing = self.scope.spawn(self._heal(watch), name="heal")
+
+    async def _heal(self, watch: _Watch) -> None:
+        pause = PAUSE
+        try:
+            while True:
+                alive = await self._is_alive(watch.connection)
+                done = await self._attempt(watch, reselect=not alive)
+                if done and not watch.down:
+                    return
+                await asyncio.sleep(pause * (1 + self._chance()) / 2)
+                pause = min(pause * 1.5, LONGEST)
+        finally:
+            if watch.healing is asyncio.current_task():
+                watch.healing = None
+
+    async def _attempt(self, watch: _Watch, *, reselect: bool) -> bool:
+        """Ask once; returns whether there is nothing more to do."""
+        connection_id = watch.connection.id
+        try:
+            async with self._room:
+                watch.asking = True
+                healed = await watch.life.rerequest(reselect=reselect)
+        except MeshError as error:
+            log.warning(
+                "healing failed",
+                element="heal",
+                connection=connection_id,
+                reselect=reselect,
+                error=str(error),
+            )
+            return False
+        finally:
+            watch.asking = False
+        if healed is None:
+            watch.down = False
+            self._forget(connection_id, watch)
+        else:
+            endpoint = healed.network_service_endpoint_name
+            log.info("healed", element="heal", connection=connection_id, reselect=reselect, endpoint=endpoint)
+        return True
+
+    def _forget(self, connection_id: str, watch: _Watch) -> None:
+        watch.rest()
+        if self._watches.get(connection_id) is watch:
+            del self._watches[connection_id]
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """End watching, pass on. A Close that nobody asked for (a reselect, an undo) lets healing go on."""
+        watch = self._watches.get(connection.id)
+        if watch is not None:
+            watch.rest()
+            if watch.healing is None or not call.get(OWN):
+                watch.calm()
+                self._forget(connection.id, watch)
+        await next.close(call, connection)

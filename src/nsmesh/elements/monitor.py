@@ -1,0 +1,116 @@
+"""Monitor: tells whoever asks what becomes of the connections that pass here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+from nsmesh.core.call import Call, Key
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.follow import Follower, Following
+from nsmesh.core.hub import Hub
+from nsmesh.core.peering import NEXT_HOP
+from nsmesh.model.copying import copy_of
+from nsmesh.model.messages import (
+    Connection,
+    ConnectionEvent,
+    MonitorScopeSelector,
+    NetworkServiceRequest,
+    State,
+)
+
+FOLLOWING: Key[Following] = Key("following")
+
+
+class Monitor(Element):
+    """Serves MonitorConnections, and relays what the next hop's monitor says of the same connections.
+
+    UPDATE after each Request; DELETE on Close; UPDATE in state DOWN when a refresh failed, when the next hop
+    lost the connection or said that it is down, and when its stream broke; UPDATE in state REFRESH_REQUESTED
+    when the next hop, or :meth:`mark`, asked for one. Tokens are shown to whoever made the connection.
+
+    After:  Begin
+    Reads:  NEXT_HOP
+    Leaves: what is known of each connection; one stream per neighbour
+    Close:  stops following, passes on, then DELETE
+    """
+
+    after = ("Begin", "UpdatePath", "UpdateToken", "Timeout")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._hub = Hub(name)
+        self._follower = Follower(lambda: self.scope)
+
+    @property
+    def hub(self) -> Hub:
+        """What is known, and who listens."""
+        return self._hub
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """End the streams of those who listen when the chain stops."""
+        try:
+            yield self
+        finally:
+            self._hub.end()
+
+    def mark(self, connection_id: str, state: int) -> bool:
+        """Publish another state of a known connection; ``REFRESH_REQUESTED`` makes its client ask again.
+
+        ``connection_id``: id of our own path segment. Returns whether that was news.
+        """
+        return self._hub.mark(connection_id, state)
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Pass on, publish what came of it, follow it."""
+        connection_id = request.connection.id
+        try:
+            answer = await next.request(call, request)
+        except Exception:
+            self._hub.mark(connection_id, State.DOWN)
+            raise
+        known = copy_of(answer)
+        known.state = State.UP
+        self._hub.put(known, "" if call.peer.in_process else call.peer.spiffe_id)
+        self._follow(call, known)
+        return answer
+
+    def _follow(self, call: Call, connection: Connection) -> None:
+        handler = call.state.get(NEXT_HOP)
+        following = call.state.get(FOLLOWING)
+        if following is not None and (not following.live or following.handler is not handler):
+            following.stop()
+            following = None
+        if following is None and handler is not None and self.scope.running:
+            index = connection.path.index
+            call.state.set(
+                FOLLOWING,
+                self._follower.follow(
+                    handler, self.name, connection.id, index, lambda state: self._told(connection.id, state)
+                ),
+            )
+
+    def _told(self, connection_id: str, state: int) -> None:
+        """Relay; a reselect that somebody further on asked for is over by the time that we hear of it."""
+        self._hub.mark(connection_id, State.UP if state == State.RESELECT_REQUESTED else state)
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """Stop following, pass on, publish."""
+        following = call.state.pop(FOLLOWING)
+        if following is not None:
+            following.stop()
+        try:
+            await next.close(call, connection)
+        finally:
+            self._hub.drop(connection.id)
+
+    def monitor(
+        self,
+        call: Call,
+        selector: MonitorScopeSelector,
+        next: Handler,  # noqa: ARG002 - the streams begin here
+    ) -> AsyncIterator[ConnectionEvent]:
+        """Answer from what is known."""
+        return self._hub.subscribe(call.peer, selector)
