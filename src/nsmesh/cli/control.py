@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
-
-import click
 
 from nsmesh import rpc
 from nsmesh.api import control_pb2
@@ -65,7 +64,7 @@ def read_sources(files: tuple[str, ...]) -> list[tuple[str, str]]:
     out = []
     for path in files:
         if path == "-":
-            out.append((click.get_text_stream("stdin").read(), "stdin"))
+            out.append((sys.stdin.read(), "stdin"))
         else:
             out.extend(expand(path))
     return out

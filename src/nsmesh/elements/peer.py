@@ -29,6 +29,11 @@ from nsmesh.model.messages import (
 )
 
 
+def _headers(call: Call) -> tuple[tuple[str, str], ...]:
+    outgoing = call.get(OUTGOING)
+    return outgoing or ()
+
+
 class RemotePeer:
     """The Handler of whoever is at the other end of one connection."""
 
@@ -63,7 +68,7 @@ class RemotePeer:
         reply = await self._client.unary(
             path,
             message.SerializeToString(),
-            metadata=call.get(OUTGOING) or (),
+            metadata=_headers(call),
             deadline=call.deadline,
         )
         answered = call.get(ANSWERED)
@@ -75,7 +80,7 @@ class RemotePeer:
         bodies = self._client.stream(
             path,
             message.SerializeToString(),
-            metadata=call.get(OUTGOING) or (),
+            metadata=_headers(call),
             deadline=call.deadline,
         )
         return self._parsed(bodies, kind)

@@ -35,9 +35,8 @@ def _run(*argv: str, text: str | None = None) -> tuple[bool, str]:
         done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, str(error)
-    return done.returncode == 0, (done.stderr or done.stdout).strip().splitlines()[:1] and (
-        done.stderr or done.stdout
-    ).strip().splitlines()[0]
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return done.returncode == 0, said[0] if said else ""
 
 
 def _program(name: str, package: str, needed_for: str) -> Finding:

@@ -79,7 +79,7 @@ class Rows:
         state = "ready" if entry is not None else "not registered"
         if document is not None and (unit is None or unit.process is None):
             state = f"dead ({unit.state})" if unit is not None else "dead"
-        labels = {}
+        labels: dict[str, str] = {}
         for item in entry.network_service_labels.values() if entry is not None else ():
             labels.update(item.labels)
         now = self._mesh.scope.clock.now()
