@@ -9,10 +9,16 @@ from dataclasses import dataclass
 import pytest
 from endpoint_lab import Lab, Resident, http, ip, ping, run, until
 
+from nsmesh.core.begin import Begin
+from nsmesh.core.call import Call
+from nsmesh.core.element import Tail, chain
 from nsmesh.core.errors import Conflict, NotFound
 from nsmesh.datapath import netns
+from nsmesh.elements.translate_mechanism import TranslateMechanism
+from nsmesh.endpoints.firewall import Firewall
 from nsmesh.endpoints.rules import parse_ruleset
 from nsmesh.endpoints.transparent import Transparent
+from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest
 
 pytestmark = pytest.mark.root
 
@@ -215,6 +221,42 @@ def test_two_wires_cannot_share_an_interface(wire: Wire):
     """A second wire that wants an interface of the first is refused, and says whose it is."""
     with pytest.raises(Conflict, match="belongs to wire w"):
         wire.home.call(wire.transparent.wire("x", "in", "other"))
+
+
+class NextEndpoint(Tail):
+    """Answers as the next endpoint of the chain would."""
+
+    async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:
+        request.connection.mechanism.CopyFrom(_kernel("out"))
+        return request.connection
+
+
+def test_the_element_wires_what_was_agreed_and_closes_it(wire: Wire):
+    """In a chain: a Request joins both interfaces, a refresh changes nothing, Close leaves no table."""
+    wire.home.call(wire.transparent.unwire("w"))
+    firewall = Firewall(parse_ruleset(RULES))
+    server = chain(Begin(), firewall, TranslateMechanism(), end=NextEndpoint())
+
+    def request() -> NetworkServiceRequest:
+        return NetworkServiceRequest(connection=Connection(id="c-1", mechanism=_kernel("in")))
+
+    server.scope = firewall.scope = wire.home.scope
+    wire.home.hold(firewall.running(), wire.lab)
+    for _ in range(2):
+        answer = wire.home.call(server.request(Call(), request()))
+        assert answer.mechanism == _kernel("in")
+        assert firewall.passages["c-1"].state == "wired"
+        assert ping(wire.client, "10.0.0.2")
+    counters = wire.home.call(firewall.counters())
+    assert next(item.packets for item in counters["c-1"] if item.name == "ping") == 2
+    wire.home.call(firewall.reload(parse_ruleset([])))
+    assert not ping(wire.client, "10.0.0.2")
+    wire.home.call(server.close(Call(), answer))
+    assert run(wire.firewall, "nft", "list", "ruleset").stdout == ""
+
+
+def _kernel(name: str) -> Mechanism:
+    return Mechanism(cls="LOCAL", type="KERNEL", parameters={"name": name})
 
 
 def _udp(space: str, address: str, port: int) -> socket.socket:

@@ -1,8 +1,8 @@
 """Options of an endpoint: one frozen dataclass for each type of endpoint, from YAML and the environment.
 
 The docstring under a field is its help. A field ``dns_configs`` is the YAML option ``dns_configs`` and the
-variable ``NSM_DNS_CONFIGS`` (or the one that its metadata ``variable`` names); the YAML wins. All mistakes are
-reported at once.
+variable ``NSM_DNS_CONFIGS`` (or the one that its metadata ``variable`` names); the YAML wins. All mistakes
+are reported at once.
 """
 
 from __future__ import annotations
