@@ -84,7 +84,7 @@ class Kernel:
         """Return LOCAL KERNEL; with namespace and name where this side brings a namespace."""
         mechanism = Mechanism(cls=LOCAL, type=KERNEL)
         self._fill(mechanism)
-        name = self._name or (_generated(connection) if self._inode_url else "")
+        name = self._name or (_generated(connection, "offered") if self._inode_url else "")
         if name:
             mechanism.parameters[NAME] = _checked(name)
         return mechanism
@@ -101,7 +101,9 @@ class Kernel:
             )
         if urlsplit(url).scheme not in {"file", "inode"}:
             namespace_path(url)
-        mechanism.parameters[NAME] = _checked(mechanism.parameters.get(NAME, "") or _generated(connection))
+        mechanism.parameters[NAME] = _checked(
+            mechanism.parameters.get(NAME, "") or _generated(connection, "accepted")
+        )
         return mechanism
 
     def port(self, connection: Connection, mechanism: Mechanism, side: Side) -> KernelPort:
@@ -118,9 +120,11 @@ class Kernel:
         return f"{KERNEL}/{mechanism.parameters.get(NAME, '')}"
 
 
-def _generated(connection: Connection) -> str:
-    # seeded by the connection: who asks again, after a restart too, gets the same name
-    return generate_interface_name(connection.network_service, Random(connection.id))  # noqa: S311 - no secret
+def _generated(connection: Connection, half: str) -> str:
+    # seeded by the connection: who asks again, after a restart too, gets the same name; by the half, since
+    # a function in the middle of a chain has both its interfaces under one id and in one namespace
+    seed = f"{connection.id} {half}"
+    return generate_interface_name(connection.network_service, Random(seed))  # noqa: S311 - no secret
 
 
 def _checked(name: str) -> str:

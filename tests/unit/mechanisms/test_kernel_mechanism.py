@@ -52,6 +52,13 @@ def test_an_endpoint_answers_with_its_own_namespace():
     assert endpoint.accept(again, CONNECTION) == first
 
 
+def test_a_function_in_the_middle_gets_two_names():
+    """Both halves of one process work under one connection id, in one namespace."""
+    both = Kernel(inode_url="file:///run/netns/fw")
+    served, asked = both.accept(kernel(), CONNECTION), both.offer(CONNECTION)
+    assert served.parameters["name"] != asked.parameters["name"]
+
+
 @given(
     service=st.text(max_size=30),
     connection_id=st.text(max_size=40),
