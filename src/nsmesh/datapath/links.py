@@ -62,7 +62,11 @@ class LinkWatch:
             self._open()
         assert self._events is not None
         asyncio.get_running_loop().add_reader(self._events, self._drain)
-        self._compare()
+        try:
+            self._compare()
+        except BaseException:
+            await self.__aexit__()
+            raise
         self._changes.clear()  # what is there at the start is no change
         return self
 

@@ -217,6 +217,8 @@ def frames(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     total = len(data)
     while offset + 16 <= total:
         size, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        if size < 16:
+            return
         yield kind, flags, sequence, offset + 16, offset + size
         offset += (size + 3) & ~3
 

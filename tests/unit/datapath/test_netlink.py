@@ -1,0 +1,82 @@
+import errno
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsmesh.datapath import rtnetlink as rt
+from nsmesh.datapath.kernel_errors import explain
+from nsmesh.datapath.netlink import NLM_F_ACK, NLM_F_ACK_TLVS, Batch, attribute, attributes, frames
+from nsmesh.datapath.netlink import _kernel_text as kernel_text
+from nsmesh.datapath.rtread import parse_link
+from nsmesh.datapath.wirestate import parse_prefix
+
+
+@given(st.dictionaries(st.integers(1, 0x3FFF), st.binary(max_size=40), max_size=8))
+def test_attributes_come_back_as_they_went(values):
+    """Any attributes, of any length, survive being written and read."""
+    data = b"".join(attribute(kind, value) for kind, value in values.items())
+    assert len(data) % 4 == 0
+    assert attributes(data) == values
+
+
+@given(st.binary(max_size=80))
+def test_reading_never_runs_away(data):
+    """Whatever bytes come, reading attributes ends and raises nothing."""
+    attributes(data)
+    list(frames(data))
+
+
+@given(st.integers(1, 300))
+def test_only_the_last_of_a_chunk_is_acknowledged(count):
+    """A batch asks for one answer per send, and each message keeps its place and what it is about."""
+    batch = Batch()
+    for number in range(count):
+        batch.put(rt.set_up(number + 1), number)
+    seen = []
+    for data, abouts in batch.chunks():
+        found = list(frames(data))
+        assert [bool(flags & NLM_F_ACK) for _, flags, *_ in found] == [False] * (len(found) - 1) + [True]
+        assert [sequence for _, _, sequence, *_ in found] == list(range(len(abouts)))
+        seen += abouts
+    assert seen == list(range(count)) == list(range(len(batch)))
+
+
+def test_the_kernels_own_words_are_read():
+    """NLMSGERR_ATTR_MSG stands behind the error number and the header of the request."""
+    error = struct.pack("=i", -22) + bytes(16) + attribute(1, b"Nexthop has invalid gateway\0")
+    assert kernel_text(error, NLM_F_ACK_TLVS) == "Nexthop has invalid gateway"
+    assert kernel_text(error, 0) == ""
+
+
+def test_a_link_is_read_from_what_was_written():
+    """Name, MAC, MTU and group of a request for a link are those that a reader finds."""
+    message = rt.new_veth(
+        (70000, "nsm-1", b"\2\0\0\0\0\1", 1400), (70001, "nse-1", b"\2\0\0\0\0\2", 0), 7, 99
+    )
+    link = parse_link(message.body)
+    assert (link.index, link.name, link.mac, link.mtu, link.group) == (
+        70000,
+        "nsm-1",
+        b"\2\0\0\0\0\1",
+        1400,
+        99,
+    )
+    assert link.owner == ""
+    assert link.ipv6 is None
+
+
+def test_ipv6_addresses_skip_duplicate_detection():
+    """IFA_F_NODAD is set for IPv6, and for IPv6 alone."""
+    for text, flag in (("fd00::1/64", rt.IFA_F_NODAD), ("10.0.0.1/24", 0)):
+        message = rt.address(70000, parse_prefix(text), add=True)
+        assert rt.IFADDR.unpack_from(message.body)[2] == flag
+
+
+def test_every_refusal_says_what_to_do():
+    """Any error number of the system becomes a MeshError with a remedy, and the kernel's words are kept."""
+    for number in errno.errorcode:
+        error = explain(number, "cannot do it", "kernel says so")
+        assert error.what.startswith("cannot do it: ")
+        assert "(kernel says so)" in error.what
+        assert error.remedy

@@ -1,0 +1,166 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nsmesh.datapath.plan import Add, Promote, Remove, Set, diff
+from nsmesh.datapath.wirestate import (
+    RT_TABLE_MAIN,
+    EndState,
+    NeighbourState,
+    Prefix,
+    RouteState,
+    RuleState,
+    rule_table,
+)
+
+TABLES = [rule_table(70000, 0), rule_table(70000, 1)]
+IPS = [bytes([10, 0, 0, last]) for last in range(1, 5)] + [bytes([0xFD]) + bytes(14) + bytes([1])]
+MACS = [b"\2\0\0\0\0\1", b"\2\0\0\0\0\2"]
+
+prefixes = st.builds(
+    lambda ip, part: Prefix(ip, len(ip) * 8 // part), st.sampled_from(IPS), st.sampled_from([1, 2])
+)
+routes = st.builds(
+    RouteState, prefixes, st.sampled_from([b"", IPS[0]]), st.sampled_from([RT_TABLE_MAIN, *TABLES])
+)
+neighbours = st.builds(NeighbourState, st.sampled_from(IPS), st.sampled_from(MACS))
+rules = st.builds(
+    lambda source, protocol, table: RuleState(2, source, protocol, None, None, table),
+    st.none() | prefixes,
+    st.none() | st.just(6),
+    st.sampled_from(TABLES),
+)
+
+
+def one_per(items, key):
+    return frozenset({key(item): item for item in items}.values())
+
+
+def states(**fixed):
+    values = {
+        "mac": st.sampled_from(MACS),
+        "mtu": st.sampled_from([1400, 1500]),
+        "up": st.booleans(),
+        "ipv6": st.booleans(),
+        "addresses": st.frozensets(prefixes),
+        "routes": st.frozensets(routes),
+        "neighbours": st.lists(neighbours).map(lambda found: one_per(found, lambda item: item.ip)),
+        "rules": st.frozensets(rules, max_size=3),
+    } | fixed
+    return st.builds(EndState, **values).map(
+        lambda state: replace(state, order=tuple(sorted(state.addresses)))
+    )
+
+
+wishes = states(
+    mac=st.sampled_from([b"", *MACS]),
+    mtu=st.sampled_from([0, 1400]),
+    up=st.just(True),  # noqa: FBT003 - a strategy for one value
+)
+
+
+def field_of(item):
+    return {
+        Prefix: "addresses",
+        RouteState: "routes",
+        NeighbourState: "neighbours",
+        RuleState: "rules",
+    }[type(item)]
+
+
+def perform(state, operation):
+    """Do one operation as the plain contract of each says."""
+    match operation:
+        case Set(field, value):
+            return replace(state, **{field: value})
+        case Add(NeighbourState(ip, _) as item):
+            others = frozenset(other for other in state.neighbours if other.ip != ip)
+            return replace(state, neighbours=others | {item})
+        case Add(item):
+            return replace(state, **{field_of(item): getattr(state, field_of(item)) | {item}})
+        case Remove(item):
+            return replace(state, **{field_of(item): getattr(state, field_of(item)) - {item}})
+        case Promote():
+            return state
+
+
+def perform_as_kernel(state, operation):
+    """Do the same, with the kernel's side effect: the last IPv4 address takes all IPv4 routes along."""
+    after = perform(state, operation)
+    removal = isinstance(operation, Remove) and isinstance(operation.item, Prefix)
+    if removal and not any(len(address.address) == 4 for address in after.addresses):
+        left = frozenset(route for route in after.routes if len(route.prefix.address) != 4)
+        after = replace(after, routes=left)
+    return after
+
+
+def reached(desired, state):
+    """Whether ``state`` is what was wished, where the wish says something."""
+    wish = replace(desired, mac=desired.mac or state.mac, mtu=desired.mtu or state.mtu)
+    return wish == replace(state, narrower=frozenset())
+
+
+@given(wishes, states())
+def test_a_diff_that_is_applied_gives_what_was_desired(desired, existing):
+    """For any wish and any state: the operations lead from one to the other, and then nothing is left."""
+    state = existing
+    for operation in diff(desired, existing):
+        state = perform(state, operation)
+    assert reached(desired, state)
+    assert diff(desired, state) == []
+
+
+@given(wishes, states())
+def test_a_second_round_mends_what_the_kernel_drops(desired, existing):
+    """With the kernel's side effects two rounds are enough, whatever the start."""
+    state = existing
+    for _ in range(2):
+        for operation in diff(desired, state):
+            state = perform_as_kernel(state, operation)
+    assert reached(desired, state)
+
+
+@given(wishes, states())
+def test_no_moment_without_an_address_when_addresses_are_exchanged(desired, existing):
+    """Make before break: while there is an IPv4 address before and after, there is one all the time."""
+
+    def has_ipv4(state):
+        return any(len(address.address) == 4 for address in state.addresses)
+
+    if not (has_ipv4(desired) and has_ipv4(existing)):
+        return
+    state = existing
+    for operation in diff(desired, existing):
+        state = perform(state, operation)
+        assert has_ipv4(state)
+
+
+@given(wishes, states())
+def test_a_rule_never_leads_to_a_table_that_is_not_filled_yet(desired, existing):
+    """Routes are added before the rules that lead to them, and rules are removed before their routes."""
+    operations = diff(desired, existing)
+    for verb, first, second in ((Add, RouteState, RuleState), (Remove, RuleState, RouteState)):
+        kinds = [type(o.item) for o in operations if isinstance(o, verb)]
+        if first in kinds and second in kinds:
+            assert max(i for i, kind in enumerate(kinds) if kind is first) < kinds.index(second)
+
+
+def test_addresses_are_added_in_the_order_asked_for():
+    """The first address becomes the kernel's preferred source."""
+    order = tuple(Prefix(ip, 32) for ip in (IPS[2], IPS[0], IPS[1]))
+    desired = EndState(addresses=frozenset(order), order=order)
+    assert [operation.item for operation in diff(desired, EndState())] == list(order)
+
+
+def test_link_local_addresses_are_left_alone():
+    """An address of narrower scope is neither removed nor added again."""
+    local = Prefix(b"\xfe\x80" + bytes(13) + b"\1", 64)
+    existing = EndState(narrower=frozenset({local}))
+    assert diff(EndState(), existing) == []
+    assert diff(EndState(addresses=frozenset({local}), order=(local,)), existing) == []
+
+
+def test_a_kernel_without_ipv6_is_not_asked_to_switch_it():
+    """ipv6 None is nobody's fault and nobody's work."""
+    assert diff(EndState(ipv6=True), EndState(ipv6=None)) == []
