@@ -11,13 +11,17 @@ import math
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import structlog
+
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import Clock, SystemClock
-from nsmesh.core.errors import Invalid, Unauthorized, Unavailable
+from nsmesh.core.errors import Invalid, Unauthorized
 from nsmesh.security import jws
 from nsmesh.security.jws import BadToken
 from nsmesh.security.spiffe import read_leaf
 from nsmesh.security.svid import Svid, SvidSource
+
+log = structlog.get_logger()
 
 LIFETIME = 600.0
 """Seconds that a token lives, NSM_MAX_TOKEN_LIFETIME."""
@@ -134,7 +138,8 @@ class TokenMinter:
     def mint(self, audience: Peer) -> tuple[str, float]:
         """Return a token for ``audience``, and its end: that of the token or of the peer's certificate.
 
-        Raises Unauthorized when the peer has no SPIFFE ID, Unavailable when its SVID or ours has ended.
+        Where an SVID has ended, ours or the peer's, that end lies in the past and peers refuse it: what has
+        to be closed is closed all the same. Raises Unauthorized when the peer has no SPIFFE ID.
         """
         svid = self._source.svid
         if svid is not self._svid:
@@ -142,11 +147,6 @@ class TokenMinter:
             self._minted.clear()  # signed with a key that is ours no more
         name, end = self._addressee(audience, svid)
         now = self._clock.now()
-        if end <= now:
-            raise Unavailable(
-                f"the certificate that {name} showed has expired",
-                remedy="dial again; if it stays so, its SVID is not renewed",
-            )
         known = self._minted.get(name)
         if known is None or now >= known.until:
             known = self._mint(svid, name, now)
@@ -168,9 +168,7 @@ class TokenMinter:
     def _mint(self, svid: Svid, audience: str, now: float) -> _Minted:
         expires = math.floor(min(now + self._lifetime, svid.not_after))
         if expires <= now:
-            raise Unavailable(
-                f"our own SVID {svid.spiffe_id} has expired", remedy="see that the Workload API answers"
-            )
+            log.warning("our own SVID has expired: see that the Workload API answers", svid=svid.spiffe_id)
         claims = {"sub": svid.spiffe_id, "aud": [audience], "exp": expires}
         token = jws.sign({"typ": "JWT"}, claims, svid.key)
         minted = _Minted(token, float(expires), now + REUSE * (expires - now))
