@@ -63,6 +63,8 @@ class Life(Protocol):
 LIFE: Key[Life] = Key("life")
 OWN: Key[bool] = Key("own")
 """In ``call.values`` of re-requests, automatic Closes and undos: nobody asks, nobody need prove anything."""
+DENIED: Key[bool] = Key("denied")
+"""In ``call.state``, set by who refuses a caller's Close before anything was closed: all stays as it is."""
 REACHED: Key[Connection] = Key("reached")
 """What the next hop answered, set as soon as it is known: the undo of a failed Request needs it."""
 
@@ -173,7 +175,7 @@ class Begin(Element):
             try:
                 self.merge(life, request)
                 if request.connection.state == Condition.RESELECT_REQUESTED:
-                    await self.end(life)
+                    await self.end(life, call)
                 return await self.serve(life, call, request)
             finally:
                 if life.connection is None and life.wanted is None:
@@ -203,30 +205,41 @@ class Begin(Element):
         finally:
             life.renew()
 
-    async def end(self, life: _Life) -> None:
+    async def end(self, life: _Life, call: Call | None = None) -> None:
         """Close the chain below in its turn, but keep the life: a new Request follows at once.
 
-        What cannot be closed now ends with its tokens; the new Request does not wait for that.
+        ``call`` is the caller's, who needs the same right as for a Close: :data:`DENIED` raises and ends
+        nothing. What cannot be closed otherwise ends with its tokens; the new Request does not wait for that.
         """
-        connection, life.connection = life.connection, None
+        connection = life.connection
         if connection is None:
             return
+        denied = False
         try:
-            await self._close_below(life, life.call(), connection)
+            await self._close_below(life, call or life.call(), copy_of(connection))
         except MeshError as error:
+            denied = life.state.pop(DENIED) is True
+            if denied:
+                raise
             log.warning("close before a reselect failed", connection=life.id, error=str(error))
         finally:
-            life.renew()
+            if not denied:
+                life.connection = None
+                life.renew()
 
     async def leave(self, life: _Life, call: Call) -> None:
-        """Close the chain below in its turn and end the life, whatever the chain says to it."""
+        """Close the chain below in its turn and end the life, whatever the chain says to it.
+
+        Only a Close that was :data:`DENIED` ends nothing.
+        """
         connection = life.connection or (life.wanted.connection if life.wanted else None)
         assert connection is not None
         try:
             await self._close_below(life, call, copy_of(connection))
         finally:
-            life.connection = life.wanted = None
-            del self._lives[life.id]
+            if not life.state.pop(DENIED):
+                life.connection = life.wanted = None
+                del self._lives[life.id]
 
     async def _close_below(self, life: _Life, call: Call, connection: Connection) -> None:
         async def work() -> None:

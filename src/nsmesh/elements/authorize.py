@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nsmesh.core.begin import OWN
-from nsmesh.core.call import Call, Peer
+from nsmesh.core.begin import DENIED, OWN
+from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import MeshError, Unauthorized
 from nsmesh.core.peering import DIALLED, peer_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest, PathSegment
-from nsmesh.security.policy import CLIENT_POLICIES, SERVER_POLICIES, authorize, select
-from nsmesh.security.rules import Question
+from nsmesh.security.policy import CLIENT_POLICIES, REFUSED, SERVER_POLICIES, authorize, select
+from nsmesh.security.rules import Question, shown
 from nsmesh.security.token import TokenReader
 
 
@@ -32,14 +33,23 @@ class _Policies(Element):
         authorize(self._policies, question)
 
 
+_OWNER: Key[str] = Key("owner")
+
+
 class Authorize(_Policies):
     """Asks the policies about the left part of the path: from its beginning to our own segment.
 
     Roles of this process prove nothing to each other, nor do our own re-requests and Closes. ``masks`` select
     the policies; ``reader`` may be shared with others, so that each token is read once per process.
 
+    The policies of the field ask whether a caller signed its own segment, not whose connection it is: with an
+    id from a monitor, anybody of the trust domain could refresh or close what belongs to somebody else. So a
+    connection also has an owner, the SPIFFE ID that requested it first, and listens to nobody else.
+
     After:  UpdatePath, Begin, UpdateToken
     Reads:  path; who calls
+    Writes: DENIED in the state
+    Leaves: the owner, per connection
     Close:  asks them, too: about the stored path, in which the caller's segment has its newest token
     """
 
@@ -53,15 +63,33 @@ class Authorize(_Policies):
             return
         path = connection.path
         self._authorize(path.path_segments[: path.index + 1], path.index, call.peer)
+        owner = call.state.get(_OWNER)
+        if owner is not None and owner != call.peer.spiffe_id:
+            names = " -> ".join(
+                shown(one.name) for one in path.path_segments[path.index - 1 : path.index + 1]
+            )
+            whose = owner or "a role of this process"
+            raise Unauthorized(
+                f"{REFUSED}: connection_owner refused hop {path.index - 1} ({names}): "
+                f"connection {connection.id} belongs to {whose}, not to {call.peer.spiffe_id}",
+                remedy="call with the identity that requested it, or request another connection",
+            )
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
-        """Ask, then pass on."""
+        """Ask, then pass on; who was answered first owns the connection."""
         self._check(call, request.connection)
-        return await next.request(call, request)
+        connection = await next.request(call, request)
+        if call.state.get(_OWNER) is None and (call.peer.in_process or call.peer.spiffe_id):
+            call.state.set(_OWNER, "" if call.peer.in_process else call.peer.spiffe_id)
+        return connection
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
-        """Ask, then pass on."""
-        self._check(call, connection)
+        """Ask, then pass on; a refused Close leaves the connection as it is."""
+        try:
+            self._check(call, connection)
+        except MeshError:
+            call.state.set(DENIED, value=True)
+            raise
         await next.close(call, connection)
 
 

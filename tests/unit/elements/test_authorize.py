@@ -19,7 +19,7 @@ from nsmesh.elements.client_token import ClientToken
 from nsmesh.elements.dial import Dial
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
-from nsmesh.model.messages import Connection, NetworkServiceRequest, Path, PathSegment
+from nsmesh.model.messages import Connection, NetworkServiceRequest, Path, PathSegment, State
 from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.svid import SvidSource
 from nsmesh.security.token import TokenMinter
@@ -159,17 +159,47 @@ def test_equal_names_of_neighbours_are_refused(world):
     virtual.run(main())
 
 
-def test_only_the_owner_closes(world):
-    """A Close by somebody else's identity is refused before anything is closed."""
+@pytest.mark.parametrize("verb", ["close", "refresh", "reselect"])
+def test_a_connection_listens_to_its_owner_alone(world, verb):
+    """Neither a stolen token nor a correct one of somebody else touches a connection; the owner closes it."""
 
     async def main():
         async with world.server().running() as server:
             call, request = first(world.nsc, world.nsmgr)
             connection = await server.request(call, request)
             stolen = Call(peer=world.other.peer, metadata=call.metadata)
-            with pytest.raises(Unauthorized, match=r"prev_token_signed"):
-                await server.close(stolen, connection)
-        assert world.count.seen["close"] == 0
+            correct, _ = first(world.other, world.nsmgr)
+            for attack, rule in ((stolen, "prev_token_signed"), (correct, "connection_owner")):
+                again = NetworkServiceRequest(connection=connection)
+                if verb == "reselect":
+                    again.connection.state = State.RESELECT_REQUESTED
+                strike = (
+                    server.close(attack, connection) if verb == "close" else server.request(attack, again)
+                )
+                with pytest.raises(Unauthorized, match=f"no sufficient privileges: {rule} refused hop 0"):
+                    await strike
+            assert world.count.seen == {"request": 1}
+            assert world.keep.life.connection is not None
+            await server.request(call, NetworkServiceRequest(connection=connection))
+            await server.close(call, connection)
+        assert world.count.done == {"request": 2, "close": 1}
+
+    virtual.run(main())
+
+
+def test_an_owner_reselects(world):
+    """A reselect by the owner closes and requests anew, and the connection stays his."""
+
+    async def main():
+        async with world.server().running() as server:
+            call, request = first(world.nsc, world.nsmgr)
+            connection = await server.request(call, request)
+            again = NetworkServiceRequest(connection=connection)
+            again.connection.state = State.RESELECT_REQUESTED
+            connection = await server.request(call, again)
+            with pytest.raises(Unauthorized, match=r"connection_owner"):
+                await server.close(first(world.other, world.nsmgr)[0], connection)
+        assert world.count.done == {"request": 2, "close": 1}
 
     virtual.run(main())
 
