@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from nsmesh.core.begin import LIFE
+from nsmesh.core.begin import LIFE, REACHED
 from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import Internal, MeshError, Unavailable
+from nsmesh.core.errors import Internal, MeshError, Status, Unavailable
 from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, closing
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
@@ -35,6 +35,21 @@ class _Place:
 
 
 PLACE: Key[_Place] = Key("place")
+
+_REFUSALS = frozenset(
+    (
+        Status.UNKNOWN,
+        Status.INVALID_ARGUMENT,
+        Status.NOT_FOUND,
+        Status.ALREADY_EXISTS,
+        Status.PERMISSION_DENIED,
+        Status.RESOURCE_EXHAUSTED,
+        Status.FAILED_PRECONDITION,
+        Status.UNIMPLEMENTED,
+        Status.UNAUTHENTICATED,
+    )
+)
+"""Answers by which a peer shows that it is alive and has refused."""
 
 
 class Dial(Element):
@@ -99,7 +114,12 @@ class Dial(Element):
         hop = call.get(HOP)
         if hop is not None:
             hop.handler = handler
-        return await next.request(call.put(DIALLED, handler), request)
+        try:
+            return await next.request(call.put(DIALLED, handler), request)
+        except MeshError as error:
+            if place is None and error.status in _REFUSALS and call.state.get(REACHED) is None:
+                call.state.pop(PLACE)  # it said no to a first Request: it holds nothing that a Close could end
+            raise
 
     async def _move(self, call: Call, place: _Place, connection: Connection, next: Handler) -> None:
         log.info("target changed: close at the old one", connection=connection.id, old=_name(place.target))

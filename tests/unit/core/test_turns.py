@@ -1,0 +1,29 @@
+"""Turns: one at a time for each name, in the order of arrival."""
+
+import asyncio
+
+from nsmesh.core.turns import Turns
+from nsmesh.core.virtual import run
+
+
+def test_turns_are_taken_in_order_and_forgotten():
+    """Who came first is served first, also when one in between gives up; no lock is kept."""
+
+    async def main():
+        turns, order = Turns(), []
+
+        async def take(number, name):
+            async with turns.turn(name):
+                order.append(number)
+                await asyncio.sleep(1)
+
+        tasks = [asyncio.ensure_future(take(number, "a")) for number in range(4)]
+        other = asyncio.ensure_future(take("other", "b"))
+        await asyncio.sleep(0.5)
+        tasks[1].cancel()
+        late = asyncio.ensure_future(take("late", "a"))
+        await asyncio.gather(*tasks, other, late, return_exceptions=True)
+        assert order == [0, "other", 2, 3, "late"]
+        assert len(turns) == 0
+
+    run(main())
