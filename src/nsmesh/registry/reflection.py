@@ -119,7 +119,6 @@ class Reflection(Generic[E]):
 
     async def _catch_up(self, origin: Handler) -> None:
         """Find out when the watch has told of everything that there was."""
-        self._news.clear()
         await self._news.wait()
         waits = pauses(INTERVAL, LONGEST)
         while True:
