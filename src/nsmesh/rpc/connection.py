@@ -67,12 +67,15 @@ class Connection:
             self.flush()
 
     def _farewell(self, error: http2.EngineError) -> None:
-        where = self.wire.where
-        log.warning("a peer broke the protocol", peer=where, reason=str(error))
-        self.flush()
+        self._pour()
         self.wire.write(error.farewell)
+        self._broke(str(error))
+
+    def _broke(self, fault: str) -> None:
+        where = self.wire.where
+        log.warning("a peer broke the protocol", peer=where, reason=fault)
         self.wire.end(
-            Unavailable(f"{where} broke the HTTP/2 protocol: {error}", remedy="check that it is a gRPC peer")
+            Unavailable(f"{where} broke the HTTP/2 protocol: {fault}", remedy="check that it is a gRPC peer")
         )
 
     def soon(self) -> None:
@@ -82,8 +85,15 @@ class Connection:
             self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what may go out, as long as the socket takes it."""
+        """Write what may go out, as long as the socket takes it, and close when the engine is done."""
         self._soon = False
+        self._pour()
+        if not self.wire.dead and (fault := self.engine.over()) is not None:
+            self._over(fault)
+        if self._producers:
+            self._wake()
+
+    def _pour(self) -> None:
         wire = self.wire
         while not wire.dead and wire.buffered < self.limits.write_buffer:
             out = self.engine.take(FLUSH_AT_ONCE)
@@ -92,8 +102,12 @@ class Connection:
             wire.write(out)
             if len(out) < FLUSH_AT_ONCE:
                 break
-        if self._producers:
-            self._wake()
+
+    def _over(self, fault: str) -> None:
+        if fault:
+            self._broke(fault)
+        else:
+            self.wire.close()
 
     def writable(self) -> None:
         """Go on after the socket took all that waited."""
@@ -142,7 +156,7 @@ class Connection:
             where = self.wire.where
             log.warning("a peer floods us", peer=where, what=what)
             self.engine.goaway(0, http2.ENHANCE_YOUR_CALM)
-            self.flush()
+            self._pour()
             self.wire.end(Exhausted(f"{where} sends too many {what}", remedy="slow down and connect again"))
         return False
 

@@ -17,6 +17,7 @@ HeaderList = Sequence[tuple[bytes, bytes]]
 NO_ERROR = 0x0
 PROTOCOL_ERROR = 0x1
 INTERNAL_ERROR = 0x2
+FRAME_SIZE_ERROR = 0x6
 REFUSED_STREAM = 0x7
 CANCEL = 0x8
 ENHANCE_YOUR_CALM = 0xB
@@ -112,6 +113,10 @@ class Engine(Protocol):
         """Return up to about ``amount`` bytes that may go out now; empty when there are none."""
         ...
 
+    def over(self) -> str | None:
+        """Return None while the connection lives; else, after ``take``, why it ended, empty for no fault."""
+        ...
+
     def request(self, headers: HeaderList) -> int:
         """Open a stream and return its id. It waits by itself while the peer allows no more streams."""
         ...
@@ -155,7 +160,7 @@ def goaway_frame(last: int, code: int) -> bytes:
 
 
 def make(name: str | None, limits: Limits, *, client: bool) -> Engine:
-    """Return an engine: ``ng`` (libnghttp2), ``h2`` (pure Python), or with None the better one that is there."""
+    """Return an engine: ``ng`` (libnghttp2), ``h2`` (pure Python), or None: the better that is there."""
     if name not in {None, "ng", "h2"}:
         raise ValueError(f"there is no HTTP/2 engine {name!r}: choose ng or h2")
     if name != "h2":

@@ -141,6 +141,10 @@ class H2Engine:
         del self._out[:amount]
         return taken
 
+    def over(self) -> str | None:
+        """Return None: this library says its end by an error."""
+        return None
+
     def request(self, headers: HeaderList) -> int:
         """Open a stream; raises EngineError when the connection takes none."""
         stream = self._next_id

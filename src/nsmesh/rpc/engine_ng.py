@@ -30,6 +30,8 @@ from nsmesh.rpc.limits import Limits
 STREAMS_BEFORE_SETTINGS = 100
 """Streams that a client may open before it has heard how many the server allows."""
 
+_GOODBYE = "GOAWAY: invalid last_stream_id"
+
 
 class NgEngine:
     """See :class:`nsmesh.rpc.engine.Engine`."""
@@ -127,6 +129,22 @@ class NgEngine:
         except ngh2.NGH2Error:
             return b""
 
+    def over(self) -> str | None:
+        """Return why the library takes and gives nothing any more, or None."""
+        connection = self._connection
+        try:
+            if connection.want_read or connection.want_write:
+                return None
+        except ngh2.NGH2Error:  # it failed, and ``feed`` has said why
+            return ""
+        self._ended = True
+        for event in connection.events():
+            if type(event) is ngh2.ConnectionClosed and event.error_code:
+                text = event.debug_data.decode("latin-1")
+                # Clients of grpc-go say goodbye with the highest stream id, here taken for a fault.
+                return "" if text == _GOODBYE else text or f"error {event.error_code}"
+        return ""
+
     def request(self, headers: HeaderList) -> int:
         """Open a stream; raises EngineError when the connection takes none."""
         try:
@@ -167,7 +185,7 @@ class NgEngine:
         """Give the peer its credit back."""
         try:
             self._connection.acknowledge_received_data(size, stream)
-        except ngh2.NGH2Error:
+        except (ngh2.NGH2Error, ValueError):
             return
 
     def queued(self, stream: int) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from nsmesh.rpc.engine import GoAway
+from nsmesh.rpc.engine import FRAME_SIZE_ERROR, PROTOCOL_ERROR, EngineError, GoAway, goaway_frame
 
-PREFACE_SIZE = 24
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_SIZE = 9
 LONGEST_FRAME = 16384
 GOAWAY = 0x7
@@ -18,23 +18,22 @@ class Splitter:
 
     def __init__(self, *, preface: bool) -> None:
         self._held = bytearray()
-        self._skip = PREFACE_SIZE if preface else 0
+        self._skip = len(PREFACE) if preface else 0
 
     def split(self, data: bytes) -> Iterator[bytes | GoAway]:
-        """Yield runs of whole frames, and each GOAWAY by itself.
-
-        A frame that is too long passes uncut, so that the engine can refuse it.
-        """
+        """Yield runs of whole frames, and each GOAWAY by itself; raises EngineError for a too long one."""
         held = self._held
         held += data
         start = 0
         place = self._skip
+        if place and not PREFACE.startswith(held[:place]):
+            raise EngineError("it does not begin as HTTP/2 does", goaway_frame(0, PROTOCOL_ERROR))
         while len(held) >= place + HEAD_SIZE:
             size = int.from_bytes(held[place : place + 3], "big")
             end = place + HEAD_SIZE + size
             if size > LONGEST_FRAME:
-                place = len(held)
-                break
+                text = f"a frame of {size} bytes is longer than {LONGEST_FRAME}"
+                raise EngineError(text, goaway_frame(0, FRAME_SIZE_ERROR))
             if end > len(held):
                 break
             if held[place + 3] == GOAWAY and size >= 8:
@@ -44,7 +43,7 @@ class Splitter:
                 yield GoAway(last & 0x7FFFFFFF, code)
                 start = end
             place = end
-        if place > start and len(held) >= place:
+        if start < place <= len(held):
             yield bytes(held[start:place])
             start = place
         if start:

@@ -162,7 +162,7 @@ class Server:
     def lost(self, connection: ServerConnection, reason: MeshError) -> None:
         """Hear that a connection is over."""
         self._connections.discard(connection)
-        if self._half_open.pop(connection, self) is None:
+        if self._half_open.pop(connection, self) is None and not self._closed:
             kind = (
                 "refused a peer"
                 if isinstance(reason, Unauthorized)

@@ -1,0 +1,129 @@
+"""The pool: one connection per neighbour, dialled once, anew when it is lost."""
+
+import asyncio
+
+import pytest
+from rpc_helpers import Service
+
+from nsmesh import rpc
+from nsmesh.core.errors import TimedOut, Unavailable
+from nsmesh.rpc import pool as pool_module
+
+ECHO = "/test.Echo/Echo"
+
+
+def counted(monkeypatch, delay=0.0):
+    """Count dials, and make each take some time."""
+    dials = []
+
+    async def connect(url, **options):
+        dials.append(url)
+        if delay:
+            await asyncio.sleep(delay)
+        return await rpc.connect(url, **options)
+
+    monkeypatch.setattr(pool_module, "connect", connect)
+    return dials
+
+
+def test_callers_share_one_connection(tmp_path, monkeypatch):
+    """However many ask, at once or later, one URL is dialled once."""
+    dials = counted(monkeypatch, 0.01)
+
+    async def main():
+        async with rpc.serve(f"unix://{tmp_path}/s.sock", Service().methods()) as server:
+            pool = rpc.Pool()
+            clients = await asyncio.gather(*(pool.get(server.url) for _ in range(20)))
+            assert {id(client) for client in clients} == {id(await pool.get(server.url))}
+            assert len(dials) == 1
+            await pool.aclose()
+            assert clients[0].closed
+            with pytest.raises(Unavailable, match="closed"):
+                await pool.get(server.url)
+
+    asyncio.run(main())
+
+
+def test_callers_share_one_failure(tmp_path, monkeypatch):
+    """A refused dial fails at once for all who wait for it, and is tried again at the next use."""
+    dials = counted(monkeypatch, 0.01)
+
+    async def main():
+        pool = rpc.Pool()
+        url = f"unix://{tmp_path}/s.sock"
+        got = await asyncio.gather(*(pool.get(url) for _ in range(5)), return_exceptions=True)
+        assert all(isinstance(error, Unavailable) for error in got)
+        assert len(dials) == 1
+        async with rpc.serve(url, Service().methods()):
+            assert (await (await pool.get(url)).unary(ECHO, b"x")).message == b"x"
+        await pool.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_dialler_hands_over(tmp_path, monkeypatch):
+    """When who dials is cancelled, one of those who wait dials instead; a cancelled waiter harms nobody."""
+    dials = counted(monkeypatch, 0.02)
+
+    async def main():
+        async with rpc.serve(f"unix://{tmp_path}/s.sock", Service().methods()) as server:
+            pool = rpc.Pool()
+            first, second, third = (asyncio.ensure_future(pool.get(server.url)) for _ in range(3))
+            await asyncio.sleep(0.005)
+            first.cancel()
+            second.cancel()
+            assert not (await third).closed
+            assert first.cancelled()
+            assert second.cancelled()
+            assert len(dials) == 2
+            await pool.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_lost_connection_is_dialled_anew(tmp_path):
+    """After the server restarted, the next use gets a new connection; the old one is not kept."""
+
+    async def main():
+        pool = rpc.Pool()
+        url = f"unix://{tmp_path}/s.sock"
+        async with rpc.serve(url, Service().methods()):
+            old = await pool.get(url)
+            await old.unary(ECHO, b"x")
+        assert old.closed
+        assert not pool._clients
+        with pytest.raises(Unavailable):
+            await pool.get(url)
+        async with rpc.serve(url, Service().methods()):
+            assert (await (await pool.get(url)).unary(ECHO, b"y")).message == b"y"
+        await pool.aclose()
+
+    asyncio.run(main())
+
+
+def test_forgetting_closes_one(tmp_path):
+    """``forget`` closes the connection to one URL, and does nothing for others."""
+
+    async def main():
+        async with rpc.serve(f"unix://{tmp_path}/s.sock", Service().methods()) as server:
+            pool = rpc.Pool()
+            client = await pool.get(server.url)
+            await pool.forget("unix:///elsewhere")
+            await pool.forget(server.url)
+            assert client.closed
+            assert not (await pool.get(server.url)).closed
+            await pool.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_silent_neighbour_times_out(tmp_path):
+    """A dial takes no longer than the pool's timeout."""
+
+    async def main():
+        server = await asyncio.start_unix_server(lambda *_: asyncio.sleep(60), tmp_path / "silent.sock")
+        with pytest.raises(TimedOut):
+            await rpc.Pool(timeout=0.05).get(f"unix://{tmp_path}/silent.sock")
+        server.close()
+
+    asyncio.run(main())
