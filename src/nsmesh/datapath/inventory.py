@@ -89,7 +89,7 @@ def close_ends(
     *,
     rename: bool = False,
 ) -> bool:
-    """Set interfaces down, remove their rules and have them deleted; return whether any was there.
+    """Set interfaces down, remove their rules and have them deleted; return whether any was alive.
 
     ``ends`` are (namespace, index). Only interfaces of ``owners`` (connection ids; empty for one without
     owner) and those closed already are touched. With ``rename`` their names are free at once.
@@ -97,19 +97,21 @@ def close_ends(
     wanted = list(ends)
     with doors.open((location for location, _ in wanted), lenient=True) as places:
         closed: dict[int, Place] = {}
+        alive = False
         for location, index in wanted:
             place = places.get(location)
-            if place is not None and _close(place, index, owners, rename=rename):
-                closed[place.cookie] = place
+            link = veth.find_link(place, index=index) if place else None
+            if place is None or link is None or not (link.group == DOOMED_GROUP or link.owner in owners):
+                continue
+            _close(place, index, rename=rename)
+            closed[place.cookie] = place
+            alive = alive or link.group != DOOMED_GROUP
         reaper.give([place.give() for place in closed.values()])
-        return bool(closed)
+        return alive
 
 
-def _close(place: Place, index: int, owners: Collection[str], *, rename: bool) -> bool:
-    link = veth.find_link(place, index=index)
-    if link is None or (link.group != DOOMED_GROUP and link.owner not in owners):
-        return False
+def _close(place: Place, index: int, *, rename: bool) -> None:
     rules = [rule for rule in read_rules(place.netlink) if table_index(rule.table) == index]
     if rules:
         veth.remove_rules(place, rules)
-    return veth.retire(place, index, rename=rename)
+    veth.retire(place, index, rename=rename)

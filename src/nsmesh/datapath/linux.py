@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from nsmesh.core.errors import Exhausted, Invalid, MeshError
+from nsmesh.core.errors import Conflict, Exhausted, Invalid, MeshError
 from nsmesh.datapath import rtnetlink, veth
 from nsmesh.datapath.base import Applied, CrossConnect, Existing
 from nsmesh.datapath.inventory import Census, close_ends, survey
@@ -21,7 +21,7 @@ from nsmesh.datapath.netlink import Batch
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.reaper import Reaper
 from nsmesh.datapath.rtread import Link
-from nsmesh.datapath.veth import DOOMED_GROUP, End, IndexTaken, NameTaken
+from nsmesh.datapath.veth import DOOMED_GROUP, End, NameTaken
 from nsmesh.datapath.wirestate import EndState, alias_of, check_wire, desired_end, mac_text
 
 log = structlog.get_logger()
@@ -106,9 +106,14 @@ class LinuxDatapath:
         if _is_pair(wire.id, *links):
             return self._adopt(wire, (a, b), links)
         self._refuse_strangers(wire, (a, b), links)
-        if self._clear(wire, links):
-            return replace(self._create(wire, a, b), outcome="changed")
-        return self._create(wire, a, b)
+        outcome = "changed" if self._clear(wire, links) else "created"
+        try:
+            return replace(self._create(wire, a, b), outcome=outcome)
+        except NameTaken as error:
+            raise Conflict(
+                f"{wire.a.name} in {a.path} or {wire.b.name} in {b.path} was taken by somebody else just now",
+                remedy="ask again, or ask for another interface name",
+            ) from error
 
     def _refuse_strangers(
         self, wire: CrossConnect, places: tuple[Place, Place], links: tuple[Link | None, Link | None]
@@ -144,12 +149,9 @@ class LinuxDatapath:
                 _with_mac(desired_end(wire.a, ends[0].index), macs[0]),
                 _with_mac(desired_end(wire.b, ends[1].index), macs[1]),
             )
-            try:
-                veth.new_pair(*ends, wanted, self._group)
-            except IndexTaken:
-                veth.skip_indexes()
-                continue
-            break
+            if veth.new_pair(*ends, wanted, self._group):
+                break
+            veth.skip_indexes()
         else:
             raise Exhausted(
                 f"no free interface index was found for connection {wire.id}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
-from nsmesh.datapath.wirestate import EndState, Item, Prefix
+from nsmesh.datapath.wirestate import EndState, Item, Prefix, RouteState, mac_text
 
 
 class Add(NamedTuple):
@@ -13,11 +13,17 @@ class Add(NamedTuple):
 
     item: Item
 
+    def __str__(self) -> str:
+        return f"add {describe(self.item)}"
+
 
 class Remove(NamedTuple):
     """Remove an address, route, neighbour or rule; one that is not there is removed already."""
 
     item: Item
+
+    def __str__(self) -> str:
+        return f"remove {describe(self.item)}"
 
 
 class Set(NamedTuple):
@@ -26,14 +32,26 @@ class Set(NamedTuple):
     field: Literal["mac", "mtu", "up", "ipv6"]
     value: bytes | int | bool
 
+    def __str__(self) -> str:
+        value = mac_text(self.value) if isinstance(self.value, bytes) else self.value
+        return f"set {self.field} to {value}"
+
 
 class Promote(NamedTuple):
     """Let the next address of a subnet take over when its first one is removed."""
+
+    def __str__(self) -> str:
+        return "promote secondary addresses"
 
 
 Operation: TypeAlias = Add | Remove | Set | Promote
 
 T = TypeVar("T")
+
+
+def describe(item: Item) -> str:
+    """Return an item as it is called in a sentence."""
+    return f"the address {item}" if isinstance(item, Prefix) else f"the {item}"
 
 
 def diff(desired: EndState, existing: EndState) -> list[Operation]:
@@ -55,11 +73,15 @@ def diff(desired: EndState, existing: EndState) -> list[Operation]:
     old_addresses = existing.addresses - desired.addresses
     operations += (Add(address) for address in _listed(new_addresses, desired.order))
     operations += map(Add, _ordered(desired.neighbours - existing.neighbours))
-    operations += map(Add, _ordered(desired.routes - existing.routes))
+    new_routes = desired.routes - existing.routes
+    old_routes = existing.routes - desired.routes
+    blunt = _blunt(old_routes, new_routes)
+    operations += map(Remove, _ordered(blunt))
+    operations += map(Add, _ordered(new_routes))
     operations += map(Add, _ordered(desired.rules - existing.rules))  # after the routes that they lead to
     kept_ips = {neighbour.ip for neighbour in desired.neighbours}
     operations += map(Remove, _ordered(existing.rules - desired.rules))
-    operations += map(Remove, _ordered(existing.routes - desired.routes))
+    operations += map(Remove, _ordered(old_routes - blunt))
     operations += (
         Remove(neighbour)
         for neighbour in _ordered(existing.neighbours - desired.neighbours)
@@ -69,6 +91,16 @@ def diff(desired: EndState, existing: EndState) -> list[Operation]:
         operations.append(Promote())
     operations += map(Remove, _ordered(old_addresses))
     return operations
+
+
+def _blunt(old: Collection[RouteState], new: Collection[RouteState]) -> frozenset[RouteState]:
+    """Return the old routes whose removal could hit a new one.
+
+    The kernel takes a removal without gateway for any route of that prefix through the interface, so these
+    have to go first.
+    """
+    coming = {(route.prefix, route.table) for route in new}
+    return frozenset(route for route in old if not route.via and (route.prefix, route.table) in coming)
 
 
 def _listed(addresses: Collection[Prefix], order: tuple[Prefix, ...]) -> list[Prefix]:

@@ -76,29 +76,28 @@ class NameTaken(Exception):
     """The kernel refused the pair because one of the names exists."""
 
 
-def new_pair(a: End, b: End, wanted: tuple[EndState, EndState], group: int) -> None:
-    """Make the pair, down and unnumbered; raises NameTaken, IndexTaken or MeshError."""
-    apart = a.place is not b.place
+def new_pair(a: End, b: End, wanted: tuple[EndState, EndState], group: int) -> bool:
+    """Make the pair, down and unnumbered; return False where an index is in use, with nothing made.
+
+    Raises NameTaken where a name is in use, else MeshError.
+    """
     first, second = wanted
     batch = Batch()
     batch.put(
         rt.new_veth(
             (a.index, a.name, first.mac, first.mtu),
             (b.index, b.name, second.mac, second.mtu),
-            b.place.descriptor if apart else None,
+            b.place.descriptor if a.place is not b.place else None,
             group,
         )
     )
     for failure in a.place.netlink.send(batch):
-        if failure.number == errno.EEXIST:
+        if failure.number == errno.EEXIST and any(find_link(end.place, name=end.name) for end in (a, b)):
             raise NameTaken
-        if failure.number == errno.EBUSY:
-            raise IndexTaken
+        if failure.number in {errno.EBUSY, errno.EEXIST}:
+            return False
         raise explain(failure.number, f"cannot make {a} with its peer {b}", failure.text)
-
-
-class IndexTaken(Exception):
-    """One of the indexes that were chosen is in use."""
+    return True
 
 
 def configure(doors: Doors, end: End, wanted: EndState, alias: str) -> None:
@@ -130,9 +129,14 @@ def converge(doors: Doors, end: End, link: Link, wanted: EndState) -> list[Opera
         _perform(doors, end, operations)
         done += operations
         current = find_link(end.place, index=end.index)
-    if current is not None and not diff(wanted, _read(end, current)):
-        return done
-    raise Internal(f"cannot bring {end} into the state that was asked for: it changes back")
+    left = diff(wanted, _read(end, current)) if current is not None else done
+    if left:
+        raise Internal(
+            f"cannot bring {end} into the state that was asked for: after {_ROUNDS} rounds there is still to "
+            + ", ".join(map(str, left)),
+            remedy="look for another program that changes this interface",
+        )
+    return done
 
 
 def find_link(place: Place, *, index: int = 0, name: str = "") -> Link | None:
@@ -242,22 +246,14 @@ def _refusal(failure: Failure, end: End) -> MeshError:
     match failure.about:
         case Add(Prefix() as prefix) if len(prefix.address) == 16 and failure.number == errno.EACCES:
             return Refused(
-                f"cannot add the address {prefix} to {end}: IPv6 is switched off there",
+                f"cannot {failure.about} on {end}: IPv6 is switched off there",
                 remedy="set net.ipv6.conf.all.disable_ipv6 to 0 in that namespace, or use IPv4",
             )
-        case Add(item):
-            what = f"cannot add {_noun(item)} to {end}"
-        case Remove(item):
-            what = f"cannot remove {_noun(item)} from {end}"
-        case Set(field, value):
-            what = f"cannot set {field} to {value!r} on {end}"
+        case Add() | Remove() | Set():
+            what = f"cannot {failure.about} on {end}"
         case about:
             what = f"cannot set {about} on {end}"
     return explain(failure.number, what, failure.text)
-
-
-def _noun(item: Item) -> str:
-    return f"the address {item}" if isinstance(item, Prefix) else f"the {item}"
 
 
 def _read(end: End, link: Link) -> EndState:
