@@ -5,14 +5,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("text", "source", "wait")
+    __slots__ = ("text", "source", "wait", "directory")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     text: str
     source: str
     wait: bool
-    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., wait: _Optional[bool] = ...) -> None: ...
+    directory: str
+    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., wait: _Optional[bool] = ..., directory: _Optional[str] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
     __slots__ = ("text", "kind", "name")

@@ -131,3 +131,5 @@ class NseSettings(Common):
     """How long a dial may take."""
     request_timeout: Seconds = Seconds(15)
     """How long a Request of its own may take (passthrough functions)."""
+    netns: str = ""
+    """Namespace in which its wires end, as a path; empty: this process's own."""

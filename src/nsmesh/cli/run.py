@@ -108,3 +108,14 @@ def nse(kind: str) -> None:
 
     settings = _settings(s.NseSettings)
     _run(settings.name, settings, lambda stop: serve_endpoint(kind, settings, stop))
+
+
+@run.command("vpn-site")
+def vpn_site() -> None:
+    """Run the far end of a VPN: a WireGuard peer with a small web server (for demonstrations)."""
+    from nsmesh.endpoints.options import read_options  # noqa: PLC0415 - likewise
+    from nsmesh.endpoints.vpn_site import VpnSiteOptions  # noqa: PLC0415 - likewise
+    from nsmesh.endpoints.vpn_site import run as run_site  # noqa: PLC0415 - likewise
+
+    logging.configure(role="vpn-site")
+    asyncio.run(run_site(read_options(VpnSiteOptions, None, os.environ, endpoint="vpn-site")))

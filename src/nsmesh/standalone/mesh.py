@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -69,6 +71,11 @@ class Mesh:
 def command(role: str, *arguments: str) -> list[str]:
     """Return the command line of a role of its own."""
     return [sys.executable, "-m", "nsmesh.cli.main", "run", role, *arguments]
+
+
+def search_path() -> str:
+    """Return PATH with the folder of the command ``nsm`` in front."""
+    return f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 
 
 @asynccontextmanager

@@ -83,13 +83,18 @@ class MeshPaths:
         """What was applied: workloads, endpoints, links."""
         return self.state / "documents.json"
 
+    @property
+    def files(self) -> Path:
+        """Working directory of endpoints and workloads: relative names in their options mean files here."""
+        return self.state / "files"
+
     def netns(self, name: str) -> str:
         """Name, under ``/run/netns``, of the namespace that belongs to a workload or endpoint."""
         return f"{self.mesh}.{name}"
 
     def make(self) -> None:
         """Create the folders, private to their owner. Raises Unauthorized or Unavailable."""
-        for folder in (self.run, self.run / "sock", self.logs, self.state):
+        for folder in (self.run, self.run / "sock", self.logs, self.state, self.files):
             try:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             except PermissionError:

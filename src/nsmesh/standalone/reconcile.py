@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable
 
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.errors import MeshError, NotFound, Unavailable
 from nsmesh.model.manifest import Document, Endpoint, Link, Workload
 from nsmesh.model.messages import NetworkService, NetworkServiceEndpoint
-from nsmesh.model.nsurl import parse_list
 from nsmesh.standalone.clients import Client, Wire
 from nsmesh.standalone.documents import Local, key
 from nsmesh.standalone.events import Event
-from nsmesh.standalone.mesh import Mesh, command
+from nsmesh.standalone.mesh import Mesh, command, search_path
 from nsmesh.standalone.processes import Command
 from nsmesh.standalone.supervisor import Unit
 from nsmesh.standalone.telling import describe_match, last_line, summary
 
-ANNOTATION = "networkservicemesh.io"
 READY = 10.0
 """Seconds within which a new endpoint must have registered."""
 
@@ -89,13 +86,17 @@ class Reconciler:
     async def _make(self, fresh: list[Local], tell: Tell, *, wait: bool) -> None:
         for item in fresh:
             if isinstance(item, Endpoint | Workload):
-                pid = item.pid or 0 if isinstance(item, Workload) else 0
-                self.mesh.spaces.make(item.name, item.netns or "", pid)
+                pid = item.pid if isinstance(item, Workload) else 0
+                self.mesh.spaces.make(item.name, item.netns, pid)
         for item in fresh:
             if isinstance(item, Link):
                 await self.mesh.spaces.link(item)
                 ends = " - ".join(f"{end.of}/{end.interface}" for end in item.ends)
                 tell(self._event("link", f"link {item.name} made: {ends}"))
+        workloads = [item for item in fresh if isinstance(item, Workload)]
+        for item in workloads:
+            if not item.services:  # it needs nothing of the mesh, but others may need it
+                await self._start_workload(item, tell, wait=wait)
         endpoints = [item for item in fresh if isinstance(item, Endpoint)]
         started = self.mesh.scope.clock.monotonic()
         for endpoint in endpoints:
@@ -104,17 +105,16 @@ class Reconciler:
             await self._registered(endpoint)
             unit = self.mesh.supervisor.units[endpoint.name]
             took = self.mesh.scope.clock.monotonic() - started
-            pid = unit.process.pid if unit.process else "?"
             labels = ",".join(f"{name}={value}" for name, value in endpoint.labels.items())
             tell(
                 self._event(
                     "endpoint",
                     f"endpoint {endpoint.name} ({endpoint.type}) ready in {took:.2f} s: "
-                    f"pid {pid}, labels {labels or '-'}, registered for {', '.join(endpoint.services)}",
+                    f"pid {unit.process.pid if unit.process else 0}, labels {labels or '-'}, registered for {', '.join(endpoint.services)}",
                 )
             )
         await asyncio.gather(
-            *(self._start_workload(item, tell, wait=wait) for item in fresh if isinstance(item, Workload))
+            *(self._start_workload(item, tell, wait=wait) for item in workloads if item.services)
         )
 
     async def _service(self, service: NetworkService, tell: Tell) -> None:
@@ -140,8 +140,9 @@ class Reconciler:
             "NSM_SERVICE_NAMES": ",".join(endpoint.services),
             "NSM_LABELS": ",".join(f"{name}:{value}" for name, value in endpoint.labels.items()),
             "NSM_PAYLOAD": endpoint.payload or "ETHERNET",
+            "NSM_NETNS": mesh.spaces.of(endpoint.name).path,
             "NSM_REGISTER_SERVICE": "false",
-            "NSM_ENDPOINT_OPTIONS": json.dumps(endpoint.options),
+            "NSM_ENDPOINT_OPTIONS": json.dumps(dict(endpoint.options)),
             **endpoint.env,
         }
         run = Command(
@@ -149,6 +150,7 @@ class Reconciler:
             mesh.paths.logs / f"{endpoint.name}.log",
             netns=mesh.spaces.of(endpoint.name).path,
             environment=environment,
+            directory=str(mesh.paths.files),
         )
         mesh.supervisor.start(Unit(endpoint.name, "endpoint", run, restart=endpoint.restart))
 
@@ -170,7 +172,7 @@ class Reconciler:
     async def _start_workload(self, workload: Workload, tell: Tell, *, wait: bool) -> None:
         mesh = self.mesh
         space = mesh.spaces.of(workload.name)
-        urls = parse_list(workload.annotations.get(ANNOTATION, ""))
+        urls = list(workload.services)
         client = await mesh.clients.add(workload.name, space.path)
         if urls:
             mesh.clients.keep(client, urls)
@@ -197,8 +199,8 @@ class Reconciler:
             [*workload.command, *workload.args],
             self.mesh.paths.logs / f"{workload.name}.log",
             netns=self.mesh.spaces.of(workload.name).path,
-            environment={**workload.env, "PYTHON": sys.executable},
-            directory=workload.workdir or "",
+            environment={"PATH": search_path(), **workload.env},
+            directory=workload.workdir or str(self.mesh.paths.files),
         )
         self.mesh.supervisor.start(Unit(workload.name, "workload", run, restart=workload.restart))
 

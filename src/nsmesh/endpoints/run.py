@@ -1,0 +1,145 @@
+"""An endpoint as a process: options, chain, socket, registration, end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from nsmesh.chains.endpoint import PassthroughEndpoint, endpoint, registration
+from nsmesh.chains.roles import registered
+from nsmesh.chains.runtime import Runtime, runtime, served
+from nsmesh.chains.settings import NseSettings
+from nsmesh.core.element import Chain
+from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.datapath import netns
+from nsmesh.endpoints.base import Endpoint, Hooks, find_type
+from nsmesh.endpoints.idle import Idle
+from nsmesh.endpoints.options import read_options
+from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.mechanisms.noop import Noop
+from nsmesh.model.messages import Entry, NetworkService, NetworkServiceEndpoint, NetworkServiceLabels
+
+log = structlog.get_logger()
+
+OPTIONS = "NSM_ENDPOINT_OPTIONS"
+"""Variable with the options of a manifest, as JSON."""
+
+
+def make(kind: str, settings: NseSettings, environment: Mapping[str, str]) -> Endpoint:
+    """Return the endpoint of a type with its options read; raises Invalid (all mistakes) or NotFound."""
+    cls = find_type(kind)
+    try:
+        given = json.loads(environment.get(OPTIONS) or "{}")
+    except ValueError as error:
+        raise Invalid(f"{OPTIONS} is no JSON: {error}") from error
+    options = read_options(cls.Options, given, environment, endpoint=settings.name)
+    return cls(settings.name, options)
+
+
+async def serve_endpoint(kind: str, settings: NseSettings, stop: asyncio.Event) -> None:
+    """Run an endpoint until ``stop``; it unregisters and closes what it opened."""
+    function = make(kind, settings, os.environ)
+    if not settings.service_names:
+        raise Invalid("this endpoint provides no service", remedy="set NSM_SERVICE_NAMES")
+    place = f"file://{settings.netns or netns.of_pid(os.getpid())}"
+    async with AsyncExitStack() as stack:
+        held = await stack.enter_async_context(
+            runtime(lifetime=settings.max_token_lifetime, dial_timeout=settings.dial_timeout)
+        )
+        chain = await _chain(function, settings, held, place, stop, stack)
+        listen = settings.listen_on or f"unix://{_private_folder(stack)}/listen.on.sock"
+        urls = await stack.enter_async_context(served(held, (listen,), chain))
+        register = registration(
+            settings.name,
+            manager=settings.connect_to,
+            peers=held.peers,
+            tokens=held.tokens,
+            dial_timeout=settings.dial_timeout,
+            clock=held.clock,
+        )
+        await stack.enter_async_context(register.running())
+        entries = _entries(settings, urls[0])
+        await stack.enter_async_context(registered(register, entries, unregister=settings.unregister_itself))
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, lambda: chain.scope.spawn(_reload(function), name="reload")
+        )
+        log.info("endpoint ready", name=settings.name, type=kind, services=settings.service_names)
+        await stop.wait()
+
+
+async def _chain(
+    function: Endpoint,
+    settings: NseSettings,
+    held: Runtime,
+    place: str,
+    stop: asyncio.Event,
+    stack: AsyncExitStack,
+) -> Chain:
+    if function.passthrough:
+        middle = PassthroughEndpoint(
+            settings.name,
+            *function.elements(),
+            Hooks(function),
+            labels=settings.labels,
+            manager=settings.connect_to,
+            serves=[Kernel(inode_url=place, unnumbered=True)],
+            asks=[Kernel(inode_url=place, unnumbered=True)],
+            peers=held.peers,
+            tokens=held.tokens,
+            dial_timeout=settings.dial_timeout,
+            clock=held.clock,
+        )
+        await stack.enter_async_context(middle.onward.running())
+        return await stack.enter_async_context(middle.server.running())
+    timeout = getattr(function.options, "idle_timeout", 0.0)
+    chain = endpoint(
+        settings.name,
+        Idle(timeout, stop.set),
+        *function.elements(),
+        Hooks(function),
+        mechanisms=[Kernel(inode_url=place), Noop()],
+        tokens=held.tokens,
+        clock=held.clock,
+    )
+    return await stack.enter_async_context(chain.running())
+
+
+def _entries(settings: NseSettings, url: str) -> list[Entry]:
+    services: list[Entry] = []
+    if settings.register_service:
+        services = [NetworkService(name=name, payload=settings.payload) for name in settings.service_names]
+    labels = NetworkServiceLabels(labels=settings.labels)
+    entry = NetworkServiceEndpoint(
+        name=settings.name,
+        network_service_names=settings.service_names,
+        network_service_labels=dict.fromkeys(settings.service_names, labels),
+        url=url,
+    )
+    return [*services, entry]
+
+
+def _private_folder(stack: AsyncExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nse-")))
+
+
+async def _reload(function: Endpoint) -> None:
+    try:
+        await function.reload()
+    except MeshError as error:
+        log.error("reload failed; the old configuration stays", error=str(error))  # noqa: TRY400
+    else:
+        log.info("reloaded")
+
+
+def options_of(kind: str) -> Any:
+    """Return the options class of a type, for help and reference pages."""
+    return find_type(kind).Options
