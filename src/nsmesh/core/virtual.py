@@ -39,6 +39,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
+        # coarser than a float's step after years, or a timer that is due would never be seen as due
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """Return the virtual time that has passed since the loop was made, seconds."""
