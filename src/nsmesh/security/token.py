@@ -57,7 +57,8 @@ class Claims:
     expires: float | None
 
 
-def _seconds(value: Any) -> float | None:
+def seconds_of(value: Any) -> float | None:
+    """Return a JSON number as seconds, or None for what is none or has no end."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -77,7 +78,7 @@ def _claims(parsed: jws.Jws) -> Claims:
     return Claims(
         subject=subject if isinstance(subject, str) else None,
         audience=tuple(audience) if isinstance(audience, list) else None,
-        expires=_seconds(parsed.claims.get("exp")),
+        expires=seconds_of(parsed.claims.get("exp")),
     )
 
 
