@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Self
 
 from nsmesh.core.errors import Exhausted, MeshError
-from nsmesh.model.copying import copy_of
 from nsmesh.registry.query import E, Kind
 from nsmesh.registry.store import Change
 
@@ -70,14 +69,15 @@ class Catalogue(Generic[E]):
 
     def list(self, template: E) -> list[E]:
         """Return all entries that ``template`` means."""
-        matches = self.kind.matches
-        return [entry for entry in self._candidates(template) if matches(template, entry)]
+        return list(filter(self.kind.matcher(template), self._candidates(template)))
 
     def watch(self, template: E) -> CatalogueWatch[E]:
         """Watch what ``template`` means, beginning with what is there now."""
-        own = copy_of(template)
-        watch = CatalogueWatch(own, self.list(own), self.kind.matches, self.backlog, self._forget)
-        self._watchers[own.name].add(watch)
+        name = template.name
+        watch = CatalogueWatch(
+            name, self.kind.matcher(template), self.list(template), self.backlog, self._forget
+        )
+        self._watchers[name].add(watch)
         return watch
 
     def clear(self, error: MeshError) -> None:
@@ -110,27 +110,30 @@ class Catalogue(Generic[E]):
                 watch.offer(change)
 
     def _forget(self, watch: CatalogueWatch[E]) -> None:
-        group = self._watchers.get(watch.template.name)
+        group = self._watchers.get(watch.name)
         if group is not None:
             group.discard(watch)
             if not group:
-                del self._watchers[watch.template.name]
+                del self._watchers[watch.name]
 
 
 class CatalogueWatch(Generic[E]):
-    """One watcher's queue. Bounded: whoever does not read is cut off, never waited for."""
+    """One watcher's queue. Bounded: whoever does not read is cut off, never waited for.
 
-    __slots__ = ("_changes", "_closed", "_error", "_forget", "_limit", "_matches", "_reader", "template")
+    ``name`` is the one name that it watches, or empty.
+    """
+
+    __slots__ = ("_changes", "_closed", "_error", "_forget", "_limit", "_matches", "_reader", "name")
 
     def __init__(
         self,
-        template: E,
+        name: str,
+        matches: Callable[[E], bool],
         present: list[E],
-        matches: Callable[[E, E], bool],
         backlog: int,
         forget: Callable[[CatalogueWatch[E]], None],
     ) -> None:
-        self.template = template
+        self.name = name
         self._matches = matches
         self._changes: deque[Change[E]] = deque(map(Change, present))
         self._limit = len(present) + backlog
@@ -141,7 +144,7 @@ class CatalogueWatch(Generic[E]):
 
     def offer(self, change: Change[E]) -> None:
         """Queue ``change`` if it is to a match."""
-        if not self._matches(self.template, change.entry):
+        if not self._matches(change.entry):
             return
         if len(self._changes) >= self._limit:
             self.fail(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
+from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
     Entry,
     Found,
@@ -25,41 +26,54 @@ from nsmesh.model.messages import (
 E = TypeVar("E", bound=Entry)
 
 
-def service_matches(template: NetworkService, service: NetworkService) -> bool:
-    """Say whether ``service`` is meant: equal name and payload, deeply equal matches, each where given."""
-    return (
-        (not template.name or template.name == service.name)
-        and (not template.payload or template.payload == service.payload)
-        and (not template.matches or template.matches == service.matches)
-    )
+def service_matcher(template: NetworkService) -> Callable[[NetworkService], bool]:
+    """Return what says whether a service is meant: equal name, payload and matches, each where given."""
+    checks: list[Callable[[NetworkService], bool]] = []
+    if name := template.name:
+        checks.append(lambda service: service.name == name)
+    if payload := template.payload:
+        checks.append(lambda service: service.payload == payload)
+    if template.matches:
+        matches = list(copy_of(template).matches)
+        checks.append(lambda service: service.matches == matches)
+    return _all_of(checks)
 
 
-def endpoint_matches(template: NetworkServiceEndpoint, endpoint: NetworkServiceEndpoint) -> bool:
-    """Say whether ``endpoint`` is meant, each rule where its field is given.
+def endpoint_matcher(template: NetworkServiceEndpoint) -> Callable[[NetworkServiceEndpoint], bool]:
+    """Return what says whether an endpoint is meant, each rule where its field is given.
 
     Equal name; service names and labels a subset of the endpoint's; the URL a part of the endpoint's; equal
     whole seconds of the expiration time.
     """
-    return (
-        (not template.name or template.name == endpoint.name)
-        and (not template.url or template.url in endpoint.url)
-        and (
-            not template.HasField("expiration_time")
-            or template.expiration_time.seconds == endpoint.expiration_time.seconds
-        )
-        and all(name in endpoint.network_service_names for name in template.network_service_names)
-        and _labels_match(template, endpoint)
-    )
+    checks: list[Callable[[NetworkServiceEndpoint], bool]] = []
+    if name := template.name:
+        checks.append(lambda endpoint: endpoint.name == name)
+    if url := template.url:
+        checks.append(lambda endpoint: url in endpoint.url)
+    if template.HasField("expiration_time"):
+        expires = template.expiration_time.seconds
+        checks.append(lambda endpoint: endpoint.expiration_time.seconds == expires)
+    if services := set(template.network_service_names):
+        checks.append(lambda endpoint: services.issubset(endpoint.network_service_names))
+    if wanted := {name: dict(item.labels) for name, item in template.network_service_labels.items()}:
+        checks.append(lambda endpoint: _has_labels(endpoint, wanted))
+    return _all_of(checks)
 
 
-def _labels_match(template: NetworkServiceEndpoint, endpoint: NetworkServiceEndpoint) -> bool:
-    for service, wanted in template.network_service_labels.items():
-        if service not in endpoint.network_service_labels:
+def _all_of(checks: list[Callable[[E], bool]]) -> Callable[[E], bool]:
+    if len(checks) == 1:
+        return checks[0]
+    return lambda entry: all(check(entry) for check in checks)
+
+
+def _has_labels(endpoint: NetworkServiceEndpoint, wanted: dict[str, dict[str, str]]) -> bool:
+    known = endpoint.network_service_labels
+    for service, labels in wanted.items():
+        if service not in known:  # asked first: a protobuf map grows when it is indexed
             return False
-        labels = endpoint.network_service_labels[service].labels
-        for key, value in wanted.labels.items():
-            if key not in labels or labels[key] != value:
-                return False
+        has = known[service].labels
+        if any(key not in has or has[key] != value for key, value in labels.items()):
+            return False
     return True
 
 
@@ -80,14 +94,18 @@ class Kind(Generic[E]):
     word: str
     """For texts: ``network service``."""
     entry: type[E]
-    matches: Callable[[E, E], bool]
-    """(template, entry) -> whether the entry is meant."""
+    matcher: Callable[[E], Callable[[E], bool]]
+    """template -> what says of an entry whether it is meant. The template may change afterwards."""
     services: Callable[[E], tuple[str, ...]]
     """Names of services by which an entry is indexed, and a template narrows a search."""
     body: str
     """The field of queries and answers that holds the entry."""
     queries: type[Any]
     answers: type[Any]
+
+    def matches(self, template: E, entry: E) -> bool:
+        """Say whether ``template`` means ``entry``; for one question, where ``matcher`` is for many."""
+        return self.matcher(template)(entry)
 
     def query(self, template: E, *, watch: bool = False) -> Query:
         """Return the query for ``template``, of which it holds a copy."""
@@ -96,7 +114,8 @@ class Kind(Generic[E]):
 
     def found(self, entry: E, *, deleted: bool = False) -> Found:
         """Return the answer about ``entry``, of which it holds a copy."""
-        found: Found = self.answers(**{self.body: entry}, deleted=deleted)
+        found: Found = self.answers(deleted=deleted) if deleted else self.answers()
+        getattr(found, self.body).CopyFrom(entry)
         return found
 
     def template(self, query: Query) -> E:
@@ -111,7 +130,7 @@ class Kind(Generic[E]):
 SERVICE: Kind[NetworkService] = Kind(
     word="network service",
     entry=NetworkService,
-    matches=service_matches,
+    matcher=service_matcher,
     services=no_services,
     body="network_service",
     queries=NetworkServiceQuery,
@@ -121,7 +140,7 @@ SERVICE: Kind[NetworkService] = Kind(
 ENDPOINT: Kind[NetworkServiceEndpoint] = Kind(
     word="network service endpoint",
     entry=NetworkServiceEndpoint,
-    matches=endpoint_matches,
+    matcher=endpoint_matcher,
     services=services_of,
     body="network_service_endpoint",
     queries=NetworkServiceEndpointQuery,

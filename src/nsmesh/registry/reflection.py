@@ -204,12 +204,15 @@ class Reflection(Generic[E]):
             self._deleted_meanwhile = [names for names in self._deleted_meanwhile if names is not deleted]
 
     def _is_doubtful(self, template: E, clock: Clock) -> bool:
+        if not self._expected:
+            return False
+        matches = self.kind.matcher(template)
         for name, (entry, until) in list(self._expected.items()):
             if clock.monotonic() >= until:
                 del self._expected[name]
                 continue
             for version in (entry, self._catalogue.get(name)):
-                if version is not None and self.kind.matches(template, version):
+                if version is not None and matches(version):
                     return True
         return False
 

@@ -21,9 +21,7 @@ from nsmesh.registry.query import (
     ENDPOINT,
     SERVICE,
     content_of,
-    endpoint_matches,
     own_query,
-    service_matches,
     services_of,
 )
 
@@ -67,7 +65,7 @@ SVC = NetworkService(name="svc-ip", payload="IP", matches=MATCHES)
 )
 def test_service_templates(template: NetworkService, expected: bool):
     """Name and payload are equal, matches deeply equal, each only where given; path_ids are not looked at."""
-    assert service_matches(template, SVC) is expected
+    assert SERVICE.matches(template, SVC) is expected
 
 
 @pytest.mark.parametrize(
@@ -95,14 +93,28 @@ def test_service_templates(template: NetworkService, expected: bool):
 )
 def test_endpoint_templates(template: NetworkServiceEndpoint, expected: bool):
     """The rules that Go's registry was seen to follow, one by one."""
-    assert endpoint_matches(template, EP) is expected
+    assert ENDPOINT.matches(template, EP) is expected
 
 
 def test_matching_does_not_change_the_entry():
     """Looking for a label must not create it: a protobuf map grows when it is indexed."""
     before = copy_of(EP)
-    endpoint_matches(endpoint(network_service_labels={"absent": {"a": "b"}}), EP)
+    ENDPOINT.matches(endpoint(network_service_labels={"absent": {"a": "b"}}), EP)
     assert before == EP
+
+
+@pytest.mark.parametrize(("kind", "entry"), [(SERVICE, SVC), (ENDPOINT, EP)])
+def test_a_matcher_keeps_what_it_was_made_of(kind, entry):
+    """A watch is not bent by a caller that goes on writing into its template."""
+    template = copy_of(entry)
+    matches = kind.matcher(template)
+    template.name = "other"
+    if kind is SERVICE:
+        template.matches[0].fallthrough = True
+    else:
+        template.network_service_labels["svc-ip"].labels["app"] = "other"
+        template.network_service_names.append("other")
+    assert matches(entry)
 
 
 WORDS = st.sampled_from(["a", "b", "ab", ""])
@@ -119,15 +131,15 @@ ENDPOINTS = st.builds(
 @given(ENDPOINTS)
 def test_everything_matches_itself_and_the_empty_template(entry: NetworkServiceEndpoint):
     """An entry used as its own template is found, and the empty template finds it as well."""
-    assert endpoint_matches(entry, entry)
-    assert endpoint_matches(NetworkServiceEndpoint(), entry)
+    assert ENDPOINT.matches(entry, entry)
+    assert ENDPOINT.matches(NetworkServiceEndpoint(), entry)
 
 
 @given(ENDPOINTS, ENDPOINTS, ENDPOINTS)
 def test_matching_is_transitive(first, second, third):
     """A template of a template finds at least what the narrower one finds."""
-    if endpoint_matches(first, second) and endpoint_matches(second, third):
-        assert endpoint_matches(first, third)
+    if ENDPOINT.matches(first, second) and ENDPOINT.matches(second, third):
+        assert ENDPOINT.matches(first, third)
 
 
 @pytest.mark.parametrize("kind", [SERVICE, ENDPOINT])

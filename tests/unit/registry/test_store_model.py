@@ -14,7 +14,7 @@ from nsmesh.core.virtual import VirtualLoop
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import NetworkServiceEndpoint
 from nsmesh.registry.memory import MemoryStore
-from nsmesh.registry.query import ENDPOINT, endpoint_matches
+from nsmesh.registry.query import ENDPOINT
 from nsmesh.registry.sqlite import RegistryFile
 from nsmesh.registry.store import Change
 
@@ -45,7 +45,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def expect(self, change: Change) -> None:
         for _, template, expected in self.watches:
-            if endpoint_matches(template, change.entry):
+            if ENDPOINT.matches(template, change.entry):
                 expected.append(change)
 
     @rule(name=NAMES, services=SERVICES, url=URLS)
@@ -65,7 +65,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.watches) < 4)
     @rule(template=TEMPLATES)
     def watch(self, template):
-        present = [Change(e) for e in self.model.values() if endpoint_matches(template, e)]
+        present = [Change(e) for e in self.model.values() if ENDPOINT.matches(template, e)]
         watch = self.store.watch(template)
         self.fresh.add(watch)
         self.watches.append((watch, template, present))
@@ -101,7 +101,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(template=TEMPLATES)
     def look(self, template):
         listed = self.runner.run(self.store.list(template))
-        expected = [e for e in self.model.values() if endpoint_matches(template, e)]
+        expected = [e for e in self.model.values() if ENDPOINT.matches(template, e)]
         assert sorted(e.name for e in listed) == sorted(e.name for e in expected)
 
     @invariant()
