@@ -13,7 +13,7 @@ from nsmesh.cli import control, output
 from nsmesh.cli.context import Context, run
 from nsmesh.core.errors import Invalid, NotFound
 from nsmesh.model import control as api
-from nsmesh.model.manifest import check_text
+from nsmesh.model.manifest import ManifestErrors, check_text
 
 _ALIASES = {
     "service": "services",
@@ -75,7 +75,10 @@ def apply(context: Context, files: tuple[str, ...], *, no_wait: bool) -> None:
     """Make the mesh as YAML manifests say: services, endpoints, workloads, links."""
     sources = control.read_sources(files)
     for text, source in sources:
-        check_text(text, source)
+        try:
+            check_text(text, source)
+        except ManifestErrors as error:
+            raise Invalid(str(error)) from error
 
     async def work() -> None:
         for text, source in sources:
