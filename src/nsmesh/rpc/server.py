@@ -60,6 +60,7 @@ class Server:
         self._engine = engine
         self._limits = limits
         self._descriptors = descriptors
+        self._everybody = bool(socket_mode & 0o006)
         self._loop = asyncio.get_running_loop()
         self._address = address.parse(url)
         self._socket = address.listen(self._address, socket_mode)
@@ -139,7 +140,8 @@ class Server:
             descriptors=self._descriptors,
             tls=tls,
         )
-        if wire.unix and tls is None and wire.peer.uid not in {0, os.geteuid()}:
+        foreign = wire.unix and tls is None and wire.peer.uid not in {0, os.geteuid()}
+        if foreign and not self._everybody:
             self._say("refused a connection: another user, and no identity to ask for", uid=wire.peer.uid)
             sock.close()
             return
@@ -183,11 +185,19 @@ class Server:
         self._stop_listening()
         for connection in list(self._connections):
             connection.announce()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                while any(not connection.quiet for connection in self._connections):
-                    self._changed.clear()
-                    await self._changed.wait()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._drained()
+        finally:
+            await self._finish()
+
+    async def _drained(self) -> None:
+        while any(not connection.quiet for connection in self._connections):
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _finish(self) -> None:
         connections = list(self._connections)
         for connection in connections:
             connection.finish()
@@ -235,8 +245,9 @@ async def serve(
 ) -> AsyncIterator[Server]:
     """Serve ``methods`` (by full path) at ``url`` while the block runs; TLS with an ``identity``.
 
-    Without one, a unix socket takes only peers of our own user, or root. Raises Conflict where a live server
-    listens already, Unavailable, Invalid.
+    Without one, a unix socket takes only peers of our own user, or root, unless ``socket_mode`` lets others
+    in: then the handlers look at their peer. Raises Conflict where a live server listens already,
+    Unavailable, Invalid.
     """
     server = Server(
         url,
