@@ -15,9 +15,11 @@ from nsmesh.chains.settings import RegistrySettings
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
 from nsmesh.core.element import Chain, Handler, chain
-from nsmesh.core.errors import Invalid, Unimplemented
+from nsmesh.core.errors import Invalid, Unavailable, Unimplemented
+from nsmesh.core.peering import Dialled
 from nsmesh.core.probes import Count
 from nsmesh.core.virtual import EPOCH, VirtualClock, run
+from nsmesh.elements.dial import Dial
 from nsmesh.elements.expire import Expire
 from nsmesh.elements.local_bypass import LocalBypass
 from nsmesh.elements.mirror import Mirror
@@ -272,5 +274,33 @@ def test_a_served_registry_answers_over_its_socket(tmp_path: Path, sqlite: bool)
                 await peer.unregister(Call().within(5), NetworkService(name="s"))
                 assert (await anext(found)).deleted
         assert (tmp_path / "registry.db").exists() is sqlite
+
+    asyncio.run(main())
+
+
+def test_a_mirror_over_a_socket_follows_and_notices_the_end(tmp_path: Path):
+    """The manager's copy is filled over the wire, and thrown away when the registry stops."""
+
+    async def main():
+        url = f"unix://{tmp_path}/registry.sock"
+        config = RegistrySettings(listen_on=(url,))
+        async with runtime(lifetime=60, dial_timeout=1.0, share=False) as held:
+            mirror = Mirror()
+            manager = chain(mirror, Dial(held.peers, target=url), end=Dialled())
+            async with manager.running():
+                async with asyncio.timeout(10), running_registry(config, held, sqlite=False):
+                    await manager.register(Call(), ep("e", "s"))
+                    while not mirror.endpoints.synchronised:
+                        assert await names(manager, NetworkServiceEndpointQuery()) == ["e"]
+                        await asyncio.sleep(0.01)
+                    passed = mirror.endpoints.passed
+                    for _ in range(10):
+                        assert await names(manager, NetworkServiceEndpointQuery()) == ["e"]
+                    assert mirror.endpoints.passed == passed
+                async with asyncio.timeout(5):
+                    while mirror.endpoints.synchronised:  # noqa: ASYNC110 - the end is what is awaited
+                        await asyncio.sleep(0.01)
+                with pytest.raises(Unavailable):
+                    await names(manager, NetworkServiceEndpointQuery())
 
     asyncio.run(main())
