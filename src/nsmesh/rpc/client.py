@@ -161,12 +161,14 @@ class Client(ClientConnection):
         if not self.wire.dead:
             self.engine.goaway(0, http2.NO_ERROR)
             self.soon()
-            if self.calls and grace > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(grace):
-                        await self.idle.wait()
-            self.flush()
-            self.wire.close()
+            try:
+                if self.calls and grace > 0:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(grace):
+                            await self.idle.wait()
+            finally:
+                self.flush()
+                self.wire.close()
         if self.scope.running:
             await self.scope.__aexit__(None, None, None)
         await self.wire.gone()

@@ -28,6 +28,7 @@ class Connection:
         self.engine = engine
         self.limits = limits
         self.loop = asyncio.get_running_loop()
+        self._open = False
         self._soon = False
         self._held = 0
         self._producers: list[tuple[int, asyncio.Future[None]]] = []
@@ -45,6 +46,7 @@ class Connection:
 
     def opened(self) -> None:
         """Open HTTP/2, now that the peer is known."""
+        self._open = True
         self.engine.start()
         self.flush()
 
@@ -87,6 +89,8 @@ class Connection:
     def flush(self) -> None:
         """Write what may go out, as long as the socket takes it, and close when the engine is done."""
         self._soon = False
+        if not self._open:  # TLS comes first
+            return
         self._pour()
         if not self.wire.dead and (fault := self.engine.over()) is not None:
             self._over(fault)

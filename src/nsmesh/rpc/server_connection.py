@@ -186,6 +186,9 @@ class ServerConnection(Connection):
 
     def finish(self) -> None:
         """Cancel what runs, and close."""
+        if not self._established:
+            self.wire.abort(Unavailable("this server is going away", remedy="connect again"))
+            return
         self._draining = True
         for running in list(self._calls.values()):
             running.fail(Unavailable("this server is going away", remedy="call again on a new connection"))

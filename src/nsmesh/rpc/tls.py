@@ -80,10 +80,13 @@ class Tls:
         return (parts[0] if len(parts) == 1 else b"".join(parts)), ended
 
     def wrap(self, data: bytes) -> bytes:
-        """Return ``data`` as records for the socket."""
-        written = self._tls.write(data)
-        while written < len(data):
-            written += self._tls.write(memoryview(data)[written:])
+        """Return ``data`` as records for the socket; raises Unavailable when the peer has ended TLS."""
+        try:
+            written = self._tls.write(data)
+            while written < len(data):
+                written += self._tls.write(memoryview(data)[written:])
+        except ssl.SSLError as error:
+            raise failure(error, "the peer") from error
         return self._outward.read()
 
     def take(self) -> bytes:

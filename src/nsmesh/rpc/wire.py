@@ -195,7 +195,13 @@ class Wire:
         """Send ``data`` now, or as soon as the socket takes it."""
         if self.dead:
             return
-        self._send(data if self._tls is None else self._tls.wrap(data))
+        if self._tls is not None:
+            try:
+                data = self._tls.wrap(data)
+            except MeshError as error:
+                self.abort(error)
+                return
+        self._send(data)
 
     def _send(self, data: bytes) -> None:
         if not data:

@@ -527,3 +527,22 @@ def test_no_descriptor_leaks_over_many_connections(engine):
     asyncio.run(main())
     SHARED.close()
     assert open_descriptors() == before
+
+
+def test_a_cancelled_drain_still_ends(engine):
+    """Who is tired of waiting for a drain and cancels it gets an ended server all the same."""
+
+    async def main():
+        async with pair(engine) as (service, server, client):
+            call = asyncio.ensure_future(client.unary(WAIT, b""))
+            await settle(lambda: service.calls)
+            ending = asyncio.ensure_future(server.aclose(grace=60))
+            await settle(lambda: client.closed)
+            ending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ending
+            assert server.connections == 0
+            with pytest.raises(Unavailable):
+                await call
+
+    asyncio.run(main())

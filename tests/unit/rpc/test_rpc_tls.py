@@ -215,3 +215,21 @@ def test_half_a_tls_handshake_is_dropped(identities, tmp_path):
             await client.aclose()
 
     asyncio.run(main())
+
+
+def test_ending_in_the_middle_of_handshakes(identities, tmp_path):
+    """A server that ends while connections are in their TLS handshake closes them, and waits for nobody."""
+
+    async def main():
+        url = f"unix://{tmp_path}/s.sock"
+        async with rpc.serve(url, Service().methods(), identity=identities[0]) as server:
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "s.sock")
+            while not server.half_open:  # noqa: ASYNC110 - one turn of the loop
+                await asyncio.sleep(0)
+            began = time.monotonic()
+            await server.aclose(grace=5)
+            assert time.monotonic() - began < 0.5
+            assert await reader.read() == b""
+            writer.close()
+
+    asyncio.run(main())
