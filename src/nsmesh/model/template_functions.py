@@ -81,7 +81,7 @@ def _equal(one: Any, other: Any) -> bool:
 def _eq(*args: Any) -> bool:
     if len(args) < 2:
         raise TemplateError("missing argument for comparison")
-    return any([_equal(args[0], other) for other in args[1:]])  # noqa: C419 - the wrong type raises in each
+    return any(_equal(args[0], other) for other in args[1:])
 
 
 def _ne(*args: Any) -> bool:
@@ -236,13 +236,17 @@ def _wrong_verb(verb: str, value: Any) -> str:
     raise TemplateError(f"%{verb} is not supported in a selector")
 
 
+def _joined(args: tuple[Any, ...]) -> str:
+    return _print(*(show(MISSING) if _kind(value) == "nil" else value for value in args))
+
+
 def _html(*args: Any) -> str:
-    text = show(args[0]) if len(args) == 1 else _print(*args)
+    text = _joined(args)
     return html.escape(text).replace("&#x27;", "&#39;").replace("&quot;", "&#34;").replace("\0", "\ufffd")
 
 
 def _urlquery(*args: Any) -> str:
-    text = show(args[0]) if len(args) == 1 else _print(*args)
+    text = _joined(args)
     return quote_plus(text, safe="~", errors="surrogateescape")
 
 

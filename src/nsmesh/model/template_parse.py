@@ -132,7 +132,9 @@ class _Parser:
             self._skip()
             if self._peek() == "|":
                 self._words.pop(0)
-                continue
+                self._skip()
+                if self._peek() not in ends:
+                    continue
             if self._peek() not in ends:
                 raise TemplateError(f"unexpected {self._peek()!r} in a pipeline")
             break
