@@ -19,7 +19,8 @@ _RTM_NEWADDR = 20
 _HEADER = struct.Struct("=IHHII")
 _IFADDRMSG = struct.Struct("=BBBBI")
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
-_HAS_IPV6 = _IPV6.exists()
+HAS_IPV6 = _IPV6.exists()
+"""Whether the kernel has IPv6."""
 
 
 def index(name: str) -> int | None:
@@ -79,7 +80,7 @@ async def make_transparent(name: str) -> None:
     # it fails where the kernel has no IPv6, or /proc is read-only: then addrgenmode has to do
     with contextlib.suppress(OSError):
         _write(_IPV6 / name / "disable_ipv6", "1")
-    quiet = f"link set dev {name} addrgenmode none\n" if _HAS_IPV6 else ""
+    quiet = f"link set dev {name} addrgenmode none\n" if HAS_IPV6 else ""
     commands = f"{quiet}link set dev {name} promisc on\naddr flush dev {name}\nlink set dev {name} up\n"
     await programs.demand(Unavailable, "ip", "-batch", "-", given=commands)
 
