@@ -110,7 +110,8 @@ class Reconciler:
                 self._event(
                     "endpoint",
                     f"endpoint {endpoint.name} ({endpoint.type}) ready in {took:.2f} s: "
-                    f"pid {unit.process.pid if unit.process else 0}, labels {labels or '-'}, registered for {', '.join(endpoint.services)}",
+                    f"pid {unit.process.pid if unit.process else 0}, labels {labels or '-'}, "
+                    f"registered for {', '.join(endpoint.services)}",
                 )
             )
         await asyncio.gather(

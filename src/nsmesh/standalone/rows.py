@@ -126,6 +126,7 @@ class Rows:
         return [
             _connection(connection, now - self._mesh.model.since.get(key, now))
             for key, connection in self._mesh.model.connections.items()
+            if connection.path.index <= 1  # a function in the middle asks for the client's rest of the path
         ]
 
     def _managers(self) -> list[Row]:
@@ -134,7 +135,7 @@ class Rows:
                 "name": f"nsmgr-{self._mesh.paths.mesh}",
                 "state": self._role_state("nsmgr")[0],
                 "url": self._mesh.manager_url,
-                "connections": len(self._mesh.model.connections),
+                "connections": len(self._connections()),
                 "pid": self._role_state("nsmgr")[1],
             }
         ]
@@ -192,7 +193,7 @@ class Rows:
             "mode": "separate" if mesh.separate else "one process",
             "run_dir": str(mesh.paths.run),
             "state_dir": str(mesh.paths.state),
-            "connections": len(mesh.model.connections),
+            "connections": len(self._connections()),
             "services": sorted(mesh.model.services),
             "roles": [
                 {

@@ -1,0 +1,133 @@
+"""``nsm demo``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import click
+
+from nsmesh.api import control_pb2
+from nsmesh.cli import control
+from nsmesh.cli.context import Context, require_root, run
+from nsmesh.core.errors import MeshError
+from nsmesh.endpoints import wireguard_keys
+from nsmesh.model import control as api
+from nsmesh.standalone import launch
+from nsmesh.standalone.demo import Demo, Say, scenario, scenarios
+from nsmesh.standalone.paths import MeshPaths, daemon_pid
+
+MESH = "demo"
+
+
+@click.command()
+@click.argument("name", required=False, default="secure-intranet")
+@click.option("--keep", is_flag=True, help="Leave the mesh up afterwards, to look at.")
+@click.option("--list", "listing", is_flag=True, help="List the demos.")
+@click.option(
+    "--separate", is_flag=True, help="Run manager, forwarder and registry as processes of their own."
+)
+@click.pass_obj
+def demo(context: Context, name: str, *, keep: bool, listing: bool, separate: bool) -> None:
+    """Run a scenario for real, show it and prove it, then clean up.
+
+    secure-intranet: a client's wire to a corporate network, through a firewall and a VPN gateway.
+    """
+    if listing:
+        for known, folder in scenarios().items():
+            click.echo(f"{known}  {(folder / 'demo.txt').read_text().strip()}")
+        return
+    require_root("a demo")
+    folder = scenario(name)
+    own = Context(context.mesh or MESH, context.run_dir, context.state_dir, context.verbose, context.quiet)
+    try:
+        run(_run(own, folder, separate=separate))
+    finally:
+        if not keep:
+            run(_clean(own))
+    if keep:
+        click.echo(f"The mesh is still up: nsm --mesh {own.paths.mesh} status; end it with ... down --purge")
+
+
+async def _run(context: Context, folder: Path, *, separate: bool) -> None:
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        click.echo(f"{time.monotonic() - start:6.2f} s  {text}")
+
+    async def apply(path: Path) -> None:
+        request = control_pb2.ApplyRequest(text=path.read_text(), source=path.name, wait=True)
+        async with context.control() as client:
+            async for body in client.stream(api.APPLY, request.SerializeToString()):
+                step = control_pb2.Step.FromString(body)
+                if step.failed:
+                    raise MeshError(step.text, remedy=step.remedy)
+                say(step.text)
+
+    paths = context.paths
+    await launch.clean_up(paths)
+    paths.make()
+    for name in ("gateway", "corporate"):
+        wireguard_keys.ensure(paths.files / f"{name}.key")
+    arguments = ["--mesh", paths.mesh, "--run-dir", str(paths.run), "--state-dir", str(paths.state)]
+    arguments += ["up", "--foreground"] + (["--separate"] if separate else [])
+    pid = await launch.launch(paths, arguments)
+    say(f"mesh {paths.mesh} is up (pid {pid})")
+    demo = Demo(paths, folder, say, apply)
+    await apply(folder / "service.yaml")
+    await apply(folder / "mesh.yaml")
+    await demo.first_ping()
+    say(f"first ping answered {time.monotonic() - start:.2f} s after start")
+    await demo.through_the_firewall()
+    edited = _without_firewall(paths, folder)
+    say("the firewall is taken out of the service's matches, by editing its YAML")
+    await apply(edited)
+    await demo.without_the_firewall()
+    await _show_path(context, say)
+    demo.verdict()
+    say("all claims hold")
+
+
+def _without_firewall(paths: MeshPaths, folder: Path) -> Path:
+    """Edit the service as a person would: the first match goes, the second leads to the gateway."""
+    text = (folder / "service.yaml").read_text()
+    first = re.compile(
+        r"    - match:\n      sourceSelector:\n        app: firewall\n.*?(?=    - match:)", re.DOTALL
+    )
+    edited = first.sub("", text).replace("app: firewall", "app: vpn-gateway")
+    path = paths.files / "service.yaml"
+    path.write_text(edited)
+    return path
+
+
+async def _show_path(context: Context, say: Say) -> None:
+    async with context.control() as client:
+        for row in await control.rows(client, "connections"):
+            say(f"path of {row['id']} now: {' -> '.join(row['path'])}")
+
+
+async def _clean(context: Context) -> None:
+    """Take everything down, however far the demo came."""
+    import shutil  # noqa: PLC0415 - at the end only
+
+    paths = context.paths
+    if daemon_pid(paths) is not None:
+        try:
+            async with context.control() as client:
+                async for _ in client.stream(api.DOWN, control_pb2.Empty().SerializeToString()):
+                    pass
+        except MeshError:
+            pid = daemon_pid(paths)
+            if pid is not None:
+                os.kill(pid, signal.SIGTERM)
+        try:
+            await launch.wait_gone(paths)
+        except MeshError as error:
+            click.echo(f"error: {error}", err=True)
+    await launch.clean_up(paths)
+    await asyncio.to_thread(shutil.rmtree, paths.state, ignore_errors=True)
+    click.echo("cleaned up: no namespace, interface, process or file is left")
