@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
@@ -98,7 +99,8 @@ async def fetched_identity(
         watch = WorkloadWatch(url, source)
         scope.spawn(watch.run(), name="workload api")
         ready = scope.spawn(_ready(source), name="first svid")
-        done, _ = await asyncio.wait({ready, watch.failed}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {ready, watch.failed}
+        done, _ = await asyncio.wait(either, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             raise TimedOut(
                 f"the Workload API at {url} gave no SVID within {wait:g} s",
