@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -13,6 +14,7 @@ from nsmesh.core.errors import MeshError, Status
 from nsmesh.core.peering import closing, handed_over
 from nsmesh.core.scope import Scope
 from nsmesh.model.messages import (
+    Connection,
     ConnectionEvent,
     ConnectionEventType,
     MonitorScopeSelector,
@@ -32,16 +34,31 @@ Tell = Callable[[int], None]
 """Takes the state that the next hop is in now: UP, DOWN (also: gone, silent), REFRESH_REQUESTED."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """Our own path segment of a connection: by it we know in an event what is said of ours."""
+
+    name: str
+    id: str
+    index: int
+
+    @classmethod
+    def of(cls, connection: Connection) -> Ours:
+        """Return the segment that the path's index points to."""
+        index = connection.path.index
+        segment = connection.path.path_segments[index]
+        return cls(segment.name, segment.id, index)
+
+
 class Following:
     """One connection that is followed; ``stop`` may be called any number of times."""
 
-    __slots__ = ("_stream", "connection_id", "handler", "index", "tell")
+    __slots__ = ("_stream", "handler", "ours", "tell")
 
-    def __init__(self, stream: _Stream, connection_id: str, index: int, tell: Tell) -> None:
+    def __init__(self, stream: _Stream, ours: Ours, tell: Tell) -> None:
         self._stream: _Stream | None = stream
         self.handler = stream.handler
-        self.connection_id = connection_id
-        self.index = index
+        self.ours = ours
         self.tell = tell
 
     @property
@@ -72,17 +89,18 @@ class Follower:
         """How many neighbours are followed now."""
         return len(self._streams)
 
-    def follow(self, handler: Handler, name: str, connection_id: str, index: int, tell: Tell) -> Following:
+    def follow(self, handler: Handler, ours: Ours, since: float, tell: Tell) -> Following:
         """Hear at ``tell`` what becomes of a connection at ``handler``.
 
-        ``name``, ``connection_id`` and ``index`` are those of our own path segment.
+        ``since``: loop time at which the Request that was granted there began; what was lost before that is
+        of an earlier life.
         """
         scope = self._scope()
-        stream = self._streams.get((handler, name))
+        stream = self._streams.get((handler, ours.name))
         if stream is None:
-            stream = self._streams[handler, name] = _Stream(self._streams, handler, name, scope)
-            stream.task = scope.spawn(stream.read(), name=f"follow for {name}")
-        return stream.join(connection_id, index, tell)
+            stream = self._streams[handler, ours.name] = _Stream(self._streams, handler, ours.name, scope)
+            stream.task = scope.spawn(stream.read(), name=f"follow for {ours.name}")
+        return stream.join(ours, since, tell)
 
 
 class _Stream:
@@ -96,26 +114,26 @@ class _Stream:
         self.name = name
         self.scope = scope
         self.followed: dict[str, Following] = {}
-        self.lost: dict[str, None] = {}
+        self.lost: dict[str, float] = {}
         self.task: asyncio.Task[None] | None = None
 
-    def join(self, connection_id: str, index: int, tell: Tell) -> Following:
-        following = Following(self, connection_id, index, tell)
-        self.followed[connection_id] = following
-        if connection_id in self.lost:
+    def join(self, ours: Ours, since: float, tell: Tell) -> Following:
+        following = Following(self, ours, tell)
+        self.followed[ours.id] = following
+        if self.lost.pop(ours.id, since - 1) >= since:
+            self.lost[ours.id] = since
             self.scope.after(GRACE, lambda: self._still_lost(following))
         return following
 
     def _still_lost(self, following: Following) -> None:
         """Tell of a loss between the answer to a Request and the moment at which it was followed."""
-        known = self.followed.get(following.connection_id) is following
-        if known and following.connection_id in self.lost:
-            del self.lost[following.connection_id]
+        key = following.ours.id
+        if self.followed.get(key) is following and self.lost.pop(key, None) is not None:
             following.tell(State.DOWN)
 
     def leave(self, following: Following) -> None:
-        if self.followed.get(following.connection_id) is following:
-            del self.followed[following.connection_id]
+        if self.followed.get(following.ours.id) is following:
+            del self.followed[following.ours.id]
         if not self.followed:
             self._forget()
             if self.task is not None:
@@ -153,19 +171,20 @@ class _Stream:
         gone = event.type == ConnectionEventType.DELETE
         for connection in event.connections.values():
             state = State.DOWN if gone else connection.state
-            ours = speaks_of(connection, self.name)
-            if ours is None:
+            spoken_of = speaks_of(connection, self.name)
+            if spoken_of is None:
                 continue
-            following = self.followed.get(ours[0])
+            key, index = spoken_of
+            following = self.followed.get(key)
             if following is None:
-                self._note(ours[0], state)
-            elif following.index == ours[1]:
-                self.lost.pop(ours[0], None)
+                self._note(key, state)
+            elif following.ours.index == index:
+                self.lost.pop(key, None)
                 following.tell(state)
 
     def _note(self, connection_id: str, state: int) -> None:
         self.lost.pop(connection_id, None)
         if state == State.DOWN:
-            self.lost[connection_id] = None
+            self.lost[connection_id] = asyncio.get_running_loop().time()
             if len(self.lost) > REMEMBERED:
                 del self.lost[next(iter(self.lost))]

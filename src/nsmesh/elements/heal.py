@@ -12,7 +12,7 @@ from nsmesh.core.begin import LIFE, OWN, Life
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
-from nsmesh.core.follow import Follower, Following
+from nsmesh.core.follow import Follower, Following, Ours
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest, State
@@ -103,6 +103,7 @@ class Heal(Element):
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, then watch what was granted."""
         connection_id = request.connection.id
+        began = self.scope.clock.monotonic()
         answer = await next.request(call, request)
         life = call.state.get(LIFE)
         if life is not None and self.scope.running:
@@ -112,20 +113,18 @@ class Heal(Element):
             watch.connection = copy_of(answer)
             watch.down = False
             watch.calm()
-            self._watch(call, watch)
+            self._watch(call, watch, began)
         return answer
 
-    def _watch(self, call: Call, watch: _Watch) -> None:
+    def _watch(self, call: Call, watch: _Watch, began: float) -> None:
         handler = call.state.get(NEXT_HOP)
         following = watch.following
         if following is not None and (not following.live or following.handler is not handler):
             following.stop()
             watch.following = following = None
         if following is None and handler is not None:
-            path = watch.connection.path
-            name = path.path_segments[path.index].name
             watch.following = self._follower.follow(
-                handler, name, watch.connection.id, path.index, lambda state: self._told(watch, state)
+                handler, Ours.of(watch.connection), began, lambda state: self._told(watch, state)
             )
         if self._alive is not None and watch.probing is None:
             watch.probing = self.scope.spawn(self._probe(watch), name="heal: probe")

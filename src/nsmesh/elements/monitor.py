@@ -8,7 +8,7 @@ from typing import Self
 
 from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.follow import Follower, Following
+from nsmesh.core.follow import Follower, Following, Ours
 from nsmesh.core.hub import Hub
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.model.copying import copy_of
@@ -66,6 +66,7 @@ class Monitor(Element):
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, publish what came of it, follow it."""
         connection_id = request.connection.id
+        began = self.scope.clock.monotonic()
         try:
             answer = await next.request(call, request)
         except Exception:
@@ -74,23 +75,21 @@ class Monitor(Element):
         known = copy_of(answer)
         known.state = State.UP
         self._hub.put(known, "" if call.peer.in_process else call.peer.spiffe_id)
-        self._follow(call, known)
+        self._follow(call, known, began)
         return answer
 
-    def _follow(self, call: Call, connection: Connection) -> None:
+    def _follow(self, call: Call, connection: Connection, began: float) -> None:
         handler = call.state.get(NEXT_HOP)
         following = call.state.get(FOLLOWING)
         if following is not None and (not following.live or following.handler is not handler):
             following.stop()
             following = None
         if following is None and handler is not None and self.scope.running:
-            index = connection.path.index
-            call.state.set(
-                FOLLOWING,
-                self._follower.follow(
-                    handler, self.name, connection.id, index, lambda state: self._told(connection.id, state)
-                ),
+            key = connection.id
+            following = self._follower.follow(
+                handler, Ours.of(connection), began, lambda state: self._told(key, state)
             )
+            call.state.set(FOLLOWING, following)
 
     def _told(self, connection_id: str, state: int) -> None:
         """Relay; a reselect that somebody further on asked for is over by the time that we hear of it."""

@@ -1,0 +1,327 @@
+"""Heal: the decision table, one attempt at a time, and an end when it is wanted."""
+
+import asyncio
+
+import pytest
+
+from nsmesh.core.begin import BeginClient
+from nsmesh.core.call import Call
+from nsmesh.core.element import Element, chain
+from nsmesh.core.errors import Remote, Status, Unavailable
+from nsmesh.core.peering import NEXT_HOP
+from nsmesh.core.virtual import VirtualClock, run
+from nsmesh.elements.heal import AT_ONCE, Heal
+from nsmesh.model.messages import (
+    Connection,
+    ConnectionEvent,
+    ConnectionEventType,
+    NetworkServiceRequest,
+    Path,
+    PathSegment,
+    State,
+)
+
+
+class Far(Element):
+    """The next hop: grants, fails or hangs, and has a monitor that says what the test wants."""
+
+    def __init__(self):
+        self.seen = []
+        self.failing = 0
+        self.delay = 0.0
+        self.busy = 0
+        self.most = 0
+        self.queues = []
+
+    async def request(self, call, request, next):
+        reselect = request.connection.state == State.RESELECT_REQUESTED
+        self.seen.append("reselect" if reselect else "request")
+        self.busy += 1
+        self.most = max(self.most, self.busy)
+        try:
+            await asyncio.sleep(self.delay)
+        finally:
+            self.busy -= 1
+        if self.failing:
+            self.failing -= 1
+            raise Unavailable("told to")
+        call.state.set(NEXT_HOP, self)
+        self.say(request.connection.id, State.UP)
+        return await next.request(call, request)
+
+    async def close(self, call, connection, next):
+        self.seen.append("close")
+        self.say(connection.id, State.UP, ConnectionEventType.DELETE)
+
+    async def monitor(self, call, selector):
+        queue = asyncio.Queue()
+        self.queues.append(queue)
+        try:
+            while True:
+                item = await queue.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self.queues.remove(queue)
+
+    def say(self, name, state, kind=ConnectionEventType.UPDATE):
+        path = Path(index=1, path_segments=[PathSegment(name="nsc", id=name), PathSegment(name="m", id="m")])
+        event = ConnectionEvent(type=kind, connections={"m": Connection(id="m", path=path, state=state)})
+        for queue in self.queues:
+            queue.put_nowait(event)
+
+    def end(self, error):
+        for queue in list(self.queues):
+            queue.put_nowait(error)
+
+
+class Pulse:
+    """A liveness check that answers what the test sets, and counts."""
+
+    def __init__(self, alive=True):
+        self.alive = alive
+        self.asked = 0
+
+    async def __call__(self, connection):
+        self.asked += 1
+        if self.alive is None:
+            await asyncio.sleep(1000)
+        return self.alive
+
+
+def ask(name="x"):
+    path = Path(path_segments=[PathSegment(name="nsc", id=name)])
+    return NetworkServiceRequest(connection=Connection(id=name, path=path))
+
+
+def scenario(body, alive=None):
+    async def main():
+        begin, heal, far = BeginClient(), Heal(alive, chance=lambda: 1.0), Far()
+        handler = chain(begin, heal, far, clock=VirtualClock())
+        async with handler.running():
+            await handler.request(Call(), ask())
+            await asyncio.sleep(0.05)
+            await body(begin, heal, far, handler)
+            for connection in begin.connections:
+                await handler.close(Call(), connection)
+            await asyncio.sleep(1)
+            assert handler.scope.tasks == 0
+            assert heal._watches == {}
+
+    run(main())
+
+
+DOWNS = [
+    lambda far: far.say("x", State.DOWN),
+    lambda far: far.say("x", State.UP, ConnectionEventType.DELETE),
+    lambda far: far.end(Unavailable("broke")),
+]
+
+
+@pytest.mark.parametrize("down", DOWNS)
+def test_control_down_without_a_check_reselects(down):
+    """Nobody can tell whether packets go through: Close, then choose anew; once."""
+
+    async def body(begin, heal, far, handler):
+        down(far)
+        await asyncio.sleep(5)
+        assert far.seen == ["request", "close", "reselect"]
+        assert len(far.queues) == 1
+
+    scenario(body)
+
+
+@pytest.mark.parametrize("down", DOWNS)
+def test_control_down_with_packets_restores(down):
+    """The same is asked for again, nothing is closed."""
+
+    async def body(begin, heal, far, handler):
+        down(far)
+        await asyncio.sleep(5)
+        assert far.seen == ["request", "request"]
+
+    scenario(body, Pulse())
+
+
+@pytest.mark.parametrize("alive", [False, None])
+def test_control_down_without_packets_reselects(alive):
+    """A check that says no, or nothing in time, means dead."""
+    pulse = Pulse()
+
+    async def body(begin, heal, far, handler):
+        pulse.alive = alive
+        far.say("x", State.DOWN)
+        await asyncio.sleep(2)
+        pulse.alive = True
+        await asyncio.sleep(5)
+        assert far.seen[:3] == ["request", "close", "reselect"]
+
+    scenario(body, pulse)
+
+
+def test_dead_packets_alone_reselect():
+    """With the control plane well, what the check says is enough."""
+    pulse = Pulse()
+
+    async def body(begin, heal, far, handler):
+        await asyncio.sleep(10)
+        assert pulse.asked == pytest.approx(50, abs=3)
+        assert far.seen == ["request"]
+        pulse.alive = False
+        await asyncio.sleep(0.3)
+        pulse.alive = True
+        await asyncio.sleep(5)
+        assert far.seen == ["request", "close", "reselect"]
+
+    scenario(body, pulse)
+
+
+def test_a_cancelled_stream_means_nothing():
+    """No attempt is made."""
+
+    async def body(begin, heal, far, handler):
+        far.end(Remote(Status.CANCELLED, "x"))
+        await asyncio.sleep(5)
+        assert far.seen == ["request"]
+
+    scenario(body)
+
+
+def test_a_refresh_that_is_requested_is_sent_at_once():
+    """REFRESH_REQUESTED is no trouble: one Request, no Close."""
+
+    async def body(begin, heal, far, handler):
+        far.say("x", State.REFRESH_REQUESTED)
+        await asyncio.sleep(5)
+        assert far.seen == ["request", "request"]
+
+    scenario(body)
+
+
+def test_attempts_are_repeated_with_growing_pauses():
+    """The first one at once, then with pauses of 0.2 s that grow to 2 s, until one succeeds."""
+
+    async def body(begin, heal, far, handler):
+        far.failing = 30
+        far.say("x", State.DOWN)
+        await asyncio.sleep(0.05)
+        assert far.seen.count("reselect") == 1
+        await asyncio.sleep(40)
+        assert 18 <= far.seen.count("reselect") <= 27
+        await asyncio.sleep(40)
+        assert heal.healing == []
+        assert far.seen.count("reselect") == 31
+
+    scenario(body)
+
+
+def test_trouble_during_an_attempt_is_not_forgotten():
+    """What goes down again right behind the answer that healed it is healed again."""
+
+    async def body(begin, heal, far, handler):
+        far.delay = 1.0
+        far.say("x", State.DOWN)
+        await asyncio.sleep(0.5)
+        asyncio.get_running_loop().call_later(0.5001, lambda: far.say("x", State.DOWN))
+        await asyncio.sleep(10)
+        assert far.seen.count("request") >= 3
+        assert heal.healing == []
+
+    scenario(body, Pulse())
+
+
+def test_news_that_it_is_up_again_ends_the_healing():
+    """A hop further on that recovered by itself needs no more attempts."""
+
+    async def body(begin, heal, far, handler):
+        far.failing = 5
+        far.say("x", State.DOWN)
+        await asyncio.sleep(0.3)
+        tries = len(far.seen)
+        far.say("x", State.UP)
+        await asyncio.sleep(0.05)
+        assert heal.healing == []
+        await asyncio.sleep(10)
+        assert len(far.seen) == tries
+
+    scenario(body, Pulse())
+
+
+def test_a_close_ends_it_at_once():
+    """Between two attempts nothing is left behind a Close."""
+
+    async def body(begin, heal, far, handler):
+        far.failing = 1000
+        far.say("x", State.DOWN)
+        await asyncio.sleep(20)
+        await handler.close(Call(), Connection(id="x"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert handler.scope.tasks == 0
+        assert heal._watches == {}
+
+    scenario(body)
+
+
+def test_a_close_during_an_attempt_ends_it():
+    """The Close waits for its turn, then nothing more is tried."""
+
+    async def body(begin, heal, far, handler):
+        far.failing, far.delay = 1000, 3.0
+        far.say("x", State.DOWN)
+        await asyncio.sleep(1)
+        await handler.close(Call(), Connection(id="x"))
+        tries = len(far.seen)
+        await asyncio.sleep(20)
+        assert len(far.seen) == tries
+
+    scenario(body)
+
+
+def test_a_users_failing_request_does_not_stop_it():
+    """While a reselect goes on, a Request of the user that fails too changes nothing."""
+
+    async def body(begin, heal, far, handler):
+        far.failing = 1000
+        far.say("x", State.DOWN)
+        await asyncio.sleep(20)
+        with pytest.raises(Unavailable):
+            await handler.request(Call(), ask())
+        assert heal.healing == ["x"]
+        far.failing = 0
+        await asyncio.sleep(5)
+        assert [connection.id for connection in begin.connections] == ["x"]
+
+    scenario(body)
+
+
+def test_a_users_request_that_succeeds_ends_it():
+    """Then there is nothing more to heal."""
+
+    async def body(begin, heal, far, handler):
+        far.failing = 1000
+        far.say("x", State.DOWN)
+        await asyncio.sleep(20.3)
+        far.failing = 0
+        await handler.request(Call(), ask())
+        assert heal.healing == []
+
+    scenario(body)
+
+
+def test_storms_are_bounded():
+    """A neighbour that takes all connections down meets a bounded number of attempts at a time."""
+
+    async def body(begin, heal, far, handler):
+        for number in range(3 * AT_ONCE):
+            await handler.request(Call(), ask(f"c{number}"))
+        far.most, far.delay = 0, 1.0
+        far.end(Unavailable("broke"))
+        await asyncio.sleep(60)
+        assert far.most == AT_ONCE
+        assert heal.healing == []
+        assert len(far.queues) == 1
+        far.delay = 0.0
+
+    scenario(body)

@@ -1,0 +1,164 @@
+"""Timeout: closes at the end of the caller's token less the call's budget, and at no other time."""
+
+import asyncio
+
+import pytest
+
+from nsmesh.core.begin import Begin
+from nsmesh.core.call import Call
+from nsmesh.core.element import Element, chain
+from nsmesh.core.errors import Invalid, Refused
+from nsmesh.core.virtual import EPOCH, VirtualClock, run
+from nsmesh.elements.timeout import Timeout
+from nsmesh.model.messages import Connection, NetworkServiceRequest, Path, PathSegment
+from nsmesh.model.times import timestamp
+
+
+class Far(Element):
+    def __init__(self):
+        self.delay = 0.0
+        self.fail = False
+        self.closed = []
+
+    async def request(self, call, request, next):
+        await asyncio.sleep(self.delay)
+        if self.fail:
+            raise Refused("told to")
+        return await next.request(call, request)
+
+    async def close(self, call, connection, next):
+        self.closed.append(asyncio.get_running_loop().time())
+
+
+def ask(life=600.0, index=1):
+    segments = [PathSegment(name="a", id="a"), PathSegment(name="b", id="b")]
+    if life is not None:
+        now = EPOCH + asyncio.get_running_loop().time()
+        segments[0].expires.CopyFrom(timestamp(now + life))
+    return NetworkServiceRequest(
+        connection=Connection(id="b", path=Path(index=index, path_segments=segments))
+    )
+
+
+def scenario(body):
+    async def main():
+        begin, far = Begin(), Far()
+        handler = chain(begin, Timeout(), far, clock=VirtualClock())
+        async with handler.running():
+            await body(begin, far, handler)
+            await asyncio.sleep(2000)
+            assert handler.scope.timers == 0
+            assert begin.connections == []
+
+    run(main())
+
+
+def test_it_closes_at_expiry_less_the_budget():
+    """Token of 20 s, deadline of 5 s: closed after 15 s, as recorded of the field."""
+
+    async def body(begin, far, handler):
+        await handler.request(Call().within(5), ask(20))
+        await asyncio.sleep(100)
+        assert far.closed == [pytest.approx(15.0, abs=1e-3)]
+
+    scenario(body)
+
+
+def test_without_a_deadline_it_closes_at_expiry():
+    """No budget is taken off."""
+
+    async def body(begin, far, handler):
+        await handler.request(Call(), ask(20))
+        await asyncio.sleep(100)
+        assert far.closed == [pytest.approx(20.0, abs=1e-3)]
+
+    scenario(body)
+
+
+def test_a_refresh_moves_it_and_a_failed_one_does_not():
+    """Only a refresh that was granted gives more time."""
+
+    async def body(begin, far, handler):
+        await handler.request(Call(), ask(20))
+        await asyncio.sleep(10)
+        await handler.request(Call(), ask(20))
+        await asyncio.sleep(10)
+        far.fail = True
+        with pytest.raises(Refused):
+            await handler.request(Call(), ask(20))
+        await asyncio.sleep(100)
+        assert far.closed == [pytest.approx(30.0, abs=1e-3)]
+
+    scenario(body)
+
+
+def test_a_refresh_under_way_at_the_moment_of_expiry_wins():
+    """The automatic Close never ends what a refresh that came in time has renewed."""
+
+    async def body(begin, far, handler):
+        await handler.request(Call(), ask(20))
+        await asyncio.sleep(18)
+        far.delay = 5
+        await handler.request(Call(), ask(20))
+        await asyncio.sleep(10)
+        assert far.closed == []
+        await asyncio.sleep(10)
+        assert len(far.closed) == 1
+
+    scenario(body)
+
+
+def test_a_refresh_that_waits_behind_the_alarm_wins():
+    """The alarm fires while another event holds the turn, and a refresh is served before its Close."""
+
+    async def body(begin, far, handler):
+        await handler.request(Call(), ask(20))
+        await asyncio.sleep(19)
+        async with begin.turns.turn("b"):
+            refresh = asyncio.ensure_future(handler.request(Call(), ask(20)))
+            await asyncio.sleep(2)
+        await refresh
+        await asyncio.sleep(5)
+        assert far.closed == []
+
+    scenario(body)
+
+
+def test_a_failing_refresh_at_the_end_lets_it_end():
+    """When the time passed during a refresh that failed, the Close comes behind it."""
+
+    async def body(begin, far, handler):
+        await handler.request(Call(), ask(20))
+        await asyncio.sleep(18)
+        far.delay, far.fail = 5, True
+        with pytest.raises(Refused):
+            await handler.request(Call(), ask(20))
+        await asyncio.sleep(1)
+        assert far.closed == [pytest.approx(23.0, abs=1e-3)]
+
+    scenario(body)
+
+
+@pytest.mark.parametrize(("life", "index"), [(None, 1), (600, 0)])
+def test_a_missing_expiry_is_an_error_before_anything_is_done(life, index):
+    """The text is the field's, without the connection's tokens; nothing further in was asked."""
+
+    async def body(begin, far, handler):
+        far.fail = True
+        with pytest.raises(Invalid, match="expiration for the previous path segment cannot be nil"):
+            await handler.request(Call(), ask(life, index))
+
+    scenario(body)
+
+
+def test_a_close_takes_the_alarm_back():
+    """After a Close by hand nothing fires."""
+
+    async def body(begin, far, handler):
+        await handler.request(Call(), ask(20))
+        await handler.close(Call(), Connection(id="b"))
+        assert handler.scope.timers == 0
+        await asyncio.sleep(100)
+        assert len(far.closed) == 1
+
+    scenario(body)
