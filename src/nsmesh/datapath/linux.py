@@ -146,8 +146,8 @@ class LinuxDatapath:
                 End(b, wire.b.name, veth.fresh_index(), wire.id),
             )
             wanted = (
-                _with_mac(desired_end(wire.a, ends[0].index), macs[0]),
-                _with_mac(desired_end(wire.b, ends[1].index), macs[1]),
+                desired_end(wire.a, ends[0].index, macs[0]),
+                desired_end(wire.b, ends[1].index, macs[1]),
             )
             if veth.new_pair(*ends, wanted, self._group):
                 break
@@ -182,7 +182,7 @@ class LinuxDatapath:
         for side, place, port, link in zip("ab", places, (wire.a, wire.b), links, strict=True):
             assert link is not None
             end = End(place, port.name, link.index, wire.id)
-            state = desired_end(port, link.index)
+            state = desired_end(port, link.index, link.mac)
             done = veth.converge(self._doors, end, link, state)
             details += [f"{side}: {operation}" for operation in done]
             if link.group != self._group:
@@ -190,7 +190,7 @@ class LinuxDatapath:
                 batch.put(rtnetlink.set_group(link.index, self._group))
                 place.netlink.send(batch)
             ends.append(end)
-            wanted.append(_with_mac(state, link.mac))
+            wanted.append(state)
         applied = self._remember(
             wire, (ends[0], ends[1]), (wanted[0], wanted[1]), "changed" if details else "unchanged"
         )
@@ -271,7 +271,3 @@ def _is_pair(wire_id: str, a: Link | None, b: Link | None) -> bool:
         and a.link == b.index
         and b.link == a.index
     )
-
-
-def _with_mac(state: EndState, mac: bytes) -> EndState:
-    return state if state.mac else replace(state, mac=mac)

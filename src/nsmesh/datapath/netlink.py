@@ -27,12 +27,16 @@ NETLINK_EXT_ACK = 11
 NETLINK_GET_STRICT_CHK = 12
 SO_NETNS_COOKIE = 71
 
+_AF_NETLINK, _SOCK_RAW, _NETLINK_ROUTE = 16, 3, 0  # plain numbers: enums cost more than the call
+_SOL_SOCKET, _MSG_DONTWAIT = 1, 0x40
+
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _U32_ATTRIBUTE = struct.Struct("=HHI")
 _ERROR = struct.Struct("=i")
 _COOKIE = struct.Struct("=Q")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+_ASKED = NLM_F_REQUEST | NLM_F_ACK
 _TYPE_MASK = 0x3FFF
 _CHUNK = 96
 """Messages per send: their error answers must all fit the socket's receive buffer."""
@@ -82,36 +86,34 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
 class Batch:
     """Requests to be sent together. Each says what it is ``about``, so that a refusal can name it."""
 
-    __slots__ = ("_requests",)
+    __slots__ = ("_abouts", "_messages")
 
     def __init__(self) -> None:
-        self._requests: list[tuple[Message, object]] = []
-
-    def add(self, kind: int, flags: int, body: bytes, about: object = None) -> None:
-        """Append one request."""
-        self._requests.append((Message(kind, flags, body), about))
+        self._messages: list[Message] = []
+        self._abouts: list[object] = []
 
     def put(self, message: Message, about: object = None) -> None:
-        """Append one request that is built already."""
-        self._requests.append((message, about))
+        """Append one request."""
+        self._messages.append(message)
+        self._abouts.append(about)
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return len(self._messages)
 
     def chunks(self) -> Iterator[tuple[bytes, list[object]]]:
         """Yield bytes to send and, by sequence number from 0, what each request is about.
 
         Only the last request of a chunk asks for an acknowledgement: errors come for all of them.
         """
-        for start in range(0, len(self._requests), _CHUNK):
-            part = self._requests[start : start + _CHUNK]
-            last = len(part) - 1
-            parts = []
-            for sequence, ((kind, flags, body), _) in enumerate(part):
-                asked = flags | NLM_F_REQUEST | (NLM_F_ACK if sequence == last else 0)
-                parts.append(_HEADER.pack(16 + len(body), kind, asked, sequence, 0))
-                parts.append(body)
-            yield b"".join(parts), [about for _, about in part]
+        pack = _HEADER.pack
+        for start in range(0, len(self._messages), _CHUNK):
+            messages = self._messages[start : start + _CHUNK]
+            last = len(messages) - 1
+            parts: list[bytes] = []
+            for sequence, (kind, flags, body) in enumerate(messages):
+                asked = flags | _ASKED if sequence == last else flags | NLM_F_REQUEST
+                parts += (pack(16 + len(body), kind, asked, sequence, 0), body)
+            yield b"".join(parts), self._abouts[start : start + _CHUNK]
 
 
 class Netlink:
@@ -120,9 +122,7 @@ class Netlink:
     __slots__ = ("_socket",)
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-        )
+        self._socket = socket.socket(_AF_NETLINK, _SOCK_RAW, _NETLINK_ROUTE)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
 
@@ -139,7 +139,7 @@ class Netlink:
     @property
     def cookie(self) -> int:
         """The number of the socket's namespace, never given twice while the machine runs."""
-        raw = self._socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        raw = self._socket.getsockopt(_SOL_SOCKET, SO_NETNS_COOKIE, 8)
         value: int = _COOKIE.unpack(raw)[0]
         return value
 
@@ -154,7 +154,7 @@ class Netlink:
     def _collect(self, abouts: list[object], failures: list[Failure]) -> None:
         last = len(abouts) - 1
         while True:
-            data = self._socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
+            data = self._socket.recv(_RECEIVE, _MSG_DONTWAIT)
             for kind, flags, sequence, start, end in frames(data):
                 if kind != NLMSG_ERROR:
                     continue
@@ -194,7 +194,7 @@ class Netlink:
         found: list[tuple[int, bytes]] = []
         interrupted = False
         while True:
-            data = self._socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
+            data = self._socket.recv(_RECEIVE, _MSG_DONTWAIT)
             for answer, answer_flags, _, start, end in frames(data):
                 interrupted = interrupted or bool(answer_flags & NLM_F_DUMP_INTR)
                 if answer == NLMSG_DONE:

@@ -205,7 +205,7 @@ def _loopback_up() -> None:
 
     with Netlink() as netlink:
         batch = Batch()
-        batch.add(*rtnetlink.set_up(1))
+        batch.put(rtnetlink.set_up(1))
         netlink.send(batch)
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 import structlog
@@ -24,19 +25,15 @@ _REMEMBERED = 4096
 
 
 class Place:
-    """One opened namespace. ``host``: it is the host's own, where nothing but our interfaces is touched.
+    """One opened namespace. ``ipv6``: what a new interface has by default, None where the kernel lacks it."""
 
-    ``ipv6``: what a new interface gets by default; None where the kernel has no IPv6.
-    """
+    __slots__ = ("cookie", "descriptor", "given", "ipv6", "netlink", "path")
 
-    __slots__ = ("cookie", "descriptor", "given", "host", "ipv6", "netlink", "path")
-
-    def __init__(self, path: str, descriptor: int, netlink: Netlink, *, host: bool) -> None:
+    def __init__(self, path: str, descriptor: int, netlink: Netlink) -> None:
         self.path = path
         self.descriptor = descriptor
         self.netlink = netlink
         self.cookie = netlink.cookie
-        self.host = host
         self.given = False
         self.ipv6: bool | None = None
 
@@ -67,7 +64,7 @@ class Places:
 
     def all(self) -> list[Place]:
         """Return each namespace once."""
-        return list(set(self._found.values()))
+        return list(dict.fromkeys(self._found.values()))
 
     def __enter__(self) -> Self:
         return self
@@ -82,10 +79,16 @@ class Doors:
 
     def __init__(self) -> None:
         self._home = netns.current()
-        self._hosts = {netns.identity(self._home)}
-        with suppress(OSError):  # another user's, or no procfs of the host: our own stands for it
-            self._hosts.add(netns.identity("/proc/1/ns/net"))
-        self._prepared: dict[int, None] = {}
+        self._ipv6 = Path(_IPV6_CONF).exists()
+        self._prepared: dict[int, bool | None] = {}
+        with Netlink() as netlink:
+            self._hosts = {netlink.cookie}
+        with suppress(MeshError):  # another user's, or no procfs of the host: our own stands for it
+            self._hosts.add(self._cookie_at(netns.of_pid(1)))
+
+    def _cookie_at(self, location: str) -> int:
+        with self.open([location]) as places:
+            return places[location].cookie
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -123,18 +126,17 @@ class Doors:
         return Places(found)
 
     def _enter_all(self, descriptors: dict[str, int], found: dict[str, Place], *, prepare: bool) -> None:
+        by_cookie: dict[int, Place] = {}
         try:
             for location, descriptor in tuple(descriptors.items()):
                 netns.enter(descriptor)
                 place = self._place(location, descriptor)
-                twin = next((other for other in found.values() if other.cookie == place.cookie), None)
-                if twin is not None:
-                    place.close()
+                twin = by_cookie.setdefault(place.cookie, place)
+                found[location] = twin
+                if twin is not place:
                     del descriptors[location]
-                    found[location] = twin
-                    continue
-                found[location] = place
-                if prepare:
+                    place.close()
+                elif prepare:
                     self._prepare(place)
         except MeshError as error:
             raise type(error)(f"{error.what} ({location})", remedy=error.remedy) from error
@@ -146,24 +148,27 @@ class Doors:
             netlink = Netlink()
         except OSError as error:
             raise explain(error.errno or 0, f"cannot open a netlink socket in {location}") from error
-        return Place(location, descriptor, netlink, host=netns.identity(descriptor) in self._hosts)
+        return Place(location, descriptor, netlink)
 
     def _prepare(self, place: Place) -> None:
-        """Read IPv6's default, and let every group ping where the namespace is a workload's (once)."""
-        try:
-            place.ipv6 = _read(f"{_IPV6_CONF}/default/disable_ipv6") == b"0\n"
-        except OSError:
-            place.ipv6 = None  # a kernel without IPv6
-        if place.host or place.cookie in self._prepared:
+        """Once for each namespace: read IPv6's default, and let every group ping where a workload lives.
+
+        Who changes the default later finds out from the kernel's refusal, see ``veth.configure``.
+        """
+        if place.cookie in self._prepared:
+            place.ipv6 = self._prepared[place.cookie]
             return
-        try:
-            _write(_PING_SYSCTL, PING_GROUP_RANGE)
-        except OSError as error:
-            # A read-only /proc/sys: the wire works all the same, only ping needs a privilege there.
-            log.warning("ping_group_range is not set", netns=place.path, error=str(error))
+        if self._ipv6:
+            place.ipv6 = _read(f"{_IPV6_CONF}/default/disable_ipv6") == b"0\n"
+        if place.cookie not in self._hosts:
+            try:
+                _write(_PING_SYSCTL, PING_GROUP_RANGE)
+            except OSError as error:
+                # A read-only /proc/sys: the wire works all the same, only ping needs a privilege there.
+                log.warning("ping_group_range is not set", netns=place.path, error=str(error))
         if len(self._prepared) >= _REMEMBERED:
             self._prepared.clear()
-        self._prepared[place.cookie] = None
+        self._prepared[place.cookie] = place.ipv6
 
     def switch_ipv6(self, place: Place, name: str, *, on: bool) -> None:
         """Switch IPv6 of one interface on or off; raises OSError."""

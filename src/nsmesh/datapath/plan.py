@@ -69,9 +69,9 @@ def diff(desired: EndState, existing: EndState) -> list[Operation]:
         operations.append(Set("mtu", desired.mtu))
     if desired.up != existing.up:
         operations.append(Set("up", desired.up))
-    new_addresses = desired.addresses - existing.addresses - existing.narrower
-    old_addresses = existing.addresses - desired.addresses
-    operations += (Add(address) for address in _listed(new_addresses, desired.order))
+    present = {*existing.addresses, *existing.narrower}
+    old_addresses = set(existing.addresses).difference(desired.addresses)
+    operations += (Add(address) for address in desired.addresses if address not in present)
     operations += map(Add, _ordered(desired.neighbours - existing.neighbours))
     new_routes = desired.routes - existing.routes
     old_routes = existing.routes - desired.routes
@@ -93,6 +93,16 @@ def diff(desired: EndState, existing: EndState) -> list[Operation]:
     return operations
 
 
+def creation(desired: EndState) -> list[Add]:
+    """Return what a new interface, which has nothing, still lacks: as :func:`diff`, without comparing."""
+    return [
+        *map(Add, desired.addresses),
+        *map(Add, _ordered(desired.neighbours)),
+        *map(Add, _ordered(desired.routes)),
+        *map(Add, _ordered(desired.rules)),
+    ]
+
+
 def _blunt(old: Collection[RouteState], new: Collection[RouteState]) -> frozenset[RouteState]:
     """Return the old routes whose removal could hit a new one.
 
@@ -101,11 +111,6 @@ def _blunt(old: Collection[RouteState], new: Collection[RouteState]) -> frozense
     """
     coming = {(route.prefix, route.table) for route in new}
     return frozenset(route for route in old if not route.via and (route.prefix, route.table) in coming)
-
-
-def _listed(addresses: Collection[Prefix], order: tuple[Prefix, ...]) -> list[Prefix]:
-    """Return addresses in the order that they were asked for."""
-    return [address for address in dict.fromkeys(order) if address in addresses] if addresses else []
 
 
 def _ordered(items: Collection[T]) -> list[T]:

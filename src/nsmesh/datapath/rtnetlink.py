@@ -5,7 +5,6 @@ Constants carry the kernel's own names.
 
 from __future__ import annotations
 
-import socket
 import struct
 
 from nsmesh.datapath.netlink import Message, attribute, u32
@@ -18,6 +17,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 
+AF_INET, AF_INET6 = 2, 10
 NLA_F_NESTED = 0x8000
 IFF_UP = 0x1
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
@@ -48,18 +48,21 @@ RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
 PORT_RANGE = struct.Struct("=HH")
 
+# Header and the attributes that are always there in one go, by the length of an address.
+_ADDRESS = {size: struct.Struct(f"=BBBBIHH{size}sHH{size}s") for size in (4, 16)}
+_ROUTE = {size: struct.Struct(f"=BBBBBBBBIHH{size}sHHI") for size in (4, 16)}
+_NEIGHBOUR = {size: struct.Struct(f"=BxxxiHBBHH{size}s") for size in (4, 16)}
+
 _ONE_QUEUE = u32(IFLA_NUM_TX_QUEUES, 1) + u32(IFLA_NUM_RX_QUEUES, 1)
 _VETH = attribute(IFLA_INFO_KIND, b"veth\0")
 _NO_LINK_LOCAL = attribute(
     IFLA_AF_SPEC | NLA_F_NESTED,
-    attribute(
-        socket.AF_INET6 | NLA_F_NESTED, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
-    ),
+    attribute(AF_INET6 | NLA_F_NESTED, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))),
 )
 _PROMOTE = attribute(
     IFLA_AF_SPEC | NLA_F_NESTED,
     attribute(
-        socket.AF_INET | NLA_F_NESTED,
+        AF_INET | NLA_F_NESTED,
         attribute(IFLA_INET_CONF | NLA_F_NESTED, u32(IPV4_DEVCONF_PROMOTE_SECONDARIES, 1)),
     ),
 )
@@ -147,12 +150,13 @@ def get_link(*, index: int = 0, name: str = "") -> Message:
 
 def address(index: int, prefix: Prefix, *, add: bool) -> Message:
     """Add or remove an address; IPv6 without duplicate address detection."""
-    flags = 0 if len(prefix.address) == 4 else IFA_F_NODAD
-    body = (
-        IFADDR.pack(prefix.family, prefix.length, flags, RT_SCOPE_UNIVERSE, index)
-        + attribute(IFA_LOCAL, prefix.address)
-        + attribute(IFA_ADDRESS, prefix.address)
-    )
+    own, length = prefix
+    size = len(own)
+    if size == 4:
+        head = (AF_INET, length, 0, RT_SCOPE_UNIVERSE, index)
+    else:
+        head = (AF_INET6, length, IFA_F_NODAD, RT_SCOPE_UNIVERSE, index)
+    body = _ADDRESS[size].pack(*head, 4 + size, IFA_LOCAL, own, 4 + size, IFA_ADDRESS, own)
     return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body) if add else Message(RTM_DELADDR, 0, body)
 
 
@@ -162,38 +166,31 @@ def route(index: int, state: RouteState, *, add: bool) -> Message:
     It is put in front of one with the same prefix through another interface, never in its place: that one
     works again as soon as ours is gone.
     """
-    prefix, via, table = state
-    body = (
-        RTMSG.pack(
-            prefix.family,
-            prefix.length,
-            0,
-            0,
-            table if table < 256 else 0,
-            RTPROT_BOOT,
-            RT_SCOPE_UNIVERSE,
-            RTN_UNICAST,
-            RTNH_F_ONLINK if via else 0,
-        )
-        + attribute(RTA_DST, prefix.address)
-        + u32(RTA_OIF, index)
+    (target, length), via, table = state
+    size = len(target)
+    body = _ROUTE[size].pack(
+        *(AF_INET if size == 4 else AF_INET6, length, 0, 0, table if table < 256 else 0),
+        *(RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTNH_F_ONLINK if via else 0),
+        *(4 + size, RTA_DST, target, 8, RTA_OIF, index),
     )
     if via:
         body += attribute(RTA_GATEWAY, via)
     if table != RT_TABLE_MAIN:
         body += u32(RTA_TABLE, table)
-    if len(prefix.address) == 16:
+    if size == 16:
         body += u32(RTA_PRIORITY, IPV6_METRIC)
     return Message(RTM_NEWROUTE, NLM_F_CREATE, body) if add else Message(RTM_DELROUTE, 0, body)
 
 
 def neighbour(index: int, state: NeighbourState, *, add: bool) -> Message:
     """Add, replace or remove a permanent neighbour."""
-    number = socket.AF_INET if len(state.ip) == 4 else socket.AF_INET6
-    body = NDMSG.pack(number, index, NUD_PERMANENT, 0, 0) + attribute(NDA_DST, state.ip)
+    ip, mac = state
+    size = len(ip)
+    head = (AF_INET if size == 4 else AF_INET6, index, NUD_PERMANENT, 0, 0)
+    body = _NEIGHBOUR[size].pack(*head, 4 + size, NDA_DST, ip)
     if not add:
         return Message(RTM_DELNEIGH, 0, body)
-    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attribute(NDA_LLADDR, state.mac))
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attribute(NDA_LLADDR, mac))
 
 
 def rule(state: RuleState, *, add: bool) -> Message:

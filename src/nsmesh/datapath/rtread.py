@@ -122,8 +122,8 @@ def read_rules(netlink: Netlink) -> list[RuleState]:
     return found
 
 
-def _addresses(netlink: Netlink, index: int) -> tuple[frozenset[Prefix], frozenset[Prefix]]:
-    universe: set[Prefix] = set()
+def _addresses(netlink: Netlink, index: int) -> tuple[tuple[Prefix, ...], frozenset[Prefix]]:
+    universe: list[Prefix] = []
     narrower: set[Prefix] = set()
     message = Message(rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, index))
     for _, body in _dump(netlink, message):
@@ -132,8 +132,11 @@ def _addresses(netlink: Netlink, index: int) -> tuple[frozenset[Prefix], frozens
             continue
         values = attributes(body, rt.IFADDR.size)
         prefix = Prefix(values.get(rt.IFA_LOCAL) or values[rt.IFA_ADDRESS], length)
-        (universe if scope == rt.RT_SCOPE_UNIVERSE else narrower).add(prefix)
-    return frozenset(universe), frozenset(narrower)
+        if scope == rt.RT_SCOPE_UNIVERSE:
+            universe.append(prefix)
+        else:
+            narrower.add(prefix)
+    return tuple(universe), frozenset(narrower)
 
 
 def _routes(netlink: Netlink, index: int) -> frozenset[RouteState]:

@@ -6,7 +6,7 @@ import errno
 import itertools
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from nsmesh.core.errors import Conflict, Internal, MeshError, Refused
@@ -14,7 +14,7 @@ from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Failure, Message
 from nsmesh.datapath.places import Doors, Place
-from nsmesh.datapath.plan import Add, Operation, Promote, Remove, Set, diff
+from nsmesh.datapath.plan import Add, Operation, Promote, Remove, Set, creation, diff
 from nsmesh.datapath.rtread import Link, read_end, read_link
 from nsmesh.datapath.wirestate import (
     INDEX_FIRST,
@@ -108,9 +108,13 @@ def configure(doors: Doors, end: End, wanted: EndState, alias: str) -> None:
     if place.ipv6 is not None and wanted.ipv6 != place.ipv6:
         _switch_ipv6(doors, end, on=bool(wanted.ipv6))
     batch.put(rt.set_up(index), "state up")
-    for operation in diff(wanted, EndState(mac=wanted.mac, mtu=wanted.mtu, ipv6=wanted.ipv6)):
-        batch.put(message_of(operation, index), operation)
-    _send(end, batch)
+    for operation in creation(wanted):
+        batch.put(_item_message(operation.item, index, add=True), operation)
+    try:
+        _send(end, batch)
+    except Refused:  # IPv6 was switched off in the namespace since we looked
+        _switch_ipv6(doors, end, on=True)
+        _send(end, batch)
 
 
 def converge(doors: Doors, end: End, link: Link, wanted: EndState) -> list[Operation]:
@@ -193,16 +197,17 @@ def message_of(operation: Operation, index: int) -> Message:
     raise AssertionError(operation)  # pragma: no cover - the cases above are all
 
 
+_MESSAGES: dict[type, Callable[..., Message]] = {
+    Prefix: rt.address,
+    RouteState: rt.route,
+    NeighbourState: rt.neighbour,
+}
+
+
 def _item_message(item: Item, index: int, *, add: bool) -> Message:
-    match item:
-        case Prefix():
-            return rt.address(index, item, add=add)
-        case RouteState():
-            return rt.route(index, item, add=add)
-        case NeighbourState():
-            return rt.neighbour(index, item, add=add)
-        case RuleState():
-            return rt.rule(item, add=add)
+    if isinstance(item, RuleState):
+        return rt.rule(item, add=add)
+    return _MESSAGES[type(item)](index, item, add=add)
 
 
 def _perform(doors: Doors, end: End, operations: list[Operation]) -> None:

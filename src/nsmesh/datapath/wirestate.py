@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from nsmesh.core.errors import Invalid
@@ -23,6 +24,10 @@ INDEX_FIRST = 1 << 16
 INDEX_LIMIT = 1 << 23
 """Interface indexes are chosen from this range, so that a table's number can hold an index and a rule."""
 
+_REMEMBERED = 4096
+"""Texts whose meaning is kept: each address of a wire is written several times, and again in a refresh."""
+
+_NAME = re.compile(rf"[^/:%\0\s]{{1,{NAME_LIMIT}}}")
 _RESERVED_NAMES = frozenset({".", "..", "all", "default"})
 
 
@@ -81,25 +86,23 @@ class RuleState(NamedTuple):
 Item: TypeAlias = Prefix | RouteState | NeighbourState | RuleState
 
 
-@dataclass(frozen=True, slots=True)
-class EndState:
+class EndState(NamedTuple):
     """One end of a wire, as it is or as it shall be.
 
     In a wish an empty ``mac`` and ``mtu`` 0 mean: as it is. ``ipv6`` None: the kernel has no IPv6 there.
-    ``addresses`` holds those of universe scope; ``narrower`` those of link or host scope that exist.
+    ``addresses`` holds those of universe scope, in the order asked for (the kernel prefers the first as a
+    source); ``narrower`` those of link or host scope that exist.
     """
 
     mac: bytes = b""
     mtu: int = 0
     up: bool = True
     ipv6: bool | None = True
-    addresses: frozenset[Prefix] = frozenset()
+    addresses: tuple[Prefix, ...] = ()
     narrower: frozenset[Prefix] = frozenset()
     routes: frozenset[RouteState] = frozenset()
     neighbours: frozenset[NeighbourState] = frozenset()
     rules: frozenset[RuleState] = frozenset()
-    order: tuple[Prefix, ...] = field(default=(), compare=False)
-    """The addresses in the order they were asked for: the kernel prefers the first as a source."""
 
 
 def family(address: bytes) -> int:
@@ -117,6 +120,7 @@ def mac_text(mac: bytes) -> str:
     return mac.hex(":")
 
 
+@lru_cache(_REMEMBERED)
 def parse_ip(text: str) -> bytes:
     """Return an address in packed form; raises Invalid."""
     try:
@@ -125,6 +129,7 @@ def parse_ip(text: str) -> bytes:
         raise Invalid(f"{text!r} is no IP address", remedy="write it like 10.0.0.1 or fd00::1") from None
 
 
+@lru_cache(_REMEMBERED)
 def parse_prefix(text: str) -> Prefix:
     """Return an address with its prefix length, the whole length where none is given; raises Invalid."""
     address, slash, length_text = text.partition("/")
@@ -137,6 +142,7 @@ def parse_prefix(text: str) -> Prefix:
     return Prefix(packed, int(length_text))
 
 
+@lru_cache(_REMEMBERED)
 def parse_network(text: str) -> Prefix:
     """Return a prefix with its host bits cleared; raises Invalid."""
     return network(parse_prefix(text))
@@ -152,6 +158,7 @@ def network(prefix: Prefix) -> Prefix:
     return Prefix(value.to_bytes(size, "big"), prefix.length)
 
 
+@lru_cache(_REMEMBERED)
 def parse_mac(text: str) -> bytes:
     """Return a MAC of one station in packed form; raises Invalid."""
     try:
@@ -165,13 +172,11 @@ def parse_mac(text: str) -> bytes:
 
 def check_name(name: str) -> None:
     """Check an interface's name as the kernel would; raises Invalid."""
-    raw = name.encode(errors="surrogateescape")
-    usable = (
-        0 < len(raw) <= NAME_LIMIT
-        and name not in _RESERVED_NAMES
-        and not any(letter in "/:%\0" or letter.isspace() for letter in name)
-    )
-    if not usable:
+    if (
+        not _NAME.fullmatch(name)
+        or name in _RESERVED_NAMES
+        or (not name.isascii() and len(name.encode(errors="surrogateescape")) > NAME_LIMIT)
+    ):
         raise Invalid(
             f"{name!r} cannot name an interface",
             remedy=f"use 1 to {NAME_LIMIT} characters without '/', ':', '%' and spaces",
@@ -218,12 +223,16 @@ def check_wire(wire: CrossConnect) -> None:
         )
 
 
-def desired_end(port: KernelPort, index: int) -> EndState:
-    """Return what ``port`` asks for, of an interface with this index; raises Invalid."""
-    mac = parse_mac(port.mac) if port.mac else b""
+def desired_end(port: KernelPort, index: int, mac: bytes = b"") -> EndState:
+    """Return what ``port`` asks for, of an interface with this index; raises Invalid.
+
+    ``mac`` is for a port that asks for none.
+    """
+    if port.mac:
+        mac = parse_mac(port.mac)
     if not port.numbered:
         return EndState(mac=mac, mtu=port.mtu, ipv6=False)
-    addresses = tuple(map(parse_prefix, port.addresses))
+    addresses = tuple(dict.fromkeys(map(parse_prefix, port.addresses)))
     if 0 < port.mtu < IPV6_MTU and any(len(prefix.address) == 16 for prefix in addresses):
         raise Invalid(
             f"{port.name} cannot have IPv6 addresses with an MTU of {port.mtu}",
@@ -237,13 +246,14 @@ def desired_end(port: KernelPort, index: int) -> EndState:
     return EndState(
         mac=mac,
         mtu=port.mtu,
-        addresses=frozenset(addresses),
-        order=addresses,
+        addresses=addresses,
         routes=routes,
         # A later entry for the same address wins, as it does in the kernel.
         neighbours=frozenset(
-            NeighbourState(ip, address)
-            for ip, address in {parse_ip(n.ip): parse_mac(n.mac) for n in port.neighbours}.items()
+            [
+                NeighbourState(ip, address)
+                for ip, address in {parse_ip(n.ip): parse_mac(n.mac) for n in port.neighbours}.items()
+            ]
         ),
         rules=rules,
     )

@@ -98,7 +98,7 @@ def test_a_port_becomes_an_end_state():
         rules=(PolicyRule(source="10.0.0.1/24", protocol=6, destination_ports=(80, 80)),),
     )
     state = ws.desired_end(port, 70000)
-    assert [str(address) for address in state.order] == ["10.0.0.1/24", "fd00::1/128"]
+    assert [str(address) for address in state.addresses] == ["10.0.0.1/24", "fd00::1/128"]
     table = ws.rule_table(70000, 0)
     assert {str(route) for route in state.routes} == {
         "route 10.1.0.0/16 via 10.0.0.9",
