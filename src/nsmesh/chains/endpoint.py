@@ -105,19 +105,19 @@ def registration(
     manager: Handler | str,
     peers: Peers,
     tokens: TokenSource,
-    front: tuple[Element, ...] = (),
+    checks: tuple[Element, ...] = (),
     dial_timeout: float = 5.0,
     clock: Clock | None = None,
 ) -> Chain:
     """Return the chain by which endpoints and forwarders register and stay registered."""
     return chain(
-        *front,
         Begin(),
         RegisterRetry(),
         RegisterHeal(),
         RegisterRefresh(),
         Dial(peers, target=manager, timeout=dial_timeout),
         ClientToken(tokens),
+        *checks,
         end=Dialled(),
         name=f"registration {name}",
         clock=clock,

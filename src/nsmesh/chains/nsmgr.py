@@ -40,6 +40,7 @@ class Nsmgr:
         excluded_prefixes_file: str = "",
         policies: tuple[Element, ...] = (),
         registry_front: tuple[Element, ...] = (),
+        registry_checks: tuple[Element, ...] = (),
         dial_timeout: float = 0.75,
         clock: Clock | None = None,
     ) -> None:
@@ -56,6 +57,7 @@ class Nsmgr:
             Mirror(),
             Dial(peers, target=registry, timeout=dial_timeout),
             ClientToken(tokens),
+            *registry_checks,
             end=Dialled(),
             name=f"nsmgr {name} registry",
             clock=clock,

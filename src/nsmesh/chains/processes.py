@@ -10,7 +10,7 @@ import structlog
 from nsmesh.chains.client import client
 from nsmesh.chains.registry import running_registry
 from nsmesh.chains.roles import running_forwarder, running_nsmgr
-from nsmesh.chains.runtime import runtime
+from nsmesh.chains.runtime import runtime_of
 from nsmesh.chains.settings import ForwarderSettings, NscSettings, NsmgrSettings, RegistrySettings
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
@@ -30,7 +30,7 @@ PAUSE = 0.2
 async def serve_nsmgr(settings: NsmgrSettings, stop: asyncio.Event) -> None:
     """Run a manager until ``stop``."""
     async with (
-        runtime(lifetime=settings.max_token_lifetime, dial_timeout=settings.dial_timeout) as held,
+        runtime_of(settings, settings.dial_timeout) as held,
         running_nsmgr(settings, held),
     ):
         await stop.wait()
@@ -40,7 +40,7 @@ async def serve_forwarder(settings: ForwarderSettings, stop: asyncio.Event) -> N
     """Run a forwarder of kernel wires until ``stop``."""
     datapath = LinuxDatapath(owner=f"forwarder:{settings.name}", namespaces=netns.named)
     async with (
-        runtime(lifetime=settings.max_token_lifetime, dial_timeout=settings.dial_timeout) as held,
+        runtime_of(settings, settings.dial_timeout) as held,
         running_forwarder(settings, held, datapath, [Kernel()]),
     ):
         await stop.wait()
@@ -49,8 +49,10 @@ async def serve_forwarder(settings: ForwarderSettings, stop: asyncio.Event) -> N
 async def serve_registry(settings: RegistrySettings, stop: asyncio.Event, *, sqlite: bool) -> None:
     """Run a registry, in memory or in a file, until ``stop``."""
     async with (
-        runtime(lifetime=settings.max_token_lifetime, dial_timeout=1.0) as held,
-        running_registry(settings, held, sqlite=sqlite),
+        runtime_of(settings, 1.0) as held,
+        running_registry(
+            settings, held, sqlite=sqlite, front=held.registry_front(settings.registry_server_policies)
+        ),
     ):
         await stop.wait()
 
@@ -65,12 +67,13 @@ async def serve_nsc(settings: NscSettings, stop: asyncio.Event) -> None:
         raise Invalid(
             "NSM_NETWORK_SERVICES names no service", remedy="set it: kernel://SERVICE/INTERFACE?label=value"
         )
-    async with runtime(lifetime=settings.max_token_lifetime, dial_timeout=settings.dial_timeout) as held:
+    async with runtime_of(settings, settings.dial_timeout) as held:
         chain = client(
             settings.name,
             manager=settings.connect_to,
             peers=held.peers,
             tokens=held.tokens,
+            checks=held.checks(),
             dial_timeout=settings.dial_timeout,
             clock=held.clock,
         )

@@ -51,6 +51,9 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         tokens=runtime.tokens,
         labels={key: value for key, value in labels.items() if value},
         excluded_prefixes_file=settings.excluded_prefixes_file,
+        policies=runtime.policies(),
+        registry_front=runtime.registry_front(settings.registry_server_policies),
+        registry_checks=runtime.registry_checks(settings.registry_client_policies),
         dial_timeout=settings.dial_timeout,
         clock=runtime.clock,
     )
@@ -77,6 +80,7 @@ async def running_forwarder(
         manager=settings.connect_to,
         peers=runtime.peers,
         tokens=runtime.tokens,
+        checks=runtime.registry_checks(settings.registry_client_policies),
         dial_timeout=settings.dial_timeout,
         clock=runtime.clock,
     )
@@ -87,6 +91,7 @@ async def running_forwarder(
         mechanisms=mechanisms,
         peers=runtime.peers,
         tokens=runtime.tokens,
+        policies=runtime.policies(),
         dial_timeout=settings.dial_timeout,
         clock=runtime.clock,
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from nsmesh import rpc
+from nsmesh.chains.secured import Secured
+from nsmesh.chains.settings import Common
+from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core.clock import Clock, SystemClock
-from nsmesh.core.element import Handler
+from nsmesh.core.element import Element, Handler
 from nsmesh.core.identity import Identity
 from nsmesh.core.tokens import PlainTokens, TokenSource
 from nsmesh.elements import serve
 from nsmesh.elements.peer import LocalPeers, RemotePeers
+from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POLICIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +25,64 @@ class Runtime:
 
     peers: LocalPeers
     tokens: TokenSource
-    identity: Identity | None = None
+    secured: Secured | None = None
     clock: Clock = field(default_factory=SystemClock)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who we are on the wire; None: plain unix sockets of our own user only."""
+        return self.secured.identity if self.secured else None
+
+    def policies(self) -> tuple[Element, ...]:
+        """Return what stands behind UpdateToken in a server chain."""
+        return self.secured.policies() if self.secured else ()
+
+    def checks(self) -> tuple[Element, ...]:
+        """Return what stands behind Dial in a client's chain."""
+        return self.secured.checks() if self.secured else ()
+
+    def registry_front(self, masks: Sequence[str] = REGISTRY_SERVER_POLICIES) -> tuple[Element, ...]:
+        """Return what stands outermost in a registry, and in a manager's view of one."""
+        return self.secured.registry_front(masks) if self.secured else ()
+
+    def registry_checks(self, masks: Sequence[str] = REGISTRY_CLIENT_POLICIES) -> tuple[Element, ...]:
+        """Return what stands behind Dial in whatever registers or passes registrations on."""
+        return self.secured.registry_checks(masks) if self.secured else ()
 
 
 @asynccontextmanager
-async def runtime(*, lifetime: float, dial_timeout: float, share: bool = True) -> AsyncIterator[Runtime]:
-    """Hold the connections of one process; ``lifetime`` (seconds) is what an unrefreshed wire lives.
+async def runtime(
+    *, lifetime: float, dial_timeout: float, share: bool = True, workload_api: str = ""
+) -> AsyncIterator[Runtime]:
+    """Hold identity and connections of one process; ``lifetime`` (seconds): an unrefreshed wire's life.
 
     ``share`` false makes roles of this process talk over their sockets, as if they were apart.
+    ``workload_api`` is the URL of the SPIFFE Workload API that says who we are; empty: nobody needs to know.
     """
     clock = SystemClock()
-    pool = rpc.Pool(timeout=dial_timeout)
     local: dict[str, Handler] = {}
-    try:
+    async with AsyncExitStack() as stack:
+        secured = None
+        if workload_api:
+            source = await stack.enter_async_context(fetched_identity(workload_api, clock=clock))
+            secured = Secured(source, lifetime=lifetime, clock=clock)
+        pool = rpc.Pool(timeout=dial_timeout, identity=secured.identity if secured else None)
+        stack.push_async_callback(pool.aclose)
         yield Runtime(
             peers=LocalPeers(local, RemotePeers(pool), share=share),
-            tokens=PlainTokens(clock, lifetime),
+            tokens=secured.tokens if secured else PlainTokens(clock, lifetime),
+            secured=secured,
             clock=clock,
         )
-    finally:
-        await pool.aclose()
+
+
+def runtime_of(settings: Common, dial_timeout: float) -> AbstractAsyncContextManager[Runtime]:
+    """Return the runtime of a process that holds one role, as its settings say."""
+    return runtime(
+        lifetime=settings.max_token_lifetime,
+        dial_timeout=dial_timeout,
+        workload_api=settings.spiffe_endpoint_socket,
+    )
 
 
 @asynccontextmanager
@@ -57,7 +98,7 @@ async def served(
     """Serve ``handler`` at ``urls`` (and in memory, to roles of this process); yield the real URLs."""
     methods: dict[str, rpc.Method] = {}
     if connections:
-        methods |= serve.connections(handler)
+        methods |= serve.connections(handler, runtime.secured.reader if runtime.secured else None)
     if registry:
         methods |= serve.registry(handler)
     methods |= serve.health(methods)

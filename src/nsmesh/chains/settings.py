@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nsmesh.model.settings import Seconds
+from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POLICIES
 
 SOCKET = "unix:///var/lib/networkservicemesh/nsm.io.sock"
 """Where a manager listens for the workloads of its node."""
@@ -28,7 +29,23 @@ class Common:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NsmgrSettings(Common):
+class Registers(Common):
+    """What every daemon reads that registers something."""
+
+    registry_client_policies: tuple[str, ...] = REGISTRY_CLIENT_POLICIES
+    """Policies for the answers of registries, as file masks; empty: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serves(Registers):
+    """What every daemon reads that others register at."""
+
+    registry_server_policies: tuple[str, ...] = REGISTRY_SERVER_POLICIES
+    """Policies for registrations, as file masks; empty: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NsmgrSettings(Serves):
     """The manager of a node."""
 
     name: str = "nmgr"
@@ -52,7 +69,7 @@ class NsmgrSettings(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForwarderSettings(Common):
+class ForwarderSettings(Registers):
     """The forwarder: makes the wires of a node."""
 
     name: str = "forwarder"
@@ -70,7 +87,7 @@ class ForwarderSettings(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegistrySettings(Common):
+class RegistrySettings(Serves):
     """A registry, in memory or in a file."""
 
     name: str = "registry"
@@ -108,7 +125,7 @@ class NscSettings(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NseSettings(Common):
+class NseSettings(Registers):
     """An endpoint: answers requests for its services."""
 
     name: str = "nse"

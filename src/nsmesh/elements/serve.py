@@ -27,6 +27,8 @@ from nsmesh.model.messages import (
     NetworkServiceQuery,
     NetworkServiceRequest,
 )
+from nsmesh.security.privacy import visible_to
+from nsmesh.security.token import TokenReader
 
 Methods = dict[str, rpc.Unary | rpc.ServerStream | rpc.Bidi]
 
@@ -49,8 +51,11 @@ def _call(server_call: rpc.ServerCall) -> Call:
     )
 
 
-def connections(handler: Handler) -> Methods:
-    """Return NetworkService and MonitorConnection, served by ``handler``."""
+def connections(handler: Handler, reader: TokenReader | None = None) -> Methods:
+    """Return NetworkService and MonitorConnection, served by ``handler``.
+
+    With a ``reader`` of tokens, monitors see those of their own paths only.
+    """
 
     async def request(call: rpc.ServerCall, body: bytes) -> bytes:
         connection = await handler.request(_call(call), _parse(NetworkServiceRequest, body))
@@ -62,7 +67,8 @@ def connections(handler: Handler) -> Methods:
 
     async def monitor(call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:
         async for event in handler.monitor(_call(call), _parse(MonitorScopeSelector, body)):
-            yield event.SerializeToString()
+            shown = event if reader is None else visible_to(event, call.peer, reader)
+            yield shown.SerializeToString()
 
     return {
         methods.REQUEST: rpc.Unary(request),

@@ -16,7 +16,7 @@ import structlog
 
 from nsmesh.chains.endpoint import PassthroughEndpoint, endpoint, registration
 from nsmesh.chains.roles import registered
-from nsmesh.chains.runtime import Runtime, runtime, served
+from nsmesh.chains.runtime import Runtime, runtime_of, served
 from nsmesh.chains.settings import NseSettings
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import Invalid, MeshError
@@ -52,9 +52,7 @@ async def serve_endpoint(kind: str, settings: NseSettings, stop: asyncio.Event) 
         raise Invalid("this endpoint provides no service", remedy="set NSM_SERVICE_NAMES")
     place = f"file://{settings.netns or netns.of_pid(os.getpid())}"
     async with AsyncExitStack() as stack:
-        held = await stack.enter_async_context(
-            runtime(lifetime=settings.max_token_lifetime, dial_timeout=settings.dial_timeout)
-        )
+        held = await stack.enter_async_context(runtime_of(settings, settings.dial_timeout))
         chain = await _chain(function, settings, held, place, stop, stack)
         listen = settings.listen_on or f"unix://{_private_folder(stack)}/listen.on.sock"
         urls = await stack.enter_async_context(served(held, (listen,), chain))
@@ -63,6 +61,7 @@ async def serve_endpoint(kind: str, settings: NseSettings, stop: asyncio.Event) 
             manager=settings.connect_to,
             peers=held.peers,
             tokens=held.tokens,
+            checks=held.registry_checks(settings.registry_client_policies),
             dial_timeout=settings.dial_timeout,
             clock=held.clock,
         )
@@ -95,6 +94,7 @@ async def _chain(
             asks=[Kernel(inode_url=place, unnumbered=True)],
             peers=held.peers,
             tokens=held.tokens,
+            policies=held.policies(),
             dial_timeout=settings.dial_timeout,
             clock=held.clock,
         )
@@ -108,6 +108,7 @@ async def _chain(
         Hooks(function),
         mechanisms=[Kernel(inode_url=place), Noop()],
         tokens=held.tokens,
+        policies=held.policies(),
         clock=held.clock,
     )
     return await stack.enter_async_context(chain.running())
