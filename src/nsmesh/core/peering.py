@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar
 
 from nsmesh.core.begin import OWN, REACHED
 from nsmesh.core.call import Call, Key, Peer, State
@@ -42,7 +42,6 @@ class Peers(Protocol):
         ...
 
 
-@runtime_checkable
 class Reached(Protocol):
     """What the Handler of a remote peer can say besides the verbs."""
 
@@ -70,12 +69,14 @@ HOP: Key[Hop] = Key("hop")
 NEXT_HOP: Key[Handler] = Key("next-hop")
 """In ``call.state`` of either half: the Handler at which this connection lives on, to follow its monitor."""
 
+_OURSELVES = Peer(in_process=True)
 _OURS = (TARGET, DIALLED, HOP, OUTGOING, OWN)
 
 
 def peer_of(handler: Handler) -> Peer:
     """Return who is behind a Handler: the remote peer, or this process itself."""
-    return handler.peer if isinstance(handler, Reached) else Peer(in_process=True)
+    peer = getattr(handler, "peer", None)
+    return peer if isinstance(peer, Peer) else _OURSELVES
 
 
 def handed_over(call: Call, handler: Handler) -> Call:
@@ -87,7 +88,7 @@ def handed_over(call: Call, handler: Handler) -> Call:
     if not peer_of(handler).in_process:
         return call
     values = {key: value for key, value in call.values.items() if key not in _OURS}
-    return replace(call, peer=Peer(in_process=True), metadata=(), reply={}, state=State(), values=values)
+    return replace(call, peer=_OURSELVES, metadata=(), reply={}, state=State(), values=values)
 
 
 @asynccontextmanager

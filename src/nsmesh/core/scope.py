@@ -24,7 +24,7 @@ class Scope:
         self.name = name
         self.clock: Clock = clock or SystemClock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: set[Timer] = set()
         self._entered = 0
 
     @property
@@ -144,14 +144,14 @@ class Timer:
         self._scope = scope
 
         def fire() -> None:
-            scope._timers.discard(self._handle)  # noqa: SLF001 - a timer is a part of its scope
+            scope._timers.discard(self)  # noqa: SLF001 - a timer is a part of its scope
             try:
                 call()
             except Exception:
                 log.exception("timer failed", scope=scope.name)
 
         self._handle = asyncio.get_running_loop().call_at(when, fire)
-        scope._timers.add(self._handle)  # noqa: SLF001 - a timer is a part of its scope
+        scope._timers.add(self)  # noqa: SLF001 - a timer is a part of its scope
 
     @property
     def when(self) -> float:
@@ -161,4 +161,4 @@ class Timer:
     def cancel(self) -> None:
         """Take the call back."""
         self._handle.cancel()
-        self._scope._timers.discard(self._handle)  # noqa: SLF001 - a timer is a part of its scope
+        self._scope._timers.discard(self)  # noqa: SLF001 - a timer is a part of its scope

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 import warnings
 
 import pytest
@@ -195,3 +196,19 @@ def test_leaving_under_cancellation_still_leaves_nothing():
         assert scope.tasks == 0
 
     run(main())
+
+
+def test_many_timers_of_one_moment_cost_no_more_each():
+    """Twenty thousand timers due at the same time are set and taken back in well under two seconds."""
+
+    async def main():
+        async with Scope() as scope:
+            timers = [scope.at(1000.0, lambda: None) for _ in range(20000)]
+            assert scope.timers == 20000
+            for timer in timers:
+                timer.cancel()
+            assert scope.timers == 0
+
+    began = time.monotonic()
+    run(main())
+    assert time.monotonic() - began < 2
