@@ -18,26 +18,21 @@ LEVELS = {
     "FATAL": logging.CRITICAL,
 }
 
-_level = logging.INFO
-
 
 def set_level(name: str) -> None:
     """Choose the lowest level that is written; unknown names mean INFO."""
-    global _level  # noqa: PLW0603 - one process, one level, changed by signals
-    _level = LEVELS.get(name.upper(), logging.INFO)
+    # what is below the level is dropped before the line is put together: it costs next to nothing
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_severity(name)))
 
 
-def _drop_below(_: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    severity = LEVELS.get(method.upper(), logging.ERROR if method == "exception" else logging.INFO)
-    if severity < _level:
-        raise structlog.DropEvent
-    return event
+def _severity(name: str) -> int:
+    return LEVELS.get(name.upper(), logging.INFO)
 
 
 def configure(*, role: str, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Set logging up for this process: every line carries ``role``, a time and a level."""
     out = stream or sys.stderr
-    set_level(level)
+    lines = structlog.PrintLogger(out)
     terminal = out.isatty()
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=True)
@@ -46,15 +41,14 @@ def configure(*, role: str, level: str = "INFO", stream: TextIO | None = None) -
     )
     structlog.configure(
         processors=[
-            _drop_below,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([] if terminal else [structlog.processors.format_exc_info]),
             renderer,
         ],
-        wrapper_class=structlog.BoundLogger,
-        logger_factory=structlog.PrintLoggerFactory(file=out),
-        cache_logger_on_first_use=False,
+        wrapper_class=structlog.make_filtering_bound_logger(_severity(level)),
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=False,  # or the level that a logger was first used at would stay
     )
     structlog.contextvars.bind_contextvars(role=role)

@@ -42,21 +42,33 @@ class FakeKernel:
     """How often the kernel's state was changed."""
     made: int = 0
     """How many interfaces were ever made; indexes and MACs come from it."""
+    _ends: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def put(self, interface: FakeInterface) -> None:
+        """Make an interface, or change the one that has its name; ends of a wire come in the order a, b."""
+        key = interface.netns, interface.port.name
+        if key not in self.interfaces:
+            self._ends.setdefault(interface.wire_id, []).append(key)
+        self.interfaces[key] = interface
+        self.changes += 1
+
+    def wire(self, wire_id: str) -> tuple[FakeInterface, FakeInterface] | None:
+        """Return both ends of a wire in the order a, b, or None where there is none."""
+        ends = self._ends.get(wire_id)
+        return (self.interfaces[ends[0]], self.interfaces[ends[1]]) if ends else None
 
     def wires(self) -> dict[str, tuple[FakeInterface, FakeInterface]]:
         """Return both ends of each wire, by its id, in the order a, b."""
-        ends: dict[str, list[FakeInterface]] = {}
-        for interface in sorted(self.interfaces.values(), key=lambda interface: interface.index):
-            ends.setdefault(interface.wire_id, []).append(interface)
-        return {wire_id: (pair[0], pair[1]) for wire_id, pair in ends.items()}
+        return {wire_id: (self.interfaces[a], self.interfaces[b]) for wire_id, (a, b) in self._ends.items()}
 
     def peer(self, netns: str, name: str) -> FakeInterface | None:
         """Return the interface at the other end of an interface's wire, or None where there is none."""
         here = self.interfaces.get((netns, name))
         if here is None:
             return None
-        a, b = self.wires()[here.wire_id]
-        return b if a == here else a
+        both = self.wire(here.wire_id)
+        assert both is not None
+        return both[1] if both[0] == here else both[0]
 
     def linked(self, netns: str, other: str) -> bool:
         """Whether some wire joins two namespaces directly."""
@@ -64,7 +76,7 @@ class FakeKernel:
 
     def delete_wire(self, wire_id: str) -> None:
         """Take both ends of a wire away, as somebody else might."""
-        for key in [key for key, interface in self.interfaces.items() if interface.wire_id == wire_id]:
+        for key in self._ends.pop(wire_id, ()):
             del self.interfaces[key]
             self.changes += 1
 
@@ -119,7 +131,7 @@ class FakeDatapath:
                     f"an interface {name} exists in {netns} already and belongs to {holder.wire_id}",
                     remedy=f"ask for another interface name than {name}",
                 )
-        present = self.kernel.wires().get(wire.id)
+        present = self.kernel.wire(wire.id)
         if present and [(end.netns, end.port.name) for end in present] == keys:
             return self._change(present, ports)
         self.kernel.delete_wire(wire.id)
@@ -128,11 +140,10 @@ class FakeDatapath:
 
     def _make(self, wire_id: str, port: KernelPort, netns: str) -> FakeInterface:
         self.kernel.made += 1
-        self.kernel.changes += 1
         number = self.kernel.made
         mac = port.mac or mac_text(b"\x02\xfa" + number.to_bytes(4, "big"))
         interface = FakeInterface(wire_id, netns, port, number, mac)
-        self.kernel.interfaces[netns, port.name] = interface
+        self.kernel.put(interface)
         return interface
 
     def _change(
@@ -143,10 +154,7 @@ class FakeDatapath:
         for end, port, mac in zip(present, ports, macs, strict=True):
             if (end.port, end.mac) != (port, mac):
                 outcome = "changed"
-                self.kernel.changes += 1
-                self.kernel.interfaces[end.netns, port.name] = FakeInterface(
-                    end.wire_id, end.netns, port, end.index, mac
-                )
+                self.kernel.put(FakeInterface(end.wire_id, end.netns, port, end.index, mac))
         return Applied(outcome, macs[0], macs[1])
 
     async def remove(self, wire_id: str) -> None:
