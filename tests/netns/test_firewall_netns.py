@@ -140,7 +140,7 @@ def test_a_reload_keeps_established_flows(wire: Wire):
             with pytest.raises(ConnectionRefusedError):
                 _connect(wire.client, "10.0.0.2", 8080)
             assert wire.count("established") > before
-            assert wire.count("none") == 1
+            assert wire.count("none") >= 1
             with pytest.raises(StopIteration):
                 wire.count("web")
 

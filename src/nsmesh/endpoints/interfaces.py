@@ -72,17 +72,20 @@ def _numbered(data: bytes) -> Iterator[int]:
         offset += max((size + 3) & ~3, _HEADER.size)
 
 
-async def make_transparent(name: str) -> None:
-    """Set an interface up, let it take frames for anybody, and take every address from it.
+async def make_transparent(*names: str) -> None:
+    """Set interfaces up, let them take frames for anybody, and take every address from them.
 
-    IPv6 is switched off on it, so the namespace says nothing of its own on the wire. Raises Unavailable.
+    IPv6 is switched off on them, so the namespace says nothing of its own on the wire. Raises Unavailable.
     """
-    # it fails where the kernel has no IPv6, or /proc is read-only: then addrgenmode has to do
-    with contextlib.suppress(OSError):
-        _write(_IPV6 / name / "disable_ipv6", "1")
-    quiet = f"link set dev {name} addrgenmode none\n" if HAS_IPV6 else ""
-    commands = f"{quiet}link set dev {name} promisc on\naddr flush dev {name}\nlink set dev {name} up\n"
-    await programs.demand(Unavailable, "ip", "-batch", "-", given=commands)
+    lines = []
+    for name in names:
+        # it fails where the kernel has no IPv6, or /proc is read-only: then addrgenmode has to do
+        with contextlib.suppress(OSError):
+            _write(_IPV6 / name / "disable_ipv6", "1")
+        if HAS_IPV6:
+            lines.append(f"link set dev {name} addrgenmode none")
+        lines += [f"link set dev {name} promisc on", f"addr flush dev {name}", f"link set dev {name} up"]
+    await programs.demand(Unavailable, "ip", "-batch", "-", given="\n".join(lines) + "\n")
 
 
 def set_sysctl(path: str, value: str) -> None:

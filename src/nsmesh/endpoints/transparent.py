@@ -169,10 +169,13 @@ class Transparent:
         if not (rewire or numbered or passage.trouble or passage.ruleset != self.ruleset):
             return
         try:
+            work = [self._program(passage, rewire=rewire)]
             if rewire or numbered:
-                await interfaces.make_transparent(passage.inside)
-                await interfaces.make_transparent(passage.outside)
-            await self._program(passage, rewire=rewire)
+                work.append(interfaces.make_transparent(*names))
+            # side by side: the first packets of a wire come within milliseconds of its interfaces
+            for failure in await asyncio.gather(*work, return_exceptions=True):
+                if failure is not None:
+                    raise failure
         except MeshError as error:
             if str(error) != passage.trouble and _indexes(passage) == indexes:
                 log.warning("wire cannot be let through", connection=passage.id, error=str(error))
