@@ -28,6 +28,7 @@ from nsmesh.standalone.children import Children
 from nsmesh.standalone.clients import Clients
 from nsmesh.standalone.documents import Documents
 from nsmesh.standalone.events import Events
+from nsmesh.standalone.identity import running_identities
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.processes import Command
 from nsmesh.standalone.read_model import ReadModel
@@ -83,8 +84,9 @@ async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mes
     """Run a mesh while the block runs; leaving takes down everything that it made."""
     async with AsyncExitStack() as stack:
         scope = await stack.enter_async_context(Scope(f"mesh {paths.mesh}"))
+        identities = await stack.enter_async_context(running_identities(paths, scope.clock))
         held = await stack.enter_async_context(
-            runtime(lifetime=LIFETIME, dial_timeout=2.0, share=not separate)
+            runtime(lifetime=LIFETIME, dial_timeout=2.0, share=not separate, workload_api=paths.workload_api)
         )
         children = Children(paths.children)
         events = Events(scope.clock)
@@ -95,7 +97,12 @@ async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mes
 
         def make_client(name: str) -> Chain:
             return client_chain.client(
-                name, manager=manager_url, peers=held.peers, tokens=held.tokens, clock=held.clock
+                name,
+                manager=manager_url,
+                peers=held.peers,
+                tokens=held.tokens,
+                checks=held.checks(),
+                clock=held.clock,
             )
 
         mesh = Mesh(
@@ -106,7 +113,7 @@ async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mes
             children=children,
             events=events,
             supervisor=supervisor,
-            spaces=Spaces(paths, children),
+            spaces=Spaces(paths, children, identities),
             documents=Documents(paths.documents),
             clients=Clients(scope, events, make_client),
             model=ReadModel(scope, held.peers, manager_url, registry_url),
@@ -129,7 +136,8 @@ def _died(events: Events, unit: Unit, death: Death) -> None:
 async def _start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
     paths, held = mesh.paths, mesh.runtime
     registry = RegistrySettings(listen_on=(mesh.registry_url,), database=str(paths.registry))
-    await stack.enter_async_context(running_registry(registry, held, sqlite=True))
+    front = held.registry_front(registry.registry_server_policies)
+    await stack.enter_async_context(running_registry(registry, held, sqlite=True, front=front))
     manager = NsmgrSettings(
         name=f"nsmgr-{paths.mesh}",
         listen_on=(mesh.manager_url,),
@@ -171,6 +179,7 @@ def role_environment(mesh: Mesh) -> dict[str, dict[str, str]]:
 async def _start_apart(mesh: Mesh) -> None:
     programs = {"registry": "registry-sqlite", "nsmgr": "nsmgr", "forwarder": "forwarder"}
     for role, environment in role_environment(mesh).items():
+        environment["SPIFFE_ENDPOINT_SOCKET"] = mesh.paths.workload_api
         run = Command(command(programs[role]), mesh.paths.logs / f"{role}.log", environment=environment)
         mesh.supervisor.start(Unit(role, "role", run, restart="always"))
     for url in (mesh.registry_url, mesh.manager_url, mesh.forwarder_url):

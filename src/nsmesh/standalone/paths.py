@@ -54,6 +54,16 @@ class MeshPaths:
         """Socket of the manager: NSM's own name for it."""
         return self.run / "nsm.io.sock"
 
+    @property
+    def workload_api(self) -> str:
+        """URL of the SPIFFE Workload API, for SPIFFE_ENDPOINT_SOCKET."""
+        return f"unix://{self.run / 'workload.sock'}"
+
+    @property
+    def trust_domain(self) -> str:
+        """Trust domain of the mesh's own CA."""
+        return f"{self.mesh}.nsmesh"
+
     def socket(self, role: str) -> Path:
         """Socket of any other role or endpoint."""
         return self.run / "sock" / f"{role}.sock"

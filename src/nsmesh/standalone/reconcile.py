@@ -136,6 +136,7 @@ class Reconciler:
                 await self._register(NetworkService(name=name, payload=endpoint.payload or "ETHERNET"))
         environment = {
             "NSM_NAME": endpoint.name,
+            "SPIFFE_ENDPOINT_SOCKET": mesh.paths.workload_api,
             "NSM_CONNECT_TO": mesh.manager_url,
             "NSM_LISTEN_ON": f"unix://{mesh.paths.socket(endpoint.name)}",
             "NSM_SERVICE_NAMES": ",".join(endpoint.services),

@@ -12,6 +12,7 @@ from nsmesh.datapath.base import CrossConnect, KernelPort, Route
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.model.manifest import Link
 from nsmesh.standalone.children import Children
+from nsmesh.standalone.identity import Identities
 from nsmesh.standalone.paths import MeshPaths
 
 
@@ -50,9 +51,10 @@ class Space:
 class Spaces:
     """Makes, finds and deletes them; knows each by its owner's name."""
 
-    def __init__(self, paths: MeshPaths, children: Children) -> None:
+    def __init__(self, paths: MeshPaths, children: Children, identities: Identities) -> None:
         self._paths = paths
         self._children = children
+        self._identities = identities
         self.known: dict[str, Space] = {}
         self.links: dict[str, Link] = {}
         self._datapath = LinuxDatapath(owner=f"link:{paths.mesh}")
@@ -70,6 +72,8 @@ class Spaces:
             netns.delete(name)  # what a dead mesh left under our own name
             space = Space(netns.create(name), made=True)
         self.known[owner] = space
+        if space.made:  # who shares a namespace with others shares their identity
+            self._identities.add(owner, space.path)
         return space
 
     def of(self, owner: str) -> Space:
@@ -84,6 +88,7 @@ class Spaces:
     def drop(self, owner: str) -> None:
         """Delete the namespace of ``owner`` if it is ours."""
         space = self.known.pop(owner, None)
+        self._identities.drop(owner)
         if space is not None and space.made:
             name = self._paths.netns(owner)
             netns.delete(name)
