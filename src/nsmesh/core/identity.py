@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -20,6 +21,10 @@ class Identity(Protocol):
 
     def server_context(self) -> ssl.SSLContext:
         """Return the context for calls that we take; ALPN ``h2``, peer certificate demanded."""
+        ...
+
+    def on_rotation(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` after each change of our keys; returns what takes that back."""
         ...
 
     def verify(self, chain: list[bytes]) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+
+from cryptography import x509
 
 from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.identity import Identity
@@ -12,7 +16,12 @@ from nsmesh.rpc.limits import DEFAULT, Limits
 
 
 class Pool:
-    """One connection per URL. A lost one is dialled anew at its next use."""
+    """One connection per URL. A lost one is dialled anew at its next use.
+
+    Tokens are signed with the keys of today and checked against the leaf of the handshake. So a connection
+    takes no new calls after our identity has rotated, or when half of what was left of its peer's leaf is
+    over; calls that run on it go on, and it ends with the last of them.
+    """
 
     def __init__(
         self,
@@ -31,6 +40,18 @@ class Pool:
         self._clients: dict[str, Client] = {}
         self._dials: dict[str, asyncio.Future[Client]] = {}
         self._closed = False
+        self._renew_at: dict[Client, float] = {}
+        self._forget_listener = identity.on_rotation(self.renew) if identity else None
+
+    def renew(self) -> None:
+        """Dial anew for all calls that begin from now on."""
+        for url in list(self._clients):
+            self._retire(url)
+
+    def _retire(self, url: str) -> None:
+        client = self._clients.pop(url)
+        self._renew_at.pop(client, None)
+        client.scope.spawn(_end_when_idle(client), name="retired connection")
 
     async def get(self, url: str) -> Client:
         """Return the connection to ``url``; raises as :func:`nsmesh.rpc.connect`, at once where refused."""
@@ -39,7 +60,9 @@ class Pool:
                 raise Unavailable(f"no connection to {url}: this pool is closed")
             client = self._clients.get(url)
             if client is not None and not client.closed:
-                return client
+                if time.time() < self._renew_at.get(client, math.inf):
+                    return client
+                self._retire(url)
             dial = self._dials.get(url)
             if dial is None:
                 return await self._dial(url)
@@ -76,6 +99,8 @@ class Pool:
             future.cancel()
             raise Unavailable(f"no connection to {url}: this pool is closed")
         self._clients[url] = client
+        if client.peer.certificate:
+            self._renew_at[client] = _half_life(client.peer.certificate)
         client.on_lost = lambda: self._lost(url, client)
         future.set_result(client)
         return client
@@ -84,16 +109,33 @@ class Pool:
         """Drop a connection that has ended: addresses of endpoints come and go."""
         if self._clients.get(url) is client:
             del self._clients[url]
+        self._renew_at.pop(client, None)
 
     async def forget(self, url: str) -> None:
         """Close the connection to ``url``, where there is one."""
         client = self._clients.pop(url, None)
         if client is not None:
+            self._renew_at.pop(client, None)
             await client.aclose()
 
     async def aclose(self) -> None:
         """Close all connections; nothing is dialled any more."""
         self._closed = True
+        if self._forget_listener is not None:
+            self._forget_listener()
+            self._forget_listener = None
+        self._renew_at.clear()
         clients = list(self._clients.values())
         self._clients.clear()
         await asyncio.gather(*(client.aclose() for client in clients))
+
+
+async def _end_when_idle(client: Client) -> None:
+    await client.idle.wait()
+    await client.aclose()
+
+
+def _half_life(leaf: bytes) -> float:
+    """Return when half of what is left of a certificate (DER) will be over, wall time in seconds."""
+    now = time.time()
+    return now + (x509.load_der_x509_certificate(leaf).not_valid_after_utc.timestamp() - now) / 2

@@ -182,6 +182,11 @@ class TestIdentity:
         )
         self.bundle = b"".join(other.certificate.public_bytes(serialization.Encoding.PEM) for other in trusts)
         self.refuses = False
+        self.listeners = []
+
+    def on_rotation(self, listener):
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
 
     def _context(self, protocol):
         context = ssl.SSLContext(protocol)

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from rpc_helpers import Service
+from rpc_helpers import Authority, Service
 
 from nsmesh import rpc
 from nsmesh.core.errors import TimedOut, Unavailable
@@ -125,5 +125,35 @@ def test_a_silent_neighbour_times_out(tmp_path):
         with pytest.raises(TimedOut):
             await rpc.Pool(timeout=0.05).get(f"unix://{tmp_path}/silent.sock")
         server.close()
+
+    asyncio.run(main())
+
+
+def test_a_rotation_leads_new_calls_over_new_connections(tmp_path):
+    """After our keys have changed, new calls dial anew; a stream that runs goes on, then its connection ends."""
+
+    async def main():
+        authority = Authority("td.test")
+        ours, theirs = authority.identity("client", tmp_path), authority.identity("server", tmp_path)
+        service = Service()
+        async with rpc.serve(f"unix://{tmp_path}/s.sock", service.methods(), identity=theirs) as server:
+            pool = rpc.Pool(identity=ours)
+            old = await pool.get(server.url)
+            stream = old.stream("/test.Echo/Count", b"-1 10")
+            await anext(stream)
+            for listener in ours.listeners:
+                listener()
+            new = await pool.get(server.url)
+            assert new is not old
+            await anext(stream)  # what runs goes on
+            await stream.aclose()
+            for _ in range(100):
+                if old.wire.dead:
+                    break
+                await asyncio.sleep(0.01)
+            assert old.wire.dead
+            assert (await new.unary(ECHO, b"still here")).message == b"still here"
+            await pool.aclose()
+            assert not ours.listeners
 
     asyncio.run(main())
