@@ -140,8 +140,8 @@ def test_a_client_reaches_the_site_through_the_tunnel_and_nothing_is_in_clear(vp
     """Ping and HTTP work; on the outer link there are WireGuard's packets alone, on the client's the text."""
     outer = vpn.outer
     inner: Report = vpn.home.hold(capturing("wire", markers=[SECRET, "HTTP"]), vpn.lab)
-    assert ping(vpn.client, "10.200.0.1")
-    assert ping(vpn.client, "fd00:200::1")
+    until(lambda: ping(vpn.client, "10.200.0.1"))
+    until(lambda: ping(vpn.client, "fd00:200::1"))
     for host in ("10.200.0.1", "[fd00:200::1]"):
         for port in (80, 8080):
             assert http(vpn.client, f"http://{host}:{port}/")[:2] == (0, f"{SECRET}, port {port}")
@@ -156,7 +156,7 @@ def test_a_client_reaches_the_site_through_the_tunnel_and_nothing_is_in_clear(vp
 
 def test_the_tunnel_tells_how_it_is(vpn: Vpn):
     """The last handshake is recent, and bytes are counted in both directions."""
-    assert ping(vpn.client, "10.200.0.1")
+    until(lambda: ping(vpn.client, "10.200.0.1"))
     peer = vpn.home.call(vpn.element.peers())[0]
     assert peer.last_handshake is not None
     assert abs(time.time() - peer.last_handshake) < 10
@@ -192,12 +192,12 @@ def test_tcp_is_told_a_segment_size_that_fits(vpn: Vpn):
 
 def test_a_killed_wireguard_comes_back(vpn: Vpn):
     """SIGKILL takes the interface away; it is back with its addresses, routes and keys, under another pid."""
-    assert ping(vpn.client, "10.200.0.1")
+    until(lambda: ping(vpn.client, "10.200.0.1"))
     first = vpn.wireguard_pid()
     os.kill(first, signal.SIGKILL)
     until(lambda: vpn.wireguard_pid() not in {0, first})
     until(lambda: ping(vpn.client, "10.200.0.1"))
-    assert ping(vpn.client, "fd00:200::1")
+    until(lambda: ping(vpn.client, "fd00:200::1"))
     until(lambda: vpn.element._device.child.restarts == 1)
 
 
@@ -231,18 +231,51 @@ def test_the_private_key_shows_nowhere(vpn: Vpn):
 @pytest.mark.skipif(not shutil.which("wg"), reason="no wireguard-tools")
 def test_the_tool_for_the_kernel_understands_our_texts(vpn: Vpn):
     """``wg``, spoken to as for the kernel's WireGuard, takes our configuration, and we read its listing."""
-    assert ping(vpn.client, "10.200.0.1")
+    until(lambda: ping(vpn.client, "10.200.0.1"))
     inside = ("nsenter", "--mount", "--target", str(vpn.wireguard_pid()))
     config = wg_setconf(vpn.element._tunnel)
     wg = partial(subprocess.run, text=True, capture_output=True, check=False)
     done = wg([*inside, "wg", "setconf", "wg0", "/dev/stdin"], input=config)
     assert (done.returncode, done.stderr) == (0, "")
-    assert ping(vpn.client, "10.200.0.1")
+    until(lambda: ping(vpn.client, "10.200.0.1"))
     listing = wg([*inside, "wg", "show", "wg0", "dump"]).stdout
     said, known = wg_peers(listing)[0], vpn.home.call(vpn.element.peers())[0]
     assert (said.public_key, said.endpoint) == (known.public_key, known.endpoint)
     assert int(known.last_handshake or 0) == int(said.last_handshake or 1)
     assert said.received > 0
+
+
+KERNEL = """
+import asyncio, json, sys
+from pathlib import Path
+from nsmesh.endpoints import wireguard_keys
+from nsmesh.endpoints.wireguard import Tunnel, TunnelPeer
+from nsmesh.endpoints.wireguard_device import KernelDevice
+
+async def main(name):
+    key, other = wireguard_keys.generate(), wireguard_keys.generate().public
+    peer = TunnelPeer(other, "192.0.2.9:5", ("10.9.0.0/16",))
+    async with KernelDevice(Tunnel(name, key, ("10.200.0.9/32",), 5, peers=(peer,))).running() as device:
+        print(json.dumps([str(await device.peers()), other, Path("/proc/net/route").read_text()]))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(not shutil.which("wg"), reason="no wireguard-tools")
+def test_an_interface_of_the_kernel_is_configured_by_wg_and_deleted():
+    """wireguard-go plays the kernel: an interface that is there, and that ``wg`` can speak to."""
+    with Lab() as lab:
+        space = lab.namespace("k")
+        play = 'mount -t tmpfs tmpfs /var/run && wireguard-go "$0" 2>/dev/null && exec "$1" -c "$2" "$0"'
+        argv = ["unshare", "--mount", "sh", "-c", play, "wgk", sys.executable, KERNEL]
+        done = run(space, *argv)
+        assert done.returncode == 0, done.stderr
+        peers, other, routes = json.loads(done.stdout)
+        assert other in peers
+        assert "192.0.2.9:5" in peers
+        assert "wgk\t0000090A" in routes
+        assert "wgk" not in ip("-n", space, "link")
 
 
 def test_clients_get_a_route_to_what_is_behind(vpn: Vpn):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 from nsmesh.core.errors import Invalid, MeshError
-from nsmesh.model.duration import parse_duration
+from nsmesh.model.duration import format_duration, parse_duration
 from nsmesh.model.names import nearest
 from nsmesh.model.settings import Seconds, Setting, field_docstrings, variable
 
@@ -75,12 +75,19 @@ def describe_options(cls: type[Any]) -> list[Setting]:
         default = field.default
         if default is dataclasses.MISSING:
             default = "" if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if isinstance(default, tuple):
-            default = ",".join(map(str, default))
-        text = "" if dataclasses.is_dataclass(default) or default is None else str(default)
         kind, _ = _reader(field, hints[field.name])
-        out.append(Setting(field.name, variable(field), kind, text, helps.get(field.name, "")))
+        out.append(Setting(field.name, variable(field), kind, _shown(default), helps.get(field.name, "")))
     return out
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, Seconds):
+        return format_duration(default)
+    if isinstance(default, tuple):
+        return ",".join(f"[{_shown(item)}]" if isinstance(item, tuple) else str(item) for item in default)
+    return "" if (not default and default != 0) or dataclasses.is_dataclass(default) else str(default)
 
 
 def structure(value: object) -> object:

@@ -123,6 +123,7 @@ def test_help_comes_from_the_docstrings():
     ]  # fmt: skip
     assert rest[-1].variable == "NSM_ACL_CONFIG_PATH"
     assert rest[2].default == "a,b"
+    assert rest[0].default == "false"
 
 
 @pytest.mark.parametrize(
