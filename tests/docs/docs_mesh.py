@@ -1,0 +1,34 @@
+"""A scratch mesh for documents that speak of the mesh ``default``."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from docs_console import BIN, ROOT, Shell
+
+OWN_NAMES = ("laptop",)
+"""Network namespaces that documents make by themselves."""
+
+
+@contextmanager
+def scratch_shell(folder: Path = ROOT) -> Iterator[Shell]:
+    """Yield a shell whose mesh is its own; whatever happens, nothing of it is left behind."""
+    mesh = f"d{uuid.uuid4().hex[:8]}"
+    names = {
+        f"{word}default": f"{word}{mesh}"
+        for word in ("mesh ", "nsmesh/", "nsmgr-", "forwarder-", "registry-")
+    }
+    names |= {"default.": f"{mesh}."} | {name: f"{name}-{mesh}" for name in OWN_NAMES}
+    shell = Shell(folder, names, {"NSM_MESH": mesh})
+    try:
+        yield shell
+    finally:
+        shell.close()
+        command = [BIN / "nsm", "-q", "--mesh", mesh, "down", "--purge"]
+        subprocess.run(command, check=False, capture_output=True, timeout=60)
+        for name in OWN_NAMES:
+            subprocess.run(["ip", "netns", "del", names[name]], check=False, capture_output=True)

@@ -1,0 +1,20 @@
+"""Every example runs as its README says."""
+
+from __future__ import annotations
+
+import pytest
+from docs_console import ROOT, blocks, perform
+from docs_mesh import scratch_shell
+
+pytestmark = pytest.mark.root
+
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example):
+    """The commands of its README do, in a scratch mesh, what it shows; none of them is left out."""
+    readme = ROOT / "examples" / example / "README.md"
+    assert not any(block.skip for block in blocks(readme.read_text()))
+    with scratch_shell() as shell:
+        assert perform(readme, shell)
