@@ -69,7 +69,15 @@ class Resident:
         self.path = path
         self.scope = Scope("lab")
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+            self._failure = error
+            self._ready.set()
 
     async def _main(self) -> None:
         namespace = netns.open_netns(self.path)
@@ -83,7 +91,9 @@ class Resident:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(5)
+        assert self._ready.wait(10)
+        if self._failure is not None:
+            raise self._failure
         return self
 
     def __exit__(self, *_: object) -> None:
