@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import structlog
 
 from nsmesh.core.errors import Conflict, Exhausted, Invalid, MeshError
 from nsmesh.datapath import rtnetlink, veth
-from nsmesh.datapath.base import Applied, CrossConnect, Existing
+from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort
 from nsmesh.datapath.inventory import Census, close_ends, survey
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch
@@ -32,8 +33,7 @@ LIVE_GROUP = 0x6E_73_6D_01
 _ATTEMPTS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A wire as this driver last applied it: where its ends are and which interfaces they are."""
 
     wire: CrossConnect
@@ -139,16 +139,13 @@ class LinuxDatapath:
     def _create(self, wire: CrossConnect, a: Place, b: Place) -> Applied:
         """Make a new pair; raises NameTaken where a name is in use, and MeshError, leaving nothing."""
         alias = alias_of(wire.id)
-        macs = veth.fresh_macs()
         for _ in range(_ATTEMPTS):
             ends = (
                 End(a, wire.a.name, veth.fresh_index(), wire.id),
                 End(b, wire.b.name, veth.fresh_index(), wire.id),
             )
-            wanted = (
-                desired_end(wire.a, ends[0].index, macs[0]),
-                desired_end(wire.b, ends[1].index, macs[1]),
-            )
+            wanted = _born(wire.a, ends[0].ifindex), _born(wire.b, ends[1].ifindex)
+            batches = [veth.configuration(end, state, alias) for end, state in zip(ends, wanted, strict=True)]
             if veth.new_pair(*ends, wanted, self._group):
                 break
             veth.skip_indexes()
@@ -158,8 +155,8 @@ class LinuxDatapath:
                 remedy="look for a process that makes very many interfaces",
             )
         try:
-            for end, state in zip(ends, wanted, strict=True):
-                veth.configure(self._doors, end, state, alias)
+            for end, state, batch in zip(ends, wanted, batches, strict=True):
+                veth.configure(self._doors, end, state, batch)
         except BaseException:
             self._undo(ends, wanted)
             raise
@@ -168,7 +165,7 @@ class LinuxDatapath:
     def _undo(self, ends: tuple[End, End], wanted: tuple[EndState, EndState]) -> None:
         try:
             for end, state in zip(ends, wanted, strict=True):
-                veth.retire(end.place, end.index)
+                veth.retire(end.place, end.ifindex)
                 veth.remove_rules(end.place, state.rules)
         except (MeshError, OSError) as error:
             log.warning("a wire that failed is not closed yet", end=str(ends[0]), error=str(error))
@@ -182,7 +179,7 @@ class LinuxDatapath:
         for side, place, port, link in zip("ab", places, (wire.a, wire.b), links, strict=True):
             assert link is not None
             end = End(place, port.name, link.index, wire.id)
-            state = desired_end(port, link.index, link.mac)
+            state = desired_end(port, link.index)
             done = veth.converge(self._doors, end, link, state)
             details += [f"{side}: {operation}" for operation in done]
             if link.group != self._group:
@@ -190,7 +187,7 @@ class LinuxDatapath:
                 batch.put(rtnetlink.set_group(link.index, self._group))
                 place.netlink.send(batch)
             ends.append(end)
-            wanted.append(state)
+            wanted.append(state if state.mac else state._replace(mac=link.mac))
         applied = self._remember(
             wire, (ends[0], ends[1]), (wanted[0], wanted[1]), "changed" if details else "unchanged"
         )
@@ -201,7 +198,7 @@ class LinuxDatapath:
     ) -> Applied:
         macs = mac_text(states[0].mac), mac_text(states[1].mac)
         self._met.pop(wire.id, None)
-        self._records[wire.id] = Record(wire, (ends[0].index, ends[1].index), macs)
+        self._records[wire.id] = Record(wire, (ends[0].ifindex, ends[1].ifindex), macs)
         return Applied(outcome, *macs)
 
     async def remove(self, wire_id: str) -> None:
@@ -271,3 +268,9 @@ def _is_pair(wire_id: str, a: Link | None, b: Link | None) -> bool:
         and a.link == b.index
         and b.link == a.index
     )
+
+
+def _born(port: KernelPort, index: int) -> EndState:
+    """Return what a new interface shall be; one that asks for no MAC gets one of ours."""
+    state = desired_end(port, index)
+    return state if state.mac else state._replace(mac=veth.fresh_mac())

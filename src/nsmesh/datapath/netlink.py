@@ -10,7 +10,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
@@ -18,11 +18,11 @@ NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
 NLM_F_DUMP = 0x300
+NLM_F_CAPPED = 0x100
 NLM_F_ACK_TLVS = 0x200
 NLMSGERR_ATTR_MSG = 1
 
 SOL_NETLINK = 270
-NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 NETLINK_GET_STRICT_CHK = 12
 SO_NETNS_COOKIE = 71
@@ -34,21 +34,17 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _U32_ATTRIBUTE = struct.Struct("=HHI")
 _ERROR = struct.Struct("=i")
+_LENGTH = struct.Struct("=I")
 _COOKIE = struct.Struct("=Q")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
-_ASKED = NLM_F_REQUEST | NLM_F_ACK
 _TYPE_MASK = 0x3FFF
 _CHUNK = 96
 """Messages per send: their error answers must all fit the socket's receive buffer."""
 _RECEIVE = 32768
 
 
-class Message(NamedTuple):
-    """One request: message type, flags (without NLM_F_REQUEST) and body."""
-
-    kind: int
-    flags: int
-    body: bytes
+Message: TypeAlias = tuple[int, int, bytes]
+"""One request: message type, flags (NLM_F_REQUEST need not be among them) and body."""
 
 
 class Failure(NamedTuple):
@@ -89,12 +85,14 @@ class Batch:
     __slots__ = ("_abouts", "_messages")
 
     def __init__(self) -> None:
-        self._messages: list[Message] = []
+        self._messages: list[bytes] = []
         self._abouts: list[object] = []
 
     def put(self, message: Message, about: object = None) -> None:
         """Append one request."""
-        self._messages.append(message)
+        kind, flags, body = message
+        sequence = len(self._messages) % _CHUNK
+        self._messages.append(_HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, sequence, 0) + body)
         self._abouts.append(about)
 
     def __len__(self) -> int:
@@ -105,15 +103,11 @@ class Batch:
 
         Only the last request of a chunk asks for an acknowledgement: errors come for all of them.
         """
-        pack = _HEADER.pack
         for start in range(0, len(self._messages), _CHUNK):
             messages = self._messages[start : start + _CHUNK]
-            last = len(messages) - 1
-            parts: list[bytes] = []
-            for sequence, (kind, flags, body) in enumerate(messages):
-                asked = flags | _ASKED if sequence == last else flags | NLM_F_REQUEST
-                parts += (pack(16 + len(body), kind, asked, sequence, 0), body)
-            yield b"".join(parts), self._abouts[start : start + _CHUNK]
+            size, kind, flags, sequence, port = _HEADER.unpack_from(messages[-1])
+            messages[-1] = _HEADER.pack(size, kind, flags | NLM_F_ACK, sequence, port) + messages[-1][16:]
+            yield b"".join(messages), self._abouts[start : start + _CHUNK]
 
 
 class Netlink:
@@ -122,8 +116,8 @@ class Netlink:
     __slots__ = ("_socket",)
 
     def __init__(self) -> None:
-        self._socket = socket.socket(_AF_NETLINK, _SOCK_RAW, _NETLINK_ROUTE)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+        # The plain socket below Python's own class: one is opened and closed for each end of each wire.
+        self._socket = socket.SocketType(_AF_NETLINK, _SOCK_RAW, _NETLINK_ROUTE)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
 
     def __enter__(self) -> Self:
@@ -169,13 +163,13 @@ class Netlink:
 
         Raises OSError with the kernel's error number.
         """
-        return self._answers(message, message.flags)
+        return self._answers(message, message[1])
 
     def dump(self, message: Message) -> list[tuple[int, bytes]]:
         """Return type and body of all objects that a dump request yields; raises OSError."""
         while True:
             try:
-                return self._answers(message, message.flags | NLM_F_DUMP)
+                return self._answers(message, message[1] | NLM_F_DUMP)
             except InterruptedError:
                 continue  # the table changed meanwhile: what was read may lack or repeat entries
 
@@ -227,6 +221,7 @@ def _kernel_text(error: bytes, flags: int) -> str:
     """Return the kernel's own explanation of an error (NLMSGERR_ATTR_MSG), or nothing."""
     if not flags & NLM_F_ACK_TLVS:
         return ""
-    # With NETLINK_CAP_ACK the header of the request stands between the number and the attributes.
-    text = attributes(error, 4 + 16).get(NLMSGERR_ATTR_MSG, b"")
+    # Between the number and the attributes stands the request that was refused, or its header alone.
+    request = 16 if flags & NLM_F_CAPPED else (_LENGTH.unpack_from(error, 4)[0] + 3) & ~3
+    text = attributes(error, 4 + request).get(NLMSGERR_ATTR_MSG, b"")
     return text.rstrip(b"\0").decode(errors="replace")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -97,12 +96,7 @@ def current() -> int:
 
 def enter(namespace: int) -> None:
     """Move the calling thread into the namespace behind a descriptor; raises MeshError."""
-    if sys.version_info >= (3, 12):
-        try:
-            os.setns(namespace, CLONE_NEWNET)
-        except OSError as error:
-            raise _explain(error, "cannot enter the network namespace") from error
-    elif _libc.setns(namespace, CLONE_NEWNET) != 0:
+    if _libc.setns(namespace, CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise _explain(OSError(number, os.strerror(number)), "cannot enter the network namespace")
 

@@ -70,6 +70,10 @@ class Places:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all of them."""
         for place in self.all():
             place.close()
 
@@ -104,51 +108,42 @@ class Doors:
         """
         if self._home < 0:
             raise Unavailable("this datapath is closed", remedy="make a new one")
-        descriptors: dict[str, int] = {}
         found: dict[str, Place] = {}
         try:
             for location in locations:
-                if location in descriptors:
-                    continue
-                try:
-                    descriptors[location] = netns.open_netns(location)
-                except NotFound:
-                    if not lenient:
-                        raise
-            self._enter_all(descriptors, found, prepare=prepare)
+                if location not in found:
+                    self._open(location, found, prepare=prepare, lenient=lenient)
         except BaseException:
-            for place in set(found.values()):
-                descriptors.pop(place.path, None)
-                place.close()
-            for descriptor in descriptors.values():
-                os.close(descriptor)
+            Places(found).close()
             raise
-        return Places(found)
-
-    def _enter_all(self, descriptors: dict[str, int], found: dict[str, Place], *, prepare: bool) -> None:
-        by_cookie: dict[int, Place] = {}
-        try:
-            for location, descriptor in tuple(descriptors.items()):
-                netns.enter(descriptor)
-                place = self._place(location, descriptor)
-                twin = by_cookie.setdefault(place.cookie, place)
-                found[location] = twin
-                if twin is not place:
-                    del descriptors[location]
-                    place.close()
-                elif prepare:
-                    self._prepare(place)
-        except MeshError as error:
-            raise type(error)(f"{error.what} ({location})", remedy=error.remedy) from error
         finally:
             netns.enter(self._home)
+        return Places(found)
 
-    def _place(self, location: str, descriptor: int) -> Place:
+    def _open(self, location: str, found: dict[str, Place], *, prepare: bool, lenient: bool) -> None:
         try:
-            netlink = Netlink()
+            descriptor = netns.open_netns(location)
+        except NotFound:
+            if lenient:
+                return
+            raise
+        try:
+            netns.enter(descriptor)
+            place = Place(location, descriptor, Netlink())
+        except MeshError as error:
+            os.close(descriptor)
+            raise type(error)(f"{error.what} ({location})", remedy=error.remedy) from error
         except OSError as error:
+            os.close(descriptor)
             raise explain(error.errno or 0, f"cannot open a netlink socket in {location}") from error
-        return Place(location, descriptor, netlink)
+        for other in found.values():
+            if other.cookie == place.cookie:
+                place.close()
+                found[location] = other
+                return
+        found[location] = place
+        if prepare:
+            self._prepare(place)
 
     def _prepare(self, place: Place) -> None:
         """Once for each namespace: read IPv6's default, and let every group ping where a workload lives.

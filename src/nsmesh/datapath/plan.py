@@ -93,13 +93,13 @@ def diff(desired: EndState, existing: EndState) -> list[Operation]:
     return operations
 
 
-def creation(desired: EndState) -> list[Add]:
-    """Return what a new interface, which has nothing, still lacks: as :func:`diff`, without comparing."""
+def creation(desired: EndState) -> list[Item]:
+    """Return what to add to a new interface, which has nothing: as :func:`diff`, without comparing."""
     return [
-        *map(Add, desired.addresses),
-        *map(Add, _ordered(desired.neighbours)),
-        *map(Add, _ordered(desired.routes)),
-        *map(Add, _ordered(desired.rules)),
+        *desired.addresses,
+        *_ordered(desired.neighbours),
+        *_ordered(desired.routes),
+        *_ordered(desired.rules),
     ]
 
 

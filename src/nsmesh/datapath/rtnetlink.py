@@ -51,6 +51,7 @@ PORT_RANGE = struct.Struct("=HH")
 # Header and the attributes that are always there in one go, by the length of an address.
 _ADDRESS = {size: struct.Struct(f"=BBBBIHH{size}sHH{size}s") for size in (4, 16)}
 _ROUTE = {size: struct.Struct(f"=BBBBBBBBIHH{size}sHHI") for size in (4, 16)}
+_NEW_LINK = struct.Struct("=BxHiIIHH6sxxHHI")
 _NEIGHBOUR = {size: struct.Struct(f"=BxxxiHBBHH{size}s") for size in (4, 16)}
 
 _ONE_QUEUE = u32(IFLA_NUM_TX_QUEUES, 1) + u32(IFLA_NUM_RX_QUEUES, 1)
@@ -71,12 +72,10 @@ _SET_UP = {True: IFF_UP, False: 0}
 
 def _new_end(index: int, name: str, mac: bytes, mtu: int, group: int) -> bytes:
     return (
-        IFINFO.pack(0, 0, index, 0, 0)
-        + attribute(IFLA_IFNAME, name.encode() + b"\0")
-        + attribute(IFLA_ADDRESS, mac)
+        _NEW_LINK.pack(0, 0, index, 0, 0, 10, IFLA_ADDRESS, mac, 8, IFLA_GROUP, group)
         + (u32(IFLA_MTU, mtu) if mtu else b"")
-        + u32(IFLA_GROUP, group)
         + _ONE_QUEUE
+        + attribute(IFLA_IFNAME, name.encode() + b"\0")
     )
 
 
@@ -89,11 +88,11 @@ def new_veth(
         peer += u32(IFLA_NET_NS_FD, b_netns)
     info = _VETH + attribute(IFLA_INFO_DATA | NLA_F_NESTED, attribute(VETH_INFO_PEER | NLA_F_NESTED, peer))
     body = _new_end(*a, group) + attribute(IFLA_LINKINFO | NLA_F_NESTED, info)
-    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+    return (RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
 def _set(index: int, data: bytes) -> Message:
-    return Message(RTM_SETLINK, 0, IFINFO.pack(0, 0, index, 0, 0) + data)
+    return (RTM_SETLINK, 0, IFINFO.pack(0, 0, index, 0, 0) + data)
 
 
 def mark(index: int, alias: str, *, no_link_local: bool) -> Message:
@@ -104,7 +103,7 @@ def mark(index: int, alias: str, *, no_link_local: bool) -> Message:
 
 def set_up(index: int, *, up: bool = True) -> Message:
     """Set an interface up or down."""
-    return Message(RTM_SETLINK, 0, IFINFO.pack(0, 0, index, _SET_UP[up], IFF_UP))
+    return (RTM_SETLINK, 0, IFINFO.pack(0, 0, index, _SET_UP[up], IFF_UP))
 
 
 def set_mac(index: int, mac: bytes) -> Message:
@@ -134,18 +133,18 @@ def promote_secondaries(index: int) -> Message:
 
 def delete_link(index: int) -> Message:
     """Delete one interface."""
-    return Message(RTM_DELLINK, 0, IFINFO.pack(0, 0, index, 0, 0))
+    return (RTM_DELLINK, 0, IFINFO.pack(0, 0, index, 0, 0))
 
 
 def delete_group(group: int) -> Message:
     """Delete all interfaces of a group at once."""
-    return Message(RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + u32(IFLA_GROUP, group))
+    return (RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + u32(IFLA_GROUP, group))
 
 
 def get_link(*, index: int = 0, name: str = "") -> Message:
     """Ask for one interface, by index or name."""
     body = IFINFO.pack(0, 0, index, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    return Message(RTM_GETLINK, 0, body + attribute(IFLA_IFNAME, name.encode() + b"\0") if name else body)
+    return (RTM_GETLINK, 0, body + attribute(IFLA_IFNAME, name.encode() + b"\0") if name else body)
 
 
 def address(index: int, prefix: Prefix, *, add: bool) -> Message:
@@ -157,7 +156,7 @@ def address(index: int, prefix: Prefix, *, add: bool) -> Message:
     else:
         head = (AF_INET6, length, IFA_F_NODAD, RT_SCOPE_UNIVERSE, index)
     body = _ADDRESS[size].pack(*head, 4 + size, IFA_LOCAL, own, 4 + size, IFA_ADDRESS, own)
-    return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body) if add else Message(RTM_DELADDR, 0, body)
+    return (RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body) if add else (RTM_DELADDR, 0, body)
 
 
 def route(index: int, state: RouteState, *, add: bool) -> Message:
@@ -179,7 +178,7 @@ def route(index: int, state: RouteState, *, add: bool) -> Message:
         body += u32(RTA_TABLE, table)
     if size == 16:
         body += u32(RTA_PRIORITY, IPV6_METRIC)
-    return Message(RTM_NEWROUTE, NLM_F_CREATE, body) if add else Message(RTM_DELROUTE, 0, body)
+    return (RTM_NEWROUTE, NLM_F_CREATE, body) if add else (RTM_DELROUTE, 0, body)
 
 
 def neighbour(index: int, state: NeighbourState, *, add: bool) -> Message:
@@ -189,8 +188,8 @@ def neighbour(index: int, state: NeighbourState, *, add: bool) -> Message:
     head = (AF_INET if size == 4 else AF_INET6, index, NUD_PERMANENT, 0, 0)
     body = _NEIGHBOUR[size].pack(*head, 4 + size, NDA_DST, ip)
     if not add:
-        return Message(RTM_DELNEIGH, 0, body)
-    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attribute(NDA_LLADDR, mac))
+        return (RTM_DELNEIGH, 0, body)
+    return (RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attribute(NDA_LLADDR, mac))
 
 
 def rule(state: RuleState, *, add: bool) -> Message:
@@ -210,4 +209,4 @@ def rule(state: RuleState, *, add: bool) -> Message:
         body += attribute(FRA_SPORT_RANGE, PORT_RANGE.pack(*state.source_ports))
     if state.destination_ports:
         body += attribute(FRA_DPORT_RANGE, PORT_RANGE.pack(*state.destination_ports))
-    return Message(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body) if add else Message(RTM_DELRULE, 0, body)
+    return (RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body) if add else (RTM_DELRULE, 0, body)

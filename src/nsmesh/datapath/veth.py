@@ -7,7 +7,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nsmesh.core.errors import Conflict, Internal, MeshError, Refused
 from nsmesh.datapath import rtnetlink as rt
@@ -51,21 +51,18 @@ def skip_indexes() -> None:
     _next_index = itertools.count(random.SystemRandom().randrange(INDEX_LIMIT))
 
 
-def fresh_macs() -> tuple[bytes, bytes]:
-    """Return two different random MACs, locally administered."""
-    raw = bytearray(os.urandom(11))
-    raw[0] = raw[0] & 0xFC | 0x02
-    first = bytes(raw[:6])
-    return first, first[:1] + bytes(raw[6:]) if raw[6:] != raw[1:6] else bytes([first[0] ^ 4]) + first[1:]
+def fresh_mac() -> bytes:
+    """Return a random MAC, locally administered."""
+    raw = os.urandom(6)
+    return bytes([raw[0] & 0xFC | 0x02]) + raw[1:]
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """One end while it is worked on: where it is, which interface, and whose."""
 
     place: Place
     name: str
-    index: int
+    ifindex: int
     wire_id: str
 
     def __str__(self) -> str:
@@ -85,8 +82,8 @@ def new_pair(a: End, b: End, wanted: tuple[EndState, EndState], group: int) -> b
     batch = Batch()
     batch.put(
         rt.new_veth(
-            (a.index, a.name, first.mac, first.mtu),
-            (b.index, b.name, second.mac, second.mtu),
+            (a.ifindex, a.name, first.mac, first.mtu),
+            (b.ifindex, b.name, second.mac, second.mtu),
             b.place.descriptor if a.place is not b.place else None,
             group,
         )
@@ -100,16 +97,24 @@ def new_pair(a: End, b: End, wanted: tuple[EndState, EndState], group: int) -> b
     return True
 
 
-def configure(doors: Doors, end: End, wanted: EndState, alias: str) -> None:
-    """Mark a new end, set it up and give it what it shall have; raises MeshError."""
-    place, index = end.place, end.index
+def configuration(end: End, wanted: EndState, alias: str) -> Batch:
+    """Return the requests that mark a new end, set it up and give it what it shall have.
+
+    Built before anything is sent: in a pause between two sends the kernel's own work on the new link takes
+    the global lock, and the next send would wait for it.
+    """
     batch = Batch()
-    batch.put(rt.mark(index, alias, no_link_local=place.ipv6 is not None), "the owner's mark")
-    if place.ipv6 is not None and wanted.ipv6 != place.ipv6:
+    batch.put(rt.mark(end.ifindex, alias, no_link_local=end.place.ipv6 is not None), "the owner's mark")
+    batch.put(rt.set_up(end.ifindex), "state up")
+    for item in creation(wanted):
+        batch.put(_item_message(item, end.ifindex, add=True), item)
+    return batch
+
+
+def configure(doors: Doors, end: End, wanted: EndState, batch: Batch) -> None:
+    """Send a new end its :func:`configuration`; raises MeshError."""
+    if end.place.ipv6 not in {None, wanted.ipv6}:
         _switch_ipv6(doors, end, on=bool(wanted.ipv6))
-    batch.put(rt.set_up(index), "state up")
-    for operation in creation(wanted):
-        batch.put(_item_message(operation.item, index, add=True), operation)
     try:
         _send(end, batch)
     except Refused:  # IPv6 was switched off in the namespace since we looked
@@ -132,7 +137,7 @@ def converge(doors: Doors, end: End, link: Link, wanted: EndState) -> list[Opera
             return done
         _perform(doors, end, operations)
         done += operations
-        current = find_link(end.place, index=end.index)
+        current = find_link(end.place, index=end.ifindex)
     left = diff(wanted, _read(end, current)) if current is not None else done
     if left:
         raise Internal(
@@ -216,7 +221,7 @@ def _perform(doors: Doors, end: End, operations: list[Operation]) -> None:
         if isinstance(operation, Set) and operation.field == "ipv6":
             _switch_ipv6(doors, end, on=bool(operation.value))
         else:
-            batch.put(message_of(operation, end.index), operation)
+            batch.put(message_of(operation, end.ifindex), operation)
     _send(end, batch)
 
 
@@ -237,9 +242,14 @@ def _send(end: End, batch: Batch) -> None:
             raise _refusal(failure, end)
 
 
+def _meant(about: object) -> object:
+    """Return the operation that a request was about: in a new end's configuration an item is to be added."""
+    return Add(about) if isinstance(about, Prefix | RouteState | NeighbourState | RuleState) else about
+
+
 def _harmless(failure: Failure) -> bool:
     """Whether the state that an operation wanted is there all the same."""
-    match failure.about:
+    match _meant(failure.about):
         case Remove():
             return failure.number in _GONE
         case Add(RouteState() | RuleState()):
@@ -248,16 +258,16 @@ def _harmless(failure: Failure) -> bool:
 
 
 def _refusal(failure: Failure, end: End) -> MeshError:
-    match failure.about:
+    match operation := _meant(failure.about):
         case Add(Prefix() as prefix) if len(prefix.address) == 16 and failure.number == errno.EACCES:
             return Refused(
-                f"cannot {failure.about} on {end}: IPv6 is switched off there",
+                f"cannot {operation} on {end}: IPv6 is switched off there",
                 remedy="set net.ipv6.conf.all.disable_ipv6 to 0 in that namespace, or use IPv4",
             )
         case Add() | Remove() | Set():
-            what = f"cannot {failure.about} on {end}"
-        case about:
-            what = f"cannot set {about} on {end}"
+            what = f"cannot {operation} on {end}"
+        case _:
+            what = f"cannot set {operation} on {end}"
     return explain(failure.number, what, failure.text)
 
 

@@ -223,13 +223,9 @@ def check_wire(wire: CrossConnect) -> None:
         )
 
 
-def desired_end(port: KernelPort, index: int, mac: bytes = b"") -> EndState:
-    """Return what ``port`` asks for, of an interface with this index; raises Invalid.
-
-    ``mac`` is for a port that asks for none.
-    """
-    if port.mac:
-        mac = parse_mac(port.mac)
+def desired_end(port: KernelPort, index: int) -> EndState:
+    """Return what ``port`` asks for, of an interface with this index; raises Invalid."""
+    mac = parse_mac(port.mac) if port.mac else b""
     if not port.numbered:
         return EndState(mac=mac, mtu=port.mtu, ipv6=False)
     addresses = tuple(dict.fromkeys(map(parse_prefix, port.addresses)))

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import NLM_F_ACK, NLM_F_ACK_TLVS, Batch, attribute, attributes, frames
+from nsmesh.datapath.netlink import (
+    NLM_F_ACK,
+    NLM_F_ACK_TLVS,
+    NLM_F_CAPPED,
+    Batch,
+    attribute,
+    attributes,
+    frames,
+)
 from nsmesh.datapath.netlink import _kernel_text as kernel_text
 from nsmesh.datapath.rtread import parse_link
 from nsmesh.datapath.wirestate import parse_prefix
@@ -44,9 +52,12 @@ def test_only_the_last_of_a_chunk_is_acknowledged(count):
 
 def test_the_kernels_own_words_are_read():
     """NLMSGERR_ATTR_MSG stands behind the error number and the header of the request."""
-    error = struct.pack("=i", -22) + bytes(16) + attribute(1, b"Nexthop has invalid gateway\0")
-    assert kernel_text(error, NLM_F_ACK_TLVS) == "Nexthop has invalid gateway"
-    assert kernel_text(error, 0) == ""
+    text = attribute(1, b"Nexthop has invalid gateway\0")
+    capped = struct.pack("=iIHHII", -22, 36, 24, 1, 0, 0) + text
+    whole = struct.pack("=iIHHII", -22, 38, 24, 1, 0, 0) + bytes(24) + text
+    for error, flags in ((capped, NLM_F_ACK_TLVS | NLM_F_CAPPED), (whole, NLM_F_ACK_TLVS)):
+        assert kernel_text(error, flags) == "Nexthop has invalid gateway"
+    assert kernel_text(capped, NLM_F_CAPPED) == ""
 
 
 def test_a_link_is_read_from_what_was_written():
@@ -54,7 +65,7 @@ def test_a_link_is_read_from_what_was_written():
     message = rt.new_veth(
         (70000, "nsm-1", b"\2\0\0\0\0\1", 1400), (70001, "nse-1", b"\2\0\0\0\0\2", 0), 7, 99
     )
-    link = parse_link(message.body)
+    link = parse_link(message[2])
     assert (link.index, link.name, link.mac, link.mtu, link.group) == (
         70000,
         "nsm-1",
@@ -70,7 +81,7 @@ def test_ipv6_addresses_skip_duplicate_detection():
     """IFA_F_NODAD is set for IPv6, and for IPv6 alone."""
     for text, flag in (("fd00::1/64", rt.IFA_F_NODAD), ("10.0.0.1/24", 0)):
         message = rt.address(70000, parse_prefix(text), add=True)
-        assert rt.IFADDR.unpack_from(message.body)[2] == flag
+        assert rt.IFADDR.unpack_from(message[2])[2] == flag
 
 
 def test_every_refusal_says_what_to_do():

@@ -204,7 +204,7 @@ def test_addresses_are_added_in_the_order_asked_for():
 def test_a_creation_is_a_diff_from_nothing(desired):
     """What a new interface lacks is what a comparison with an empty one of the same properties finds."""
     empty = EndState(mac=desired.mac, mtu=desired.mtu, up=desired.up, ipv6=desired.ipv6)
-    assert creation(desired) == diff(desired, empty)
+    assert [Add(item) for item in creation(desired)] == diff(desired, empty)
 
 
 def test_link_local_addresses_are_left_alone():

@@ -1,0 +1,120 @@
+"""For all benchmarks: alternate measurement, and tables that show ratios beside figures.
+
+Wall time on a shared machine says little, so every figure comes with CPU time, with a ratio to a baseline
+that ran in the same minutes, and with the spread of that ratio over the rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from nsmesh.datapath import netns
+
+
+@dataclass
+class Series:
+    """What one way to do something took: seconds of wall and CPU time for each operation, by round."""
+
+    name: str
+    wall: list[list[float]] = field(default_factory=list)
+    cpu: list[list[float]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def operation(self) -> Iterator[None]:
+        """Measure one operation of the current round."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        yield
+        self.wall[-1].append(time.perf_counter() - wall)
+        self.cpu[-1].append(time.process_time() - cpu)
+
+    def start_round(self) -> None:
+        """Begin another round."""
+        self.wall.append([])
+        self.cpu.append([])
+
+    def all_wall(self) -> list[float]:
+        """Return the wall time of all operations, sorted."""
+        return sorted(value for part in self.wall for value in part)
+
+    def cpu_by_round(self) -> list[float]:
+        """Return the median CPU time of an operation, for each round."""
+        return [statistics.median(part) for part in self.cpu if part]
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    """Return the value below which ``part`` (0 to 1) of the sorted ``values`` lie."""
+    return values[min(int(len(values) * part), len(values) - 1)]
+
+
+def ratios(series: Series, baseline: Series) -> list[float]:
+    """Return CPU of ``series`` over CPU of ``baseline``, for each round."""
+    return [a / b for a, b in zip(series.cpu_by_round(), baseline.cpu_by_round(), strict=True)]
+
+
+def show(title: str, series: Sequence[Series], baseline: Series) -> None:
+    """Print one line for each way: p50 and p99 of wall time, CPU, and the CPU ratio to the baseline."""
+    rows = []
+    for one in series:
+        wall, cpu = one.all_wall(), statistics.median(one.cpu_by_round())
+        ratio = sorted(ratios(one, baseline))
+        rows.append(
+            (
+                one.name,
+                str(len(wall)),
+                f"{quantile(wall, 0.5) * 1e6:.0f}",
+                f"{quantile(wall, 0.99) * 1e6:.0f}",
+                f"{cpu * 1e6:.0f}",
+                f"{statistics.median(ratio):.2f}",
+                f"{quantile(ratio, 0.1):.2f}-{quantile(ratio, 0.9):.2f}",
+            )
+        )
+    head = ("way", "n", "p50 us", "p99 us", "CPU us", "CPU ratio", "10-90 % of rounds")
+    table(title, head, rows)
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    print(f"\n{title}")
+    for row in (head, *rows):
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+
+
+def verdict(what: str, value: float, limit: float) -> bool:
+    """Print whether ``value`` keeps within ``limit``; return it."""
+    good = value <= limit
+    print(f"{'ok  ' if good else 'MISS'} {what}: {value:.2f} (target at most {limit:.2f})")
+    return good
+
+
+def alternate(rounds: int, operations: int, ways: dict[str, Callable[[int], None]]) -> list[Series]:
+    """Measure several ways in turn: in each round a block of operations by every way.
+
+    Operations are numbered through. The first in a round is the last in the next, so that none always comes
+    after the same.
+    """
+    series = {name: Series(name) for name in ways}
+    for turn in range(rounds):
+        names = list(ways) if turn % 2 else list(reversed(ways))
+        for name in names:
+            one, do = series[name], ways[name]
+            one.start_round()
+            for number in range(turn * operations, (turn + 1) * operations):
+                with one.operation():
+                    do(number)
+    return list(series.values())
+
+
+@contextlib.contextmanager
+def spaces(count: int) -> Iterator[list[str]]:
+    """Yield the paths of fresh namespaces, for a benchmark alone."""
+    prefix = f"bench{os.getpid()}{uuid.uuid4().hex[:4]}"
+    with netns.temporary(*(f"{prefix}-{number}" for number in range(count))) as paths:
+        yield paths

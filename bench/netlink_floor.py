@@ -1,0 +1,194 @@
+"""What a kernel wire costs over the bare netlink messages, and whether the thousandth costs more.
+
+Run as root: python bench/netlink_floor.py [WIRES]. Makes its own namespaces; takes about ten seconds.
+
+The floor sends the same messages, built beforehand, on sockets that stay open: what no driver can beat
+without asking the kernel for less. The driver builds them, opens both namespaces anew for each wire, checks,
+and keeps its records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+
+from common import alternate, ratios, show, spaces, table, verdict
+
+from nsmesh.datapath import netns, rtnetlink, veth
+from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route
+from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.netlink import Batch, Netlink
+from nsmesh.datapath.plan import Add, creation
+from nsmesh.datapath.wirestate import alias_of, desired_end, parse_mac
+
+TARGET = 1.3
+GROWTH = 1.2
+GROUP = 77
+
+
+def wire(prefix: str, number: int, a: str, b: str) -> CrossConnect:
+    """Return a wire with one address, one route and one permanent neighbour at each end."""
+    near, far = f"10.{number >> 8}.{number & 255}.1", f"10.{number >> 8}.{number & 255}.2"
+    near_mac, far_mac = (f"02:0{side}:{number >> 8:02x}:{number & 255:02x}:00:01" for side in "12")
+    return CrossConnect(
+        f"{prefix}-{number}",
+        KernelPort(
+            a,
+            f"{prefix}c{number}",
+            near_mac,
+            1400,
+            (f"{near}/32",),
+            (Route(f"{far}/32"),),
+            (Neighbour(far, far_mac),),
+        ),
+        KernelPort(
+            b,
+            f"{prefix}e{number}",
+            far_mac,
+            1400,
+            (f"{far}/32",),
+            (Route(f"{near}/32"),),
+            (Neighbour(near, near_mac),),
+        ),
+    )
+
+
+class Floor:
+    """The messages of a wire, ready to be sent."""
+
+    def __init__(self, wires: list[CrossConnect], a: str, b: str) -> None:
+        self.sockets = [netns.call_in(path, Netlink) for path in (a, b)]
+        self.descriptor = netns.open_netns(b)
+        self.batches = [tuple(self._batches(one)) for one in wires]
+
+    def _batches(self, one: CrossConnect) -> Iterator[Batch]:
+        indexes = veth.fresh_index(), veth.fresh_index()
+        ports = one.a, one.b
+        ends = [
+            (index, port.name, parse_mac(port.mac), port.mtu)
+            for index, port in zip(indexes, ports, strict=True)
+        ]
+        born = Batch()
+        born.put(rtnetlink.new_veth(ends[0], ends[1], self.descriptor, GROUP))
+        yield ready(born)
+        for index, port in zip(indexes, ports, strict=True):
+            wanted = desired_end(port, index)
+            batch = Batch()
+            batch.put(rtnetlink.mark(index, alias_of(one.id), no_link_local=True))
+            batch.put(rtnetlink.set_up(index))
+            for item in creation(wanted):
+                batch.put(veth.message_of(Add(item), index))
+            yield ready(batch)
+
+    def send(self, number: int) -> None:
+        """Make one wire."""
+        first, near, far = self.batches[number]
+        a, b = self.sockets
+        if a.send(first) or a.send(near) or b.send(far):
+            raise SystemExit("the floor's messages were refused")
+
+    def delete(self) -> None:
+        """Delete all wires."""
+        batch = Batch()
+        batch.put(rtnetlink.delete_group(GROUP))
+        self.sockets[0].send(batch)
+
+
+class Ready(Batch):
+    """A batch whose bytes are joined already."""
+
+    __slots__ = ("_ready",)
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self._ready = list(batch.chunks())
+
+    def chunks(self) -> Iterator[tuple[bytes, list[object]]]:
+        """Yield the bytes that were joined before."""
+        return iter(self._ready)
+
+
+def ready(batch: Batch) -> Batch:
+    return Ready(batch)
+
+
+def over_the_floor(wires: int) -> float:
+    """Compare apply with the floor in the same namespaces; return the median CPU ratio."""
+    rounds = 20
+    count = max(wires // rounds, 1)
+    with spaces(2) as (a, b), asyncio.Runner() as runner:
+        wanted = [wire("d", number, a, b) for number in range(rounds * count)]
+        floor = Floor([wire("f", number, a, b) for number in range(rounds * count)], a, b)
+        datapath = LinuxDatapath()
+
+        apply = applier(datapath, wanted)
+        floor_series, driver_series = alternate(rounds, count, {"netlink floor": floor.send, "apply": apply})
+        again = alternate(rounds, count, {"apply again": apply})[0]
+        show(f"one kernel wire, {rounds} rounds", [floor_series, driver_series, again], floor_series)
+        floor.delete()
+        runner.run(finish(datapath))
+    return statistics.median(ratios(driver_series, floor_series))
+
+
+def applier(datapath: LinuxDatapath, wanted: list[CrossConnect]) -> Callable[[int], None]:
+    """Return what applies the n-th wire.
+
+    One step of the coroutine: apply never waits, and a turn of the loop is not what is measured.
+    """
+    return lambda number: step(datapath.apply(wanted[number]))
+
+
+def step(coroutine: object) -> None:
+    """Run a coroutine that never waits."""
+    try:
+        coroutine.send(None)  # type: ignore[attr-defined]
+    except StopIteration:
+        return
+    raise SystemExit("apply waited for something")
+
+
+async def finish(datapath: LinuxDatapath) -> None:
+    await datapath.sweep([])
+    await datapath.aclose()
+
+
+def growth(wires: int) -> tuple[float, float]:
+    """Compare the last hundred of many wires into one hub with the first hundred.
+
+    Returns the CPU ratio of apply, and that ratio over the floor's own: the kernel's part grows too, mostly
+    by its IPv6 multicast routes, one for each interface in one list.
+    """
+    part = max(wires // 10, 1)
+    costs: dict[str, list[float]] = {}
+    for way in ("netlink floor", "apply"):
+        with spaces(2) as (client, hub), asyncio.Runner() as runner:
+            wanted = [wire("g", number, client, hub) for number in range(part * 10)]
+            datapath = LinuxDatapath()
+            floor = Floor(wanted, client, hub)
+            do = floor.send if way == "netlink floor" else applier(datapath, wanted)
+            (series,) = alternate(10, part, {way: do})
+            costs[way] = series.cpu_by_round()
+            floor.delete()
+            runner.run(finish(datapath))
+    rows = [
+        (str(at * part), *(f"{cost[at] * 1e6:.0f} ({cost[at] / cost[0]:.2f})" for cost in costs.values()))
+        for at in range(10)
+    ]
+    table(f"{part * 10} wires between two namespaces, CPU us (to the first)", ("wires before", *costs), rows)
+    bare, driver = (cost[-1] / cost[0] for cost in costs.values())
+    return driver, driver / bare
+
+
+def main() -> None:
+    wires = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    good = verdict("CPU of apply over the netlink floor", over_the_floor(wires), TARGET)
+    grown, beside = growth(wires)
+    good &= verdict("CPU of the last tenth over the first", grown, GROWTH)
+    good &= verdict("the same, over the growth of the kernel's own part", beside, GROWTH)
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()
