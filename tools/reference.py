@@ -1,0 +1,196 @@
+# ruff: noqa: INP001 - a script, in no package
+"""Writes the reference pages that follow from the code: docs/reference/cli.md and settings.md.
+
+usage: python tools/reference.py [--check]
+With --check nothing is written; exit code 1 and a diff say what is out of date.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+
+from nsmesh.chains import settings
+from nsmesh.cli.main import cli
+from nsmesh.model.settings import Setting, describe
+
+PAGES = Path(__file__).parents[1] / "docs" / "reference"
+NOTE = "<!-- Written by tools/reference.py from the code. -->"
+
+DAEMONS = {
+    "nsm run nsmgr": settings.NsmgrSettings,
+    "nsm run forwarder": settings.ForwarderSettings,
+    "nsm run registry-memory, nsm run registry-sqlite": settings.RegistrySettings,
+    "nsm run nsc": settings.NscSettings,
+    "nsm run nse": settings.NseSettings,
+}
+CLI_INTRODUCTION = """\
+`nsm` runs a mesh on this host and shows it. Results go to standard output, all else to standard error. Every
+error is one sentence with a remedy below it."""
+SETTINGS_INTRODUCTION = """\
+Each role is a process that reads its settings from environment variables (`nsm run ROLE --help` shows them
+too). Names and defaults are those of NSM, where NSM has them. All mistakes are told at once. Kinds:
+
+| kind | written as |
+|---|---|
+| text | itself |
+| number | a whole number |
+| true or false | `true`, `false`, `1`, `0` |
+| duration | Go syntax: `750ms`, `10m`, `1h30m` |
+| list | `a,b` |
+| map | `key:value,key2:value2` |"""
+SEE = {
+    "nse": "Settings: [settings](settings.md). Options of each type: [endpoints](endpoints/README.md).",
+    "vpn-site": "Settings: [vpn-gateway](endpoints/vpn-gateway.md#the-other-end-vpn-site).",
+}
+NSE_NOTE = """\
+The options of each type of endpoint are variables as well: see [endpoints](endpoints/README.md)."""
+
+
+def cli_page() -> str:
+    """Return the page of the command line."""
+    parts = [NOTE, "# Command line", CLI_INTRODUCTION]
+    context = click.Context(cli, info_name="nsm")
+    parts += _command(cli, context)
+    for path in _paths(cli, context):
+        parts += [f"## {path.command_path}", *_command(path.command, path)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _paths(group: click.Group, context: click.Context) -> Iterator[click.Context]:
+    """Yield a context for each command below ``group``, in the order in which they are listed."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        below = click.Context(command, info_name=name, parent=context)
+        yield below
+        if isinstance(command, click.Group):
+            yield from _paths(command, below)
+
+
+def _command(command: click.Command, context: click.Context) -> list[str]:
+    words = [context.command_path, "[OPTIONS]"]
+    words += [_argument(item) for item in command.params if isinstance(item, click.Argument)]
+    if isinstance(command, click.Group):
+        words += ["COMMAND", "..."]
+    parts = [f"    {' '.join(words)}", inspect.cleandoc(command.help or "")]
+    rows = [_option(item) for item in command.params if isinstance(item, click.Option)]
+    if rows:
+        parts.append(_table(("option", "meaning"), rows))
+    if isinstance(command, click.Group):
+        below = [command.get_command(context, name) for name in command.list_commands(context)]
+        rows = [(_linked(context, item.name or ""), _first_line(item)) for item in below if item is not None]
+        parts.append(_table(("command", "does"), rows))
+    if command.epilog and not command.epilog.startswith("\b"):  # a list of settings has a page of its own
+        parts.append(command.epilog)
+    if context.parent is not None and context.parent.info_name == "run":
+        parts.append(SEE.get(command.name or "", "Settings: [settings](settings.md)."))
+    return parts
+
+
+def _linked(context: click.Context, name: str) -> str:
+    path = f"{context.command_path} {name}"
+    return f"[`{name}`](#{path.replace(' ', '-')})"
+
+
+def _first_line(command: click.Command) -> str:
+    return inspect.cleandoc(command.help or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _argument(argument: click.Argument) -> str:
+    name = (argument.name or "").upper()
+    if isinstance(argument.type, click.Choice):
+        name = "|".join(map(str, argument.type.choices))
+    name += "..." if argument.nargs == -1 else ""
+    return name if argument.required else f"[{name}]"
+
+
+def _option(option: click.Option) -> tuple[str, str]:
+    kind = ""
+    if isinstance(option.type, click.Choice):
+        kind = " " + r"\|".join(map(str, option.type.choices))
+    elif not option.is_flag and not option.count:
+        kind = " NUMBER" if isinstance(option.type, click.IntRange) else " TEXT"
+    notes = [option.help or "How to print." if option.name == "style" else option.help or ""]
+    if option.multiple or option.count:
+        notes.append("May be repeated.")
+    if option.required:
+        notes.append("Required.")
+    return f"`{', '.join(option.opts)}{kind}`", " ".join(notes).strip()
+
+
+def settings_page() -> str:
+    """Return the page of the settings."""
+    common = {item.variable for item in describe(settings.Common)}
+    parts = [NOTE, "# Settings", SETTINGS_INTRODUCTION]
+    parts += ["## Every role", _settings(describe(settings.Common))]
+    for title, cls in DAEMONS.items():
+        own = [item for item in describe(cls) if item.variable not in common]
+        parts += [f"## {title}", inspect.cleandoc(cls.__doc__ or ""), _settings(own)]
+    parts.append(NSE_NOTE)
+    return "\n\n".join(parts) + "\n"
+
+
+def _settings(items: Iterable[Setting]) -> str:
+    rows = [(f"`{item.variable}`", item.kind, _default(item), item.help.replace("\n", " ")) for item in items]
+    return _table(("variable", "kind", "default", "meaning"), rows)
+
+
+def _default(item: Setting) -> str:
+    if item.kind == "duration" and item.default:
+        return f"`{float(item.default.removesuffix('s')):g}s`"
+    if item.kind == "map":
+        pairs = item.default.strip("{}").replace("'", "").replace(": ", ":")
+        return f"`{pairs}`" if pairs else "-"
+    if item.kind == "true or false":
+        return f"`{item.default.lower()}`"
+    return f"`{item.default}`" if item.default else "-"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(
+        f"| {' | '.join(line)} |".replace("| --- ", "|---").replace("|--- |", "|---|") for line in lines
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A page, and what it shall say."""
+
+    path: Path
+    text: str
+
+
+def pages() -> list[Page]:
+    """Return all pages."""
+    return [Page(PAGES / "cli.md", cli_page()), Page(PAGES / "settings.md", settings_page())]
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or compare them; return the exit code."""
+    stale = 0
+    for page in pages():
+        old = page.path.read_text() if page.path.exists() else ""
+        if old == page.text:
+            continue
+        if "--check" not in arguments:
+            page.path.write_text(page.text)
+            continue
+        stale = 1
+        sys.stdout.writelines(
+            difflib.unified_diff(
+                old.splitlines(keepends=True), page.text.splitlines(keepends=True), str(page.path), "the code"
+            )
+        )
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
