@@ -156,6 +156,22 @@ def test_workloads_may_ping_and_use_ipv6():
         asyncio.run(main(a, b))
 
 
+def test_ipv6_that_is_switched_off_later_is_switched_on_for_the_wire():
+    """Somebody changes the namespace's default between two wires: the second one has IPv6 all the same."""
+
+    async def main(a, b):
+        datapath = LinuxDatapath()
+        await datapath.apply(lab.simple(a, b))
+        lab.set_sysctl(a, "net/ipv6/conf/default/disable_ipv6", "1")
+        await datapath.apply(lab.simple(a, b, "w2", 2))
+        assert lab.addresses(a, "nsm-2") == ["10.0.2.1/32", "fd00:2::1/128"]
+        assert lab.pings(a, "fd00:2::2")
+        await datapath.aclose()
+
+    with lab.spaces() as (a, b):
+        asyncio.run(main(a, b))
+
+
 def test_a_namespace_of_the_host_keeps_its_settings():
     """Where the driver itself lives nothing but its own interfaces is touched."""
 

@@ -88,11 +88,13 @@ def close_ends(
     owners: Collection[str],
     *,
     rename: bool = False,
+    rules: bool = True,
 ) -> bool:
     """Set interfaces down, remove their rules and have them deleted; return whether any was alive.
 
     ``ends`` are (namespace, index). Only interfaces of ``owners`` (connection ids; empty for one without
-    owner) and those closed already are touched. With ``rename`` their names are free at once.
+    owner) and those closed already are touched. With ``rename`` their names are free at once; ``rules`` false
+    says that they have no policy rules.
     """
     wanted = list(ends)
     with doors.open((location for location, _ in wanted), lenient=True) as places:
@@ -103,15 +105,16 @@ def close_ends(
             link = veth.find_link(place, index=index) if place else None
             if place is None or link is None or not (link.group == DOOMED_GROUP or link.owner in owners):
                 continue
-            _close(place, index, rename=rename)
+            if rules:
+                _remove_rules(place, index)
+            veth.retire(place, index, rename=rename)
             closed[place.cookie] = place
             alive = alive or link.group != DOOMED_GROUP
         reaper.give([place.give() for place in closed.values()])
         return alive
 
 
-def _close(place: Place, index: int, *, rename: bool) -> None:
+def _remove_rules(place: Place, index: int) -> None:
     rules = [rule for rule in read_rules(place.netlink) if table_index(rule.table) == index]
     if rules:
         veth.remove_rules(place, rules)
-    veth.retire(place, index, rename=rename)

@@ -208,7 +208,8 @@ class LinuxDatapath:
         record = self._records.pop(wire_id, None)
         ends = set(record.ends) if record else set()
         ends.update((met.netns, met.index) for met in self._met.pop(wire_id, []))
-        close_ends(self._doors, self._reaper, ends, {wire_id})
+        rules = record is None or bool(record.wire.a.rules or record.wire.b.rules)
+        close_ends(self._doors, self._reaper, ends, {wire_id}, rules=rules)
 
     async def has(self) -> list[Existing]:
         """See :meth:`Datapath.has`."""

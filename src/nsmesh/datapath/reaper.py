@@ -35,6 +35,7 @@ class Reaper:
         self._wires: list[tuple[int, ...]] = []
         self._busy: dict[int, asyncio.Future[list[Failure]]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def give(self, ends: Iterable[tuple[int, Netlink]]) -> None:
         """Take a wire to delete: cookie and socket of each namespace where an end of it is marked.
@@ -50,8 +51,10 @@ class Reaper:
         if not cookies:
             return
         self._wires.append(tuple(cookies))
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_GATHER, self._flush)
+        loop = asyncio.get_running_loop()
+        if self._timer is None or self._loop is not loop:
+            self._loop = loop
+            self._timer = loop.call_later(_GATHER, self._flush)
 
     async def drain(self) -> None:
         """Wait until everything that was given so far is deleted."""
