@@ -1,0 +1,126 @@
+"""What a whole Request costs: through client, manager, forwarder and endpoint, beside the bare netlink floor.
+
+Run as root: python bench/run.py request. All meshes stand side by side and take turns, round after round, so
+what disturbs the machine disturbs all of them. The floor sends the messages of one wire, built beforehand:
+what is beyond its cost is the control path's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import meshes
+from common import spaces
+from meshes import FORMS, Mesh, Phase
+from netlink_floor import Floor, wire
+from report import Details, Report, Row, duration, row
+
+NAME = "request"
+NEAR = 8
+IN_FLIGHT = (1, 8, 64)
+FLOOR = "bare netlink"
+
+
+@dataclass(slots=True)
+class Found:
+    """All rounds of one mesh: phases by (verb, in flight)."""
+
+    phases: defaultdict[tuple[str, int], list[Phase]] = field(default_factory=lambda: defaultdict(list))
+
+    def cpu(self, verb: str, in_flight: int) -> list[float]:
+        """Return the CPU time of one operation, for each round."""
+        return [phase.cpu_each for phase in self.phases[verb, in_flight]]
+
+
+def run(*, short: bool, profiles: Path | None = None) -> Report:
+    """Measure all forms of a mesh and the floor, in turn."""
+    rounds, single, many = (2, 10, 64) if short else (10, 50, 192)
+    floor: list[Phase] = []
+    found = {form.name: Found() for form in FORMS}
+    with ExitStack() as stack:
+        standing = []
+        for form in FORMS:
+            *near, far = stack.enter_context(spaces(NEAR + 1))
+            folder = _folder(profiles, form.name)
+            standing.append(stack.enter_context(meshes.running(form, near, far, folder)))
+        for mesh in standing:  # what is imported or opened at first use is not what is measured
+            _round(mesh, Found(), 10, 64)
+        for number in range(rounds):
+            floor.append(_floor(single))
+            for mesh in standing[number % len(standing) :] + standing[: number % len(standing)]:
+                _round(mesh, found[mesh.form.name], single, many)
+    return _report(floor, found)
+
+
+def _folder(profiles: Path | None, name: str) -> Path | None:
+    if profiles is None:
+        return None
+    folder = profiles / name.replace(" ", "-").replace(",", "")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _round(mesh: Mesh, found: Found, single: int, many: int) -> None:
+    for in_flight in IN_FLIGHT:
+        numbers = mesh.fresh(single if in_flight == 1 else many)
+        for verb in ("request", "refresh", "close"):
+            found.phases[verb, in_flight].append(mesh.do(verb, numbers, in_flight))
+
+
+def _floor(count: int) -> Phase:
+    """Make wires with messages that are ready."""
+    wall = []
+    with spaces(2) as (a, b):
+        floor = Floor([wire("f", number, a, b) for number in range(count)], a, b)
+        cpu = time.process_time()
+        for number in range(count):
+            began = time.perf_counter()
+            floor.send(number)
+            wall.append(time.perf_counter() - began)
+        cpu = time.process_time() - cpu
+        floor.delete()
+    return Phase(count, wall, sum(wall), {FLOOR: cpu})
+
+
+def _report(floor: list[Phase], found: dict[str, Found]) -> Report:
+    report = Report()
+    base = [phase.cpu_each for phase in floor]
+    report.rows.append(
+        row("wire", FLOOR, [time for phase in floor for time in phase.wall], base, base, to=FLOOR)
+    )
+    for name, one in found.items():
+        for in_flight in IN_FLIGHT:
+            what = "Request" if in_flight == 1 else f"Request, {in_flight} in flight"
+            report.rows.append(_row(what, name, one, ("request", in_flight), base, FLOOR))
+        own = one.cpu("request", 1)
+        report.rows.append(_row("refresh", name, one, ("refresh", 1), own, "its Request"))
+        report.rows.append(_row("Close", name, one, ("close", 1), own, "its Request"))
+    report.details.append(_by_role(found))
+    return report
+
+
+def _row(what: str, way: str, found: Found, key: tuple[str, int], base: list[float], to: str) -> Row:
+    phases = found.phases[key]
+    wall = [time for phase in phases for time in phase.wall]
+    rate = len(wall) / sum(phase.took for phase in phases)
+    return row(what, way, wall, found.cpu(*key), base, to=to, per_second=rate)
+
+
+def _by_role(found: dict[str, Found]) -> Details:
+    """Return who spends the CPU time of one operation."""
+    rows = []
+    for name, one in found.items():
+        for verb, in_flight in (("request", 1), ("request", 8), ("refresh", 1), ("close", 1)):
+            phases = one.phases[verb, in_flight]
+            count = sum(phase.count for phase in phases)
+            roles = {role: sum(phase.cpu[role] for phase in phases) / count for role in phases[0].cpu}
+            cells = [
+                duration(roles[role]) if role in roles else "" for role in (*meshes.ROLES, "one process")
+            ]
+            rows.append((name, verb, str(in_flight), *cells, duration(sum(roles.values()))))
+    head = ("CPU time by role", "verb", "in flight", *meshes.ROLES, "one process", "sum")
+    return Details("who spends the CPU time of one operation", head, rows)
