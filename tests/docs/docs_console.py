@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +40,7 @@ _CHANGING = [
     (re.compile(r"(?<![\w./:-])(?<!port )(?<!ports )\d{4,7}(?![\w./])"), r"\d+"),
     (re.compile(r"(?<=pid=)\d+"), r"\d+"),
     (re.compile(r"\d+(?= x )|(?<= of )\d+(?= frames)"), r"\d+"),
-    (re.compile(r"\.\.\."), r".*"),
+    (re.compile(r" ?\.\.\. ?"), r".*"),
 ]
 
 
@@ -191,20 +192,20 @@ class Shell:
             self._bash.stdout.close()
 
 
-def perform(document: Path, shell: Shell, *, only: str = "") -> list[Step]:
+def perform(document: Path, shell: Shell, *, leave: Collection[str] = ()) -> list[Step]:
     """Do what a document shows, from its top to its end, and return the commands that were run.
 
-    ``only`` picks the blocks whose first line contains it. Raises AssertionError at the first difference.
+    Blocks that begin with a line in ``leave`` are left out. Raises AssertionError at the first difference.
     """
     done: list[Step] = []
     for block in blocks(document.read_text()):
-        if block.name and not block.skip:
+        if block.skip or (block.lines and block.lines[0] in leave):
+            continue
+        if block.name:
             target = shell.folder / block.name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(shell.ours(block.text))
-        elif block.language in {"console", "sh"} and not block.skip:
-            if only and only not in block.lines[0]:
-                continue
+        elif block.language in {"console", "sh"}:
             for step in block.steps():
                 check(document, shell, step)
                 done.append(step)
