@@ -25,7 +25,7 @@ from nsmesh.chains.roles import registered, running_forwarder, running_nsmgr
 from nsmesh.chains.runtime import Runtime, runtime, served
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings, RegistrySettings
 from nsmesh.chains.workload_api import served_workload_api
-from nsmesh.core import logging
+from nsmesh.core import garbage, logging
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import MeshError
@@ -248,4 +248,5 @@ async def main(config: Config) -> None:
 if __name__ == "__main__":
     logging.configure(role="bench")
     given = json.loads(sys.argv[1])
+    garbage.settle()
     asyncio.run(main(Config(**{**given, "spaces": tuple(given["spaces"])})))

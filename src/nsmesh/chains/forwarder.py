@@ -16,6 +16,7 @@ from nsmesh.elements.connect import Connect
 from nsmesh.elements.cross_connect import CrossConnectWire
 from nsmesh.elements.dial import Dial
 from nsmesh.elements.discover_endpoint import DiscoverEndpoint
+from nsmesh.elements.mirror import Mirror
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.offer_mechanisms import OfferMechanisms
 from nsmesh.elements.round_robin import RoundRobin
@@ -27,7 +28,7 @@ from nsmesh.elements.update_token import UpdateToken
 
 
 class Forwarder:
-    """The two halves of one forwarder: ``server`` takes Requests, ``onward`` asks the endpoint."""
+    """``server`` takes Requests, ``onward`` asks the endpoint, ``registry`` mirrors what the manager tells."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Forwarder:
     ) -> None:
         self.name = name
         self.begin = Begin()
+        self.registry: Chain = chain(Mirror(), end=registry, name=f"forwarder {name} registry", clock=clock)
         self.onward: Chain = chain(
             UpdatePath(name),
             Begin(),
@@ -60,7 +62,7 @@ class Forwarder:
             *policies,
             Timeout(),
             Monitor(name),
-            DiscoverEndpoint(registry),
+            DiscoverEndpoint(self.registry),
             RoundRobin(),
             SelectMechanism(mechanisms),
             CrossConnectWire(datapath, mechanisms),

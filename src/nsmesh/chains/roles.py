@@ -98,6 +98,7 @@ async def running_forwarder(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(datapath.aclose)
         await stack.enter_async_context(register.running())
+        await stack.enter_async_context(forwarder.registry.running())
         await stack.enter_async_context(forwarder.onward.running())
         await stack.enter_async_context(forwarder.server.running())
         urls = await stack.enter_async_context(served(runtime, (settings.listen_on,), forwarder.server))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import click
+import structlog
 
 from nsmesh.chains import settings as s
-from nsmesh.core import logging
+from nsmesh.chains.variables import notices
+from nsmesh.core import garbage, logging
 from nsmesh.core.errors import Invalid
 from nsmesh.model.settings import SettingsError, describe, load
+
+log = structlog.get_logger()
 
 
 def _settings(cls: type[Any]) -> Any:
@@ -26,9 +30,19 @@ def _settings(cls: type[Any]) -> Any:
         ) from error
 
 
-def _run(role: str, settings: Any, serve: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run until SIGTERM or SIGINT. SIGUSR1 logs everything, SIGUSR2 goes back."""
+def _run(
+    role: str,
+    settings: Any,
+    serve: Callable[[asyncio.Event], Awaitable[None]],
+    also: Iterable[str] = (),
+) -> None:
+    """Run until SIGTERM or SIGINT. SIGUSR1 logs everything, SIGUSR2 goes back.
+
+    ``also``: variables that the role reads besides its settings.
+    """
     logging.configure(role=role, level=settings.log_level)
+    for notice in notices(type(settings), os.environ, also):
+        log.warning(notice)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -37,6 +51,7 @@ def _run(role: str, settings: Any, serve: Callable[[asyncio.Event], Awaitable[No
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
         loop.add_signal_handler(signal.SIGUSR2, logging.set_level, settings.log_level)
+        garbage.settle()
         await serve(stop)
 
     asyncio.run(main())
@@ -104,10 +119,12 @@ def nsc() -> None:
 @click.argument("kind", metavar="TYPE")
 def nse(kind: str) -> None:
     """Run an endpoint: icmp-responder, firewall, vpn-gateway, MODULE:CLASS or FILE.py:CLASS."""
-    from nsmesh.endpoints.run import serve_endpoint  # noqa: PLC0415 - likewise
+    from nsmesh.endpoints.options import describe_options  # noqa: PLC0415 - likewise
+    from nsmesh.endpoints.run import options_of, serve_endpoint  # noqa: PLC0415 - likewise
 
-    settings = _settings(s.NseSettings)
-    _run(settings.name, settings, lambda stop: serve_endpoint(kind, settings, stop))
+    settings = _settings(s.NSE_SETTINGS.get(kind, s.NseSettings))
+    options = [option.variable for option in describe_options(options_of(kind))]
+    _run(settings.name, settings, lambda stop: serve_endpoint(kind, settings, stop), options)
 
 
 @run.command("vpn-site")

@@ -19,7 +19,6 @@ The contract that all elements behind a ``Begin`` may count on:
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -185,7 +184,7 @@ class Begin(Element):
         """Pass a Request on in its turn; keep what comes back, undo what failed."""
         kept = copy_of(request)
         try:
-            connection = await life.next.request(replace(call, state=life.state), request)
+            connection = await life.next.request(call.on(life.state), request)
         except BaseException as error:
             if life.connection is None:
                 await self._undo(life, call, life.state.get(REACHED) or kept.connection, error)
@@ -245,7 +244,7 @@ class Begin(Element):
         async def work() -> None:
             try:
                 async with asyncio.timeout(BUDGET):
-                    await life.next.close(replace(call.within(BUDGET), state=life.state), connection)
+                    await life.next.close(call.within(BUDGET).on(life.state), connection)
             except TimeoutError as error:
                 raise TimedOut(
                     f"the Close of connection {life.id} was not finished in {BUDGET:g} s",

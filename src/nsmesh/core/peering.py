@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from nsmesh.core.begin import OWN, REACHED
-from nsmesh.core.call import Call, Key, Peer, State
+from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Internal
+from nsmesh.core.passing import PASSING
 from nsmesh.core.tokens import OUTGOING
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
@@ -70,7 +70,7 @@ NEXT_HOP: Key[Handler] = Key("next-hop")
 """In ``call.state`` of either half: the Handler at which this connection lives on, to follow its monitor."""
 
 _OURSELVES = Peer(in_process=True)
-_OURS = (TARGET, DIALLED, HOP, OUTGOING, OWN)
+_OURS = (TARGET, DIALLED, HOP, OUTGOING, OWN, PASSING)
 
 
 def peer_of(handler: Handler) -> Peer:
@@ -88,7 +88,7 @@ def handed_over(call: Call, handler: Handler) -> Call:
     if not peer_of(handler).in_process:
         return call
     values = {key: value for key, value in call.values.items() if key not in _OURS}
-    return replace(call, peer=_OURSELVES, metadata=(), reply={}, state=State(), values=values)
+    return Call(call.deadline, _OURSELVES, values=values)
 
 
 @asynccontextmanager

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nsmesh.core.begin import REACHED
-from nsmesh.core.call import Call, State
+from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.peering import HOP, NEXT_HOP, Hop
 from nsmesh.model.copying import copy_of
@@ -30,7 +28,7 @@ class Connect(Element):
     @staticmethod
     def _onward(call: Call, hop: Hop) -> Call:
         """Return the call for the other half, which has its own state; what came along was for this one."""
-        return replace(call.put(HOP, hop), state=State(), metadata=(), reply={})
+        return Call(call.deadline, call.peer, values={**call.values, HOP: hop})
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:  # noqa: ARG002
         """Pass a copy on and remember at once what was reached."""

@@ -7,20 +7,12 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-    ip_address,
-    ip_interface,
-    ip_network,
-)
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 
 from nsmesh.model.messages import IP, Connection, IPContext, IpNeighbor, PolicyRoute
 from nsmesh.model.messages import Route as RouteMessage
@@ -33,6 +25,16 @@ Network = IPv4Network | IPv6Network
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+_KEPT = 256
+"""Addresses of which the parsed form is remembered: each comes several times in the life of a wire."""
+
+_ip_address = lru_cache(_KEPT)(ipaddress.ip_address)
+_ip_interface = lru_cache(_KEPT)(ipaddress.ip_interface)
+
+
+@lru_cache(_KEPT)
+def _ip_network(text: str) -> Network:
+    return ipaddress.ip_network(text, strict=False)
 
 
 class WiringError(ValueError):
@@ -94,7 +96,7 @@ def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
     found: dict[Interface, None] = {}
     for text in texts:
         try:
-            interface = ip_interface(text)
+            interface = _ip_interface(text)
         except ValueError as error:
             raise WiringError(f"{field} has {text!r}, which is no address with a prefix length") from error
         if "/" not in text:
@@ -105,7 +107,7 @@ def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
 
 def _network(text: str, field: str) -> Network:
     try:
-        network = ip_network(text, strict=False)
+        network = _ip_network(text)
     except ValueError as error:
         raise WiringError(f"{field} has {text!r}, which is no prefix such as 10.0.0.0/24") from error
     if "/" not in text:
@@ -115,7 +117,7 @@ def _network(text: str, field: str) -> Network:
 
 def _address(text: str, field: str) -> Address:
     try:
-        return ip_address(text)
+        return _ip_address(text)
     except ValueError as error:
         raise WiringError(f"{field} has {text!r}, which is no IP address") from error
 
@@ -135,7 +137,9 @@ def _routes(
     routes = {
         prefix: Route(prefix)
         for prefix in (
-            str(ip_network(peer.ip)) for peer in peers if not any(peer.ip in mine.network for mine in own)
+            f"{peer.ip}/{peer.max_prefixlen}"
+            for peer in peers
+            if not any(peer.ip in mine.network for mine in own)
         )
     }
     asked, field = (ip.src_routes, "src_routes") if client else (ip.dst_routes, "dst_routes")
@@ -211,7 +215,7 @@ def _neighbours(messages: Iterable[IpNeighbor], own: Sequence[Interface]) -> tup
 
 def _acquainted(port: KernelPort, peer: KernelPort) -> KernelPort:
     known = {neighbour.ip for neighbour in port.neighbours}
-    met = (str(ip_interface(address).ip) for address in peer.addresses)
+    met = (str(_ip_interface(address).ip) for address in peer.addresses)
     return replace(
         port, neighbours=port.neighbours + tuple(Neighbour(ip, peer.mac) for ip in met if ip not in known)
     )
