@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from nsmesh.chains import settings
+from nsmesh.chains import settings, variables
 from nsmesh.cli.main import cli
 from nsmesh.model.settings import Setting, describe
 
@@ -51,6 +51,10 @@ SEE = {
 }
 NSE_NOTE = """\
 The options of each type of endpoint are variables as well: see [endpoints](endpoints/README.md)."""
+UNSERVED_INTRODUCTION = """\
+These variables of NSM ask for something that is not served here. A role that finds one of them set says so in
+one line when it starts, and goes on; where something else than what was asked for would happen, it does not
+start. Unknown variables that begin with `NSM_` are told with the nearest known one."""
 
 
 def cli_page() -> str:
@@ -133,8 +137,31 @@ def settings_page() -> str:
     for title, cls in DAEMONS.items():
         own = [item for item in describe(cls) if item.variable not in common]
         parts += [f"## {title}", inspect.cleandoc(cls.__doc__ or ""), _settings(own)]
-    parts.append(NSE_NOTE)
+    parts += [NSE_NOTE, *_nse_defaults(), "## Not served", UNSERVED_INTRODUCTION, _unserved()]
     return "\n\n".join(parts) + "\n"
+
+
+def _nse_defaults() -> Iterator[str]:
+    plain = {item.variable: item.default for item in describe(settings.NseSettings)}
+    for kind, cls in settings.NSE_SETTINGS.items():
+        own = [item for item in describe(cls) if item.default != plain[item.variable]]
+        listed = ", ".join(f"`{item.variable}` is `{item.default}`" for item in own)
+        yield f"Defaults of `nsm run nse {kind}`: {listed}."
+
+
+def _unserved() -> str:
+    rows = [
+        (title.removeprefix("nsm run ").partition(",")[0], feature)
+        for title, cls in DAEMONS.items()
+        for feature in variables.UNSERVED[cls]
+        if feature not in variables.EVERYWHERE
+    ]
+    rows += [("every role", feature) for feature in variables.EVERYWHERE]
+    shown = [
+        (role, ", ".join(f"`{name}`" for name in one.variables), one.feature + " (refused)" * one.refused)
+        for role, one in rows
+    ]
+    return _table(("role", "variables of NSM", "what is not served"), shown)
 
 
 def _settings(items: Iterable[Setting]) -> str:

@@ -142,11 +142,36 @@ class NseSettings(Registers):
     """Labels by which a NetworkService chooses it."""
     register_service: bool = True
     """Whether the services themselves are registered too."""
-    unregister_itself: bool = True
-    """Whether it unregisters when it ends."""
+    unregister_itself: bool = False
+    """Whether it unregisters when it ends; else its registration runs out."""
     dial_timeout: Seconds = Seconds(5)
     """How long a dial may take."""
     request_timeout: Seconds = Seconds(15)
     """How long a Request of its own may take (passthrough functions)."""
     netns: str = ""
     """Namespace in which its wires end, as a path; empty: this process's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IcmpResponderSettings(NseSettings):
+    """An ICMP responder."""
+
+    name: str = "icmp-server"
+    """Name of this endpoint in paths and in the registry."""
+    service_names: tuple[str, ...] = ("icmp-responder",)
+    """Services that it provides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirewallSettings(NseSettings):
+    """A firewall."""
+
+    name: str = "firewall-server"
+    """Name of this endpoint in paths and in the registry."""
+
+
+NSE_SETTINGS: dict[str, type[NseSettings]] = {
+    "icmp-responder": IcmpResponderSettings,
+    "firewall": FirewallSettings,
+}
+"""Types of endpoints that have defaults of their own, as NSM has them."""
