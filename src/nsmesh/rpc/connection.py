@@ -10,6 +10,7 @@ import structlog
 
 from nsmesh.core.errors import Exhausted, Internal, MeshError, Unavailable
 from nsmesh.rpc import engine as http2
+from nsmesh.rpc import telling
 from nsmesh.rpc.limits import Limits
 from nsmesh.rpc.wire import Wire
 
@@ -17,6 +18,8 @@ log = structlog.get_logger()
 
 FLUSH_AT_ONCE = 256 << 10
 """Bytes taken from the engine per write."""
+GROWTH = 256 << 10
+"""Bytes by which a connection's keep may grow before its owner hears of it."""
 
 
 class Connection:
@@ -31,6 +34,7 @@ class Connection:
         self._open = False
         self._soon = False
         self._held = 0
+        self._reported = 0
         self._producers: list[tuple[int, asyncio.Future[None]]] = []
         self._floods = Floods(limits)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -74,11 +78,16 @@ class Connection:
         self._broke(str(error))
 
     def _broke(self, fault: str) -> None:
+        self._tell("a peer broke the protocol", reason=fault)
         where = self.wire.where
-        log.warning("a peer broke the protocol", peer=where, reason=fault)
         self.wire.end(
             Unavailable(f"{where} broke the HTTP/2 protocol: {fault}", remedy="check that it is a gRPC peer")
         )
+
+    def _tell(self, text: str, **values: object) -> None:
+        wire = self.wire
+        who = wire.peer.spiffe_id
+        telling.SHARED.warn(text, about=who or wire.where, peer=who or None, where=wire.where, **values)
 
     def soon(self) -> None:
         """Flush at the end of this turn of the loop, once for all that was queued in it."""
@@ -143,26 +152,54 @@ class Connection:
                 waiting.append((stream, future))
         self._producers = waiting
 
+    @property
+    def kept(self) -> int:
+        """Bytes that this connection makes us keep: what came and is not worked off."""
+        return self._held
+
     def hold(self, size: int) -> None:
-        """Count bytes of messages that are kept here; raises Exhausted when they are too many together."""
+        """Count bytes that are kept here; raises Exhausted when they are too many together."""
         self._held += size
-        if size > 0 and self._held > self.limits.held:
+        if size > 0:
+            self._bounded(0)
+
+    def room(self, size: int) -> None:
+        """Raise Exhausted where an answer of ``size`` bytes would be too much beside all that waits."""
+        self._bounded(size)
+
+    def _bounded(self, more: int) -> None:
+        kept = self.kept + more
+        if kept > self.limits.held:
             raise Exhausted(
-                f"the messages under way on one connection have {self._held} bytes together",
-                remedy="send less at once",
+                f"the messages under way on one connection have {kept} bytes together",
+                remedy="send less at once, and read what is answered",
             )
+        if kept > self._reported + GROWTH:
+            self._reported = kept
+            self.grown()
+            if self.wire.dead:
+                raise Exhausted(f"the connection to {self.wire.where} has just been ended")
+        elif kept < self._reported - GROWTH:
+            self._reported = kept
+
+    def grown(self) -> None:
+        """Hear that this connection keeps noticeably more than before."""
 
     def count(self, what: str) -> bool:
         """Count one cheap frame; return False, with the connection ended, when there are too many."""
         if self._floods.count(what, self.loop.time()):
             return True
         if not self.wire.dead:
-            where = self.wire.where
-            log.warning("a peer floods us", peer=where, what=what)
+            self._tell("a peer floods us", what=what)
+            self.calm(Exhausted(f"{self.wire.where} sends too many {what}", remedy="slow down"))
+        return False
+
+    def calm(self, reason: MeshError) -> None:
+        """End a connection whose peer asks too much, with ENHANCE_YOUR_CALM."""
+        if not self.wire.dead:
             self.engine.goaway(0, http2.ENHANCE_YOUR_CALM)
             self._pour()
-            self.wire.end(Exhausted(f"{where} sends too many {what}", remedy="slow down and connect again"))
-        return False
+            self.wire.end(reason)
 
     def _on_ping(self, _: http2.Ping) -> None:
         self.count("pings")

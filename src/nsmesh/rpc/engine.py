@@ -23,11 +23,31 @@ CANCEL = 0x8
 ENHANCE_YOUR_CALM = 0xB
 INADEQUATE_SECURITY = 0xC
 
+_CODES = (
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    "REFUSED_STREAM",
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+)
+
 LAST_STREAM = 0x7FFFFFFF
 """The highest stream id: a GOAWAY that names it announces the end and refuses nothing yet."""
 
 CONNECTION_WINDOW = 1 << 30
 """Flow control window of a connection, bytes: no bound, so that one slow stream never stops the others."""
+
+LONGEST_FRAME = 16384
+"""Bytes of a frame that both engines take, its head apart."""
 
 HARD_HEADERS = 4
 """A header list of so many times its limit ends the connection; below that, only its call."""
@@ -145,6 +165,10 @@ class Engine(Protocol):
         """Return how many bytes of the stream wait to go out."""
         ...
 
+    def queued_in_all(self) -> int:
+        """Return how many bytes of all streams wait to go out."""
+        ...
+
     def ping(self, payload: bytes) -> None:
         """Ask for a sign of life; ``payload`` is eight bytes."""
         ...
@@ -157,6 +181,11 @@ class Engine(Protocol):
 def goaway_frame(last: int, code: int) -> bytes:
     """Return a GOAWAY frame, for engines that can no longer make one."""
     return struct.pack(">BHBBIII", 0, 8, 7, 0, 0, last, code)
+
+
+def code_name(code: int) -> str:
+    """Return the name of an error code, as the standard has it."""
+    return _CODES[code] if code < len(_CODES) else f"error {code}"
 
 
 def make(name: str | None, limits: Limits, *, client: bool) -> Engine:

@@ -57,6 +57,7 @@ class H2Engine:
         self._waiting: deque[tuple[int, HeaderList]] = deque()  # requests that the peer's limit holds back
         self._pieces: dict[int, deque[_Piece]] = {}
         self._sizes: dict[int, int] = {}
+        self._queued = 0  # the sum of those
         self._connection = h2.connection.H2Connection(
             h2.config.H2Configuration(
                 client_side=client,
@@ -185,6 +186,7 @@ class H2Engine:
     def _queue(self, stream: int, piece: _Piece) -> None:
         self._pieces.setdefault(stream, deque()).append(piece)
         self._sizes[stream] = self._sizes.get(stream, 0) + len(piece.data)
+        self._queued += len(piece.data)
         if not self._waiting or all(stream != waiting for waiting, _ in self._waiting):
             self._pump_stream(stream)
 
@@ -225,13 +227,14 @@ class H2Engine:
             if size or piece.ended:
                 connection.send_data(stream, bytes(view[:size]), end_stream=piece.ended and last)
             self._sizes[stream] -= size
+            self._queued -= size
             if last:
                 return None
             view = view[size:]
 
     def _forget(self, stream: int) -> None:
         self._pieces.pop(stream, None)
-        self._sizes.pop(stream, None)
+        self._queued -= self._sizes.pop(stream, 0)
 
     def reset(self, stream: int, code: int) -> None:
         """Give a stream up."""
@@ -257,6 +260,10 @@ class H2Engine:
     def queued(self, stream: int) -> int:
         """Return the bytes that wait on one stream."""
         return self._sizes.get(stream, 0)
+
+    def queued_in_all(self) -> int:
+        """Return the bytes that wait on all streams."""
+        return self._queued
 
     def ping(self, payload: bytes) -> None:
         """Ask for a sign of life."""

@@ -11,6 +11,7 @@ from nsmesh.rpc.engine import (
     ENHANCE_YOUR_CALM,
     HARD_HEADERS,
     LAST_STREAM,
+    LONGEST_FRAME,
     PROTOCOL_ERROR,
     Data,
     EngineError,
@@ -23,6 +24,7 @@ from nsmesh.rpc.engine import (
     Reset,
     Settings,
     Trailers,
+    code_name,
     goaway_frame,
 )
 from nsmesh.rpc.limits import Limits
@@ -49,6 +51,7 @@ class NgEngine:
                 peer_max_concurrent_streams=STREAMS_BEFORE_SETTINGS,
                 max_send_header_block_length=limits.header_list * HARD_HEADERS,
                 max_inbound_header_list_size=limits.header_list * HARD_HEADERS,
+                max_continuations=limits.header_list * HARD_HEADERS // LONGEST_FRAME + 1,
                 max_outbound_ack=max(1000, limits.pings),
                 stream_reset_rate_limit=(resets * 2, resets),  # above ours, which says why it closes
             ),
@@ -142,7 +145,7 @@ class NgEngine:
             if type(event) is ngh2.ConnectionClosed and event.error_code:
                 text = event.debug_data.decode("latin-1")
                 # Clients of grpc-go say goodbye with the highest stream id, here taken for a fault.
-                return "" if text == _GOODBYE else text or f"error {event.error_code}"
+                return "" if text == _GOODBYE else text or code_name(event.error_code)
         return ""
 
     def request(self, headers: HeaderList) -> int:
@@ -191,6 +194,10 @@ class NgEngine:
     def queued(self, stream: int) -> int:
         """Return the bytes that wait on one stream."""
         return self._connection.queued_body_size(stream)
+
+    def queued_in_all(self) -> int:
+        """Return the bytes that wait on all streams."""
+        return self._connection.queued_body_size()
 
     def ping(self, payload: bytes) -> None:
         """Ask for a sign of life."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from nsmesh.rpc.engine import FRAME_SIZE_ERROR, PROTOCOL_ERROR, EngineError, GoAway, goaway_frame
+from nsmesh.rpc.engine import (
+    FRAME_SIZE_ERROR,
+    LONGEST_FRAME,
+    PROTOCOL_ERROR,
+    EngineError,
+    GoAway,
+    goaway_frame,
+)
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_SIZE = 9
-LONGEST_FRAME = 16384
 GOAWAY = 0x7
 
 
@@ -39,7 +45,9 @@ class Splitter:
             if held[place + 3] == GOAWAY and size >= 8:
                 if place > start:
                     yield bytes(held[start:place])
-                last, code = struct.unpack_from(">II", held, place + HEAD_SIZE)
+                stream, last, code = struct.unpack_from(">III", held, place + HEAD_SIZE - 4)
+                if stream & 0x7FFFFFFF:
+                    raise EngineError("a GOAWAY came on a stream of its own", goaway_frame(0, PROTOCOL_ERROR))
                 yield GoAway(last & 0x7FFFFFFF, code)
                 start = end
             place = end

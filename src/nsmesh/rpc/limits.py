@@ -22,10 +22,19 @@ class Limits:
     """HTTP/2 flow control window of one stream; a connection as a whole has no such bound, but ``held``."""
 
     held: int = 64 << 20
-    """Bytes of messages that came and are not yet worked off, over all calls of one connection."""
+    """Bytes that one connection makes us keep: messages that are not worked off, answers that wait."""
+
+    held_in_all: int = 512 << 20
+    """The same over all connections of one server: beyond it those end that make us keep the most."""
+
+    call: int = 4096
+    """Bytes that a running call counts for in these two, beside its headers and messages."""
 
     write_buffer: int = 256 << 10
     """Bytes waiting for a slow socket before producers of streams are paused."""
+
+    stall: float = 60.0
+    """Time for which a socket may take nothing of what waits for it."""
 
     stream_buffer: int = 64 << 10
     """Bytes of one stream waiting before its producer is paused, or its sender is told to wait."""

@@ -8,9 +8,10 @@ from typing import Protocol
 
 import structlog
 
+from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, Internal, Invalid, MeshError, Remote, Status, TimedOut
 from nsmesh.core.scope import Scope, Timer
-from nsmesh.rpc import framing
+from nsmesh.rpc import framing, telling
 from nsmesh.rpc.inbox import Inbox, Keeper
 from nsmesh.rpc.methods import Bidi, Method, ServerCall, ServerStream, Unary
 
@@ -18,12 +19,45 @@ log = structlog.get_logger()
 
 HEAD = [(b":status", b"200"), (b"content-type", framing.CONTENT_TYPE)]
 _OK = [(b"grpc-status", b"0")]
+_TOLD = frozenset(
+    (
+        Status.INVALID_ARGUMENT,
+        Status.PERMISSION_DENIED,
+        Status.RESOURCE_EXHAUSTED,
+        Status.INTERNAL,
+        Status.UNAUTHENTICATED,
+    )
+)
+"""What the log of a server hears of: a caller asked what it must not, or too much, or we are at fault."""
+
+
+def tell_refusal(carrier: Carrier, path: str, peer: Peer, error: MeshError) -> None:
+    """Log the refusal of a call, where it is one: by which rule, at which hop, of whom, by whom."""
+    if error.status in _TOLD:
+        who = peer.spiffe_id or carrier.where
+        telling.SHARED.warn(
+            "refused a call", about=who, method=path, peer=who, at=carrier.own, reason=str(error)
+        )
 
 
 class Carrier(Keeper, Protocol):
     """The connection, as its calls see it."""
 
     scope: Scope
+
+    @property
+    def where(self) -> str:
+        """Who is on the other side, in words."""
+        ...
+
+    @property
+    def own(self) -> str:
+        """Who we are."""
+        ...
+
+    def room(self, size: int) -> None:
+        """Raise Exhausted where an answer of so many bytes is too much beside all that waits."""
+        ...
 
     async def drain(self, stream: int) -> None:
         """Wait until the stream has room."""
@@ -67,6 +101,14 @@ class Running:
         self._complete = False  # the client has sent all
         self.stream = stream
         self.over = False
+
+    def charge(self, size: int) -> None:
+        """Count bytes that the call costs while it runs; raises Exhausted, and counts nothing then."""
+        try:
+            self._hold(size)
+        except MeshError:
+            self._hold(-size)
+            raise
 
     def begin(self) -> None:
         """Start the deadline, and the handler where it does not wait for a message."""
@@ -179,6 +221,7 @@ class Running:
                 remedy="ask for less at once",
             )
         if not self.over:
+            self._carrier.room(len(message))
             self._head()
             self._carrier.engine.data(self.stream, framing.envelope(message), ended=False)
 
@@ -195,6 +238,7 @@ class Running:
         if self.over:
             return
         self.drop()
+        tell_refusal(self._carrier, self._call.path, self._call.peer, error)
         status = framing.status_headers(error)
         engine = self._carrier.engine
         if self._answering:

@@ -7,17 +7,13 @@ import contextlib
 import errno
 import os
 import socket
-import struct
-import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-import structlog
-
-from nsmesh.core.errors import MeshError, Unauthorized, Unavailable
+from nsmesh.core.errors import Exhausted, MeshError, Unauthorized, Unavailable
 from nsmesh.core.identity import Identity
 from nsmesh.core.scope import Scope
-from nsmesh.rpc import address
+from nsmesh.rpc import address, foreign, sockets, telling
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc.descriptors import SHARED, Descriptors
 from nsmesh.rpc.limits import DEFAULT, Limits
@@ -26,16 +22,11 @@ from nsmesh.rpc.server_connection import ServerConnection
 from nsmesh.rpc.tls import Tls
 from nsmesh.rpc.wire import Wire
 
-log = structlog.get_logger()
-
 ACCEPT_AT_ONCE = 64
 """Connections taken per turn of the loop."""
 
 PAUSE = 0.1
 """Seconds without accepting after the process ran out of descriptors."""
-
-SAY_AGAIN = 5.0
-"""Seconds between two log lines about the same kind of refusal."""
 
 
 class Server:
@@ -69,7 +60,6 @@ class Server:
         self._scope = Scope(f"server {self.url}")
         self._connections: set[ServerConnection] = set()
         self._half_open: dict[ServerConnection, None] = {}  # oldest first
-        self._said: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
@@ -115,13 +105,13 @@ class Server:
             try:
                 self._accepted(sock)
             except (OSError, MeshError) as error:  # it went away meanwhile, or we have no certificate yet
-                sock.close()
+                foreign.close_socket(sock)
                 self._say("a connection was lost while it was accepted", error=str(error))
 
     def _accepted(self, sock: socket.socket) -> None:
         if len(self._connections) >= self._limits.connections:
             self._say("refused a connection: too many", limit=self._limits.connections)
-            sock.close()
+            foreign.close_socket(sock)
             return
         if len(self._half_open) >= self._limits.half_open:
             oldest = next(iter(self._half_open))
@@ -135,15 +125,15 @@ class Server:
         wire = Wire(
             sock,
             connection,
-            where=f"a client of {self.url} ({_name(sock)})",
+            where=f"a client of {self.url} ({sockets.name(sock)})",
             limits=self._limits,
             descriptors=self._descriptors,
             tls=tls,
         )
-        foreign = wire.unix and tls is None and wire.peer.uid not in {0, os.geteuid()}
-        if foreign and not self._everybody:
+        stranger = wire.unix and tls is None and wire.peer.uid not in {0, os.geteuid()}
+        if stranger and not self._everybody:
             self._say("refused a connection: another user, and no identity to ask for", uid=wire.peer.uid)
-            sock.close()
+            foreign.close_socket(sock)
             return
         connection.wire = wire
         self._connections.add(connection)
@@ -152,10 +142,27 @@ class Server:
 
     def _say(self, text: str, **values: object) -> None:
         """Log, but not the same thing a thousand times."""
-        now = time.monotonic()
-        if now - self._said.get(text, -SAY_AGAIN) >= SAY_AGAIN:
-            self._said[text] = now
-            log.warning(text, server=self.url, **values)
+        telling.SHARED.warn(text, about=self.url, server=self.url, **values)
+
+    @property
+    def own(self) -> str:
+        """Who we are: our SPIFFE ID, or our URL where there is none."""
+        return self._identity.spiffe_id if self._identity is not None else self.url
+
+    def grown(self) -> None:
+        """End who makes us keep the most, while all connections together keep too much."""
+        limit = self._limits.held_in_all
+        kept = {connection: connection.kept for connection in self._connections}
+        total = sum(kept.values())
+        while total > limit and kept:
+            greediest = max(kept, key=lambda one: kept[one])
+            size = kept.pop(greediest)
+            total -= size
+            where = greediest.where
+            self._say("ended the connection that keeps the most", where=where, bytes=size, limit=limit)
+            greediest.calm(
+                Exhausted(f"{where} makes us keep {size} bytes, the most of all", remedy="send less at once")
+            )
 
     def established(self, connection: ServerConnection) -> None:
         """Hear that a connection finished its handshake."""
@@ -170,7 +177,7 @@ class Server:
                 if isinstance(reason, Unauthorized)
                 else "a connection ended in its handshake"
             )
-            self._say(kind, reason=str(reason))
+            self._say(kind, at=self.own, reason=str(reason))
         self._changed.set()
 
     def idle(self) -> None:
@@ -221,15 +228,6 @@ class Server:
         except OSError:
             return None
         return found.st_dev, found.st_ino
-
-
-def _name(sock: socket.socket) -> str:
-    """Return what tells one client from another in a log."""
-    if sock.family == socket.AF_UNIX:
-        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return f"process {pid} of user {uid}"
-    host, port = sock.getpeername()[:2]
-    return f"{host} port {port}"
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ from nsmesh.rpc.connection import Connection
 from nsmesh.rpc.descriptors import Descriptors, PeerDescriptors
 from nsmesh.rpc.limits import Limits
 from nsmesh.rpc.methods import Method, ServerCall
-from nsmesh.rpc.running import HEAD, Running
+from nsmesh.rpc.running import HEAD, Running, tell_refusal
 
 _NOT_GRPC = [
     (b":status", b"415"),
@@ -27,8 +27,17 @@ _DRAIN = b"draining"
 class Owner(Protocol):
     """The server, as its connections see it."""
 
+    @property
+    def own(self) -> str:
+        """Who we are: our SPIFFE ID, or our URL."""
+        ...
+
     def established(self, connection: ServerConnection) -> None:
         """Hear that the handshake is done."""
+        ...
+
+    def grown(self) -> None:
+        """Hear that a connection keeps noticeably more than before."""
         ...
 
     def lost(self, connection: ServerConnection, reason: MeshError) -> None:
@@ -68,6 +77,25 @@ class ServerConnection(Connection):
         """How many calls run."""
         return len(self._calls)
 
+    @property
+    def where(self) -> str:
+        """Who is on the other side, in words."""
+        return self.wire.where
+
+    @property
+    def own(self) -> str:
+        """Who we are."""
+        return self._owner.own
+
+    @property
+    def kept(self) -> int:
+        """What came and is not worked off, and what waits to go."""
+        return super().kept + self.engine.queued_in_all() + self.wire.buffered
+
+    def grown(self) -> None:
+        """Let the server compare."""
+        self._owner.grown()
+
     def opened(self) -> None:
         """Begin, now that the peer is known."""
         self._descriptors = self._table.view(self.wire.peer)
@@ -94,6 +122,7 @@ class ServerConnection(Connection):
         try:
             running = self._admit(stream, headers, fields)
         except MeshError as error:
+            tell_refusal(self, fields.get(b":path", b"").decode("latin-1"), self.wire.peer, error)
             self._refuse(stream, HEAD + framing.status_headers(error), ended=ended)
             return
         running.begin()
@@ -115,7 +144,9 @@ class ServerConnection(Connection):
         assert descriptors is not None
         metadata = framing.decode_metadata(headers)
         call = ServerCall(path, metadata, deadline, wire.peer, descriptors, wire.send_fd)
-        running = self._calls[stream] = Running(self, stream, call, method)
+        running = Running(self, stream, call, method)
+        running.charge(self.limits.call + framing.header_size(headers))
+        self._calls[stream] = running
         return running
 
     def _refuse(self, stream: int, headers: http2.HeaderList, *, ended: bool) -> None:

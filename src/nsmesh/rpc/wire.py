@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import errno
-import os
 import socket
-import struct
 from typing import Protocol
 
-import structlog
-
 from nsmesh.core.call import Peer
-from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.errors import MeshError, Unauthorized, Unavailable
+from nsmesh.rpc import foreign, sockets, telling
 from nsmesh.rpc.descriptors import Descriptors
 from nsmesh.rpc.limits import Limits
-from nsmesh.rpc.outbox import DESCRIPTORS_AT_ONCE, Outbox
+from nsmesh.rpc.outbox import Outbox
 from nsmesh.rpc.tls import Tls
-
-log = structlog.get_logger()
 
 AT_ONCE = 65536
 """Bytes read per call."""
 
-ROOM = socket.CMSG_SPACE(DESCRIPTORS_AT_ONCE * 4)
-
 LINGER = 1.0
 """Seconds that a closing connection waits for its last bytes to be taken."""
 
-_CREDENTIALS = struct.Struct("3i")
 _GONE = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
 
 
@@ -78,14 +69,16 @@ class Wire:
         self._tls = tls
         self._outbox = Outbox(sock, where)
         self._timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._moved = 0.0
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.where = where
         self.dead = False
         self.unix = sock.family == socket.AF_UNIX
-        self.peer = _credentials(sock) if self.unix else Peer()
+        self.peer = sockets.credentials(sock)
         self._source = descriptors.source(self.peer, limits.descriptors)
         if not self.unix:
-            _tune(sock)
+            sockets.tune(sock)
 
     @property
     def buffered(self) -> int:
@@ -132,7 +125,7 @@ class Wire:
     def _readable(self) -> None:
         try:
             if self.unix:
-                data, ancillary, _, _ = self._socket.recvmsg(AT_ONCE, ROOM, socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, _, _ = self._socket.recvmsg(AT_ONCE, foreign.ROOM, socket.MSG_CMSG_CLOEXEC)
                 if ancillary:
                     self._take_descriptors(ancillary)
             else:
@@ -170,16 +163,23 @@ class Wire:
             self.abort(self._closed())
 
     def _take_descriptors(self, ancillary: list[tuple[int, int, bytes]]) -> None:
-        for level, kind, body in ancillary:
-            if level != socket.SOL_SOCKET or kind != socket.SCM_RIGHTS:
-                continue
-            numbers = array.array("i")
-            numbers.frombytes(body[: len(body) - len(body) % numbers.itemsize])
-            for number in numbers:
-                if self.dead or (self._tls is not None and not self._tls.done):
-                    os.close(number)  # from nobody that we know
-                else:
-                    self._descriptors.arrived(number, self._source)
+        wanted = not self.dead and (self._tls is None or self._tls.done)  # else: from nobody that we know
+        strange = False
+        for number in foreign.numbers_in(ancillary):
+            if not wanted:
+                foreign.discard(number)
+            elif foreign.harmless(number):
+                self._descriptors.arrived(number, self._source)
+            else:
+                strange = True
+                foreign.discard(number)
+        if strange:
+            self.refuse(
+                Unauthorized(
+                    f"{self.where} sent a descriptor that is neither a path's nor a network namespace's",
+                    remedy="open with O_PATH what is to be passed on",
+                )
+            )
 
     def send_fd(self, path: str) -> str:
         """Queue a descriptor of the file at ``path``, links followed, for the next bytes.
@@ -210,21 +210,53 @@ class Wire:
         try:
             if not self._outbox.send(data) and not waiting:
                 self._loop.add_writer(self._fileno, self._resume)
+                self._moved = self._loop.time()
+                self._stall = self._loop.call_later(self._limits.stall, self._stalled)
         except OSError as error:
             self._broken(error)
 
     def _resume(self) -> None:
+        waiting = len(self._outbox)
         try:
-            if not self._outbox.resume():
-                return
+            done = self._outbox.resume()
         except OSError as error:
             self._broken(error)
             return
+        if len(self._outbox) < waiting:
+            self._moved = self._loop.time()
+        if not done:
+            return
         self._loop.remove_writer(self._fileno)
+        self._no_stall()
         if self.dead:
             self._half_close()
         else:
             self._user.writable()
+
+    def _no_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _stalled(self) -> None:
+        """End where the socket has taken nothing for too long: a peer of good will always reads it."""
+        due = self._moved + self._limits.stall
+        if due > self._loop.time():
+            self._stall = self._loop.call_at(due, self._stalled)
+            return
+        self.refuse(
+            Unavailable(
+                f"{self.where} has read nothing for {self._limits.stall:g} s, and {self.buffered} bytes wait",
+                remedy="see whether it hangs",
+            )
+        )
+
+    def refuse(self, reason: MeshError) -> None:
+        """End at once, and say why in the log: the peer is at fault."""
+        if not self.dead:
+            who = self.peer.spiffe_id
+            telling.SHARED.warn("refused a peer", about=who or self.where, reason=str(reason), peer=who)
+        self.abort(reason)
 
     def _closed(self) -> MeshError:
         return Unavailable(f"{self.where} closed the connection", remedy="try again, and read its log")
@@ -288,25 +320,10 @@ class Wire:
         self._gone.set_result(None)
         self._loop.remove_reader(self._fileno)
         self._loop.remove_writer(self._fileno)
+        self._no_stall()
         self._outbox.clear()
-        self._socket.close()
+        foreign.close_socket(self._socket)
 
     async def gone(self) -> None:
         """Wait until the socket is closed; a second at most after ``close``."""
         await asyncio.shield(self._gone)
-
-
-def _credentials(sock: socket.socket) -> Peer:
-    """Return who is on the other side of a unix socket."""
-    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, gid = _CREDENTIALS.unpack(found)
-    return Peer(uid=uid, gid=gid, pid=pid)
-
-
-def _tune(sock: socket.socket) -> None:
-    """Send small messages at once, and find out when the peer's machine has gone."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
