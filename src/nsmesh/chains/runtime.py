@@ -12,6 +12,7 @@ from nsmesh.chains.settings import Common
 from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import Invalid
 from nsmesh.core.identity import Identity
 from nsmesh.core.tokens import PlainTokens, TokenSource
 from nsmesh.elements import serve
@@ -95,7 +96,16 @@ async def served(
     registry: bool = False,
     extra: Mapping[str, rpc.Method] | None = None,
 ) -> AsyncIterator[list[str]]:
-    """Serve ``handler`` at ``urls`` (and in memory, to roles of this process); yield the real URLs."""
+    """Serve ``handler`` at ``urls`` (and in memory, to roles of this process); yield the real URLs.
+
+    Raises Invalid for a tcp URL without an identity.
+    """
+    for url in urls:
+        if runtime.identity is None and not url.startswith("unix:"):
+            raise Invalid(
+                f"{url} would be open to everybody on the network: this role has no identity",
+                remedy="set SPIFFE_ENDPOINT_SOCKET to a Workload API, or listen on unix sockets only",
+            )
     methods: dict[str, rpc.Method] = {}
     if connections:
         methods |= serve.connections(handler, runtime.secured.reader if runtime.secured else None)

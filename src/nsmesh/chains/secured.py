@@ -10,7 +10,12 @@ from nsmesh.core.element import Element
 from nsmesh.elements.authorize import Authorize, AuthorizeClient
 from nsmesh.elements.registry_authorize import RegistryAuthorize, RegistryAuthorizeClient
 from nsmesh.elements.registry_path import RegistryPath, RegistryPathClient
-from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POLICIES
+from nsmesh.security.policy import (
+    OWN_NAME,
+    REGISTRY_CLIENT_POLICIES,
+    REGISTRY_SERVER_POLICIES,
+    SERVER_POLICIES,
+)
 from nsmesh.security.svid import SvidSource
 from nsmesh.security.token import LIFETIME, TokenMinter, TokenReader
 
@@ -34,18 +39,25 @@ class Secured:
         object.__setattr__(self, "tokens", minter)
 
     def policies(self) -> tuple[Element, ...]:
-        """Return what stands behind UpdateToken in every server chain."""
-        return (Authorize(reader=self.reader),)
+        """Return what stands behind UpdateToken in every server chain.
+
+        Beyond the policies of the field it asks that a caller's token speaks in the caller's own name.
+        """
+        return (Authorize((*SERVER_POLICIES, OWN_NAME), reader=self.reader),)
 
     def checks(self) -> tuple[Element, ...]:
         """Return what stands behind Dial in the chain of a client (managers and forwarders have none)."""
         return (AuthorizeClient(reader=self.reader),)
 
     def registry_front(self, masks: Sequence[str] = REGISTRY_SERVER_POLICIES) -> tuple[Element, ...]:
-        """Return what stands outermost in a registry's server, and in a manager's view of one."""
+        """Return what stands outermost in a registry's server, and in a manager's view of one.
+
+        Where anything is asked at all, it is also asked whether the caller's token speaks in the caller's own
+        name: names would belong to nobody otherwise.
+        """
         return (
             RegistryPath(self.tokens, reader=self.reader),
-            RegistryAuthorize(masks, reader=self.reader),
+            RegistryAuthorize((*masks, OWN_NAME) if masks else (), reader=self.reader),
         )
 
     def registry_checks(self, masks: Sequence[str] = REGISTRY_CLIENT_POLICIES) -> tuple[Element, ...]:

@@ -45,6 +45,8 @@ FOLDER = "etc/nsm/opa/"
 COMMON, SERVER, CLIENT, REGISTRY = (
     FOLDER + f"{part}/.*.rego" for part in ("common", "server", "client", "registry")
 )
+OWN_NAME = FOLDER + "nsmesh/prev_token_subject.rego"
+"""Of our own: nobody's token speaks in the name of somebody else."""
 SERVER_POLICIES = (COMMON, SERVER)
 CLIENT_POLICIES = (COMMON, CLIENT)
 REGISTRY_SERVER_POLICIES = (COMMON, REGISTRY, SERVER)

@@ -193,7 +193,8 @@ def service_connection(question: Question) -> Refusal | None:
 def prev_token_subject(question: Question) -> Refusal | None:
     """Demand that the previous segment's token speaks in the name of who sent it.
 
-    Not of the field, whose rules let any signed subject pass: on demand only, by its mask ``nsmesh/.*``.
+    Not of the field, whose rules let any signed subject pass. Peers of the field keep it all the same: they
+    mint with the SVID that they show. Selected by the mask ``nsmesh/.*``, and by every role on its own.
     """
     index = question.index - 1
     if not question.tokens or not 0 <= index < len(question.tokens):
