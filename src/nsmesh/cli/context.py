@@ -27,13 +27,17 @@ class NotUp(Unavailable):
     """The mesh that a command needs is not up."""
 
 
-def fail(error: MeshError) -> NoReturn:
-    """Print one sentence with cause and remedy; leave with the code that fits."""
+def tell(error: MeshError) -> None:
+    """Print one sentence with cause and remedy."""
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
     click.echo(error.what, err=True)
-    if error.remedy:
-        for line in error.remedy.splitlines():
-            click.echo(f"  -> {line}", err=True)
+    for line in error.remedy.splitlines():
+        click.echo(f"  -> {line}", err=True)
+
+
+def fail(error: MeshError) -> NoReturn:
+    """Print one sentence with cause and remedy; leave with the code that fits."""
+    tell(error)
     sys.exit(EXIT_NOT_UP if isinstance(error, NotUp) else EXIT_FAILED)
 
 
@@ -64,7 +68,7 @@ class Context:
         Raises NotUp (exit code 3) when there is none, Unauthorized when this user may not use it.
         """
         paths = self.paths
-        if os.geteuid() != 0 and not os.access(paths.run, os.X_OK) and paths.run.parent.exists():
+        if os.geteuid() != 0 and paths.run.exists() and not os.access(paths.run, os.X_OK):
             raise Unauthorized(f"the mesh in {paths.run} is not yours", remedy="run as root (sudo nsm ...)")
         option = f" --mesh {paths.mesh}" if self.mesh else ""
         try:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 from nsmesh import rpc
 from nsmesh.api import control_pb2
-from nsmesh.cli.context import Context
-from nsmesh.core.errors import MeshError, Refused
+from nsmesh.cli.context import Context, tell
+from nsmesh.core.errors import Invalid, MeshError, Refused
 from nsmesh.model import control
 
 
 async def steps(context: Context, path: str, message: Any) -> list[dict[str, Any]]:
     """Make a call that reports steps; print each as it happens, return the facts.
 
-    Raises the first failed step as an error after all steps were printed.
+    Raises the last failed step as an error, after all steps and other errors were printed.
     """
-    failure: MeshError | None = None
+    failures: list[MeshError] = []
     facts: list[dict[str, Any]] = []
     async with context.control() as client:
         async for body in client.stream(path, message.SerializeToString()):
@@ -27,12 +26,13 @@ async def steps(context: Context, path: str, message: Any) -> list[dict[str, Any
             if step.json:
                 facts.append(json.loads(step.json))
             if step.failed:
-                failure = failure or Refused(step.text, remedy=step.remedy)
-                context.say(f"x {step.text}", fg="red", err=True)
+                failures.append(Refused(step.text, remedy=step.remedy))
             else:
                 context.say(step.text)
-    if failure is not None:
-        raise failure
+    for failure in failures[:-1]:
+        tell(failure)
+    if failures:
+        raise failures[-1]
     return facts
 
 
@@ -57,14 +57,26 @@ async def status(client: rpc.Client) -> dict[str, Any]:
     return data
 
 
-def read_sources(files: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return (text, source) of each file; directories give their YAML and JSON files, ``-`` is stdin."""
-    from nsmesh.cli.files import expand  # noqa: PLC0415 - only apply and delete read files
+def read_manifests(files: tuple[str, ...], *, wait: bool = True) -> list[control_pb2.ApplyRequest]:
+    """Return what to apply of files, directories (their YAML and JSON files) and ``-`` (standard input).
 
-    out = []
-    for path in files:
-        if path == "-":
-            out.append((sys.stdin.read(), "stdin"))
-        else:
-            out.extend(expand(path))
-    return out
+    All is read and checked before any of it is applied. Raises Invalid with every mistake, and others.
+    """
+    if not files:
+        return []
+    from nsmesh.cli.files import sources  # noqa: PLC0415 - only a few commands read files
+    from nsmesh.model.manifest import ManifestErrors, load  # noqa: PLC0415 - likewise
+
+    requests, wrong = [], []
+    for found in sources(files):
+        try:
+            if not load(found.text, found.name):
+                wrong.append(f"{found.name} has no document")
+        except ManifestErrors as error:
+            wrong.append(str(error))
+        requests.append(
+            control_pb2.ApplyRequest(text=found.text, source=found.name, wait=wait, directory=found.directory)
+        )
+    if wrong:
+        raise Invalid("\n".join(wrong))
+    return requests

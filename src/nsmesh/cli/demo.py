@@ -17,9 +17,10 @@ from nsmesh.cli.context import Context, require_root, run
 from nsmesh.core.errors import MeshError
 from nsmesh.endpoints import wireguard_keys
 from nsmesh.model import control as api
-from nsmesh.standalone import launch
+from nsmesh.standalone import launch, leftovers
 from nsmesh.standalone.demo import Demo, Say, scenario, scenarios
-from nsmesh.standalone.paths import MeshPaths, daemon_pid
+from nsmesh.standalone.lock import daemon_pid
+from nsmesh.standalone.paths import MeshPaths
 
 MESH = "demo"
 
@@ -69,7 +70,7 @@ async def _run(context: Context, folder: Path, *, separate: bool) -> None:
                 say(step.text)
 
     paths = context.paths
-    await launch.clean_up(paths)
+    await leftovers.clear(paths)
     paths.make()
     for name in ("gateway", "corporate"):
         wireguard_keys.ensure(paths.files / f"{name}.key")
@@ -128,6 +129,6 @@ async def _clean(context: Context) -> None:
             await launch.wait_gone(paths)
         except MeshError as error:
             click.echo(f"error: {error}", err=True)
-    await launch.clean_up(paths)
+    await leftovers.clear(paths)
     await asyncio.to_thread(shutil.rmtree, paths.state, ignore_errors=True)
     click.echo("cleaned up: no namespace, interface, process or file is left")

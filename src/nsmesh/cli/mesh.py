@@ -15,20 +15,29 @@ from nsmesh.cli import control, output
 from nsmesh.cli.context import Context, NotUp, require_root, run
 from nsmesh.core.errors import MeshError
 from nsmesh.model import control as api
-from nsmesh.standalone import launch
-from nsmesh.standalone.paths import daemon_pid
+from nsmesh.standalone import launch, leftovers
+from nsmesh.standalone.lock import holder
+
+RESTORED = 30.0
+"""Seconds that ``nsm up`` waits for what an earlier run had."""
 
 
 @click.command()
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C takes the mesh down.")
 @click.option(
-    "--separate", is_flag=True, help="Run registry, manager, forwarder and clients as processes of their own."
+    "--separate", is_flag=True, help="Run registry, manager and forwarder as processes of their own."
 )
 @click.option("-f", "--file", "files", multiple=True, help="Apply these manifests once it is up.")
 @click.pass_obj
 def up(context: Context, files: tuple[str, ...], *, foreground: bool, separate: bool) -> None:
-    """Bring a mesh up on this host; nothing happens if it is up already."""
+    """Bring a mesh up on this host; nothing happens if it is up already.
+
+    What was applied before the mesh went down, or died, is put up again.
+    """
     require_root("a mesh")
+    if foreground and files:
+        raise click.UsageError("--foreground and -f exclude each other: apply from another terminal")
+    manifests = control.read_manifests(files)
     paths = context.paths
     paths.make()
     if foreground:
@@ -37,54 +46,63 @@ def up(context: Context, files: tuple[str, ...], *, foreground: bool, separate: 
         level = ("INFO", "DEBUG", "TRACE")[min(context.verbose, 2)]
         daemon.run(paths, separate=separate, level="WARN" if context.quiet else level)
         return
-    if (pid := daemon_pid(paths)) is not None:
-        context.say(f"mesh {paths.mesh} is up already (pid {pid})")
+    found = holder(paths.lock)
+    if found is not None and found.mesh == paths.mesh:
+        context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
-        _start(context, separate=separate)
-    for text, source in control.read_sources(files):
-        request = control_pb2.ApplyRequest(text=text, source=source, wait=True)
+        run(_start(context, separate=separate))
+    for request in manifests:
         run(control.steps(context, api.APPLY, request))
 
 
-def _start(context: Context, *, separate: bool) -> None:
+async def _start(context: Context, *, separate: bool) -> None:
     paths = context.paths
-    left = run(launch.clean_up(paths))
-    for item in left:
-        context.say(f"removed what a dead mesh had left: {item}", fg="yellow")
-    paths.make()
     arguments = ["--mesh", paths.mesh, "--run-dir", str(paths.run), "--state-dir", str(paths.state)]
     arguments += ["-v"] * context.verbose + ["up", "--foreground"] + (["--separate"] if separate else [])
-    pid = run(launch.launch(paths, arguments))
+    pid = await launch.launch(paths, arguments)
     context.say(f"mesh {paths.mesh} is up (pid {pid}, {paths.run})", fg="green")
+    end = asyncio.get_running_loop().time() + RESTORED
+    async with context.control() as client:
+        while (await control.status(client))["state"] == "restoring":
+            if asyncio.get_running_loop().time() > end:
+                context.say("what was applied before is still being put up", fg="yellow")
+                return
+            await asyncio.sleep(0.05)
+        for event in await control.rows(client, "events"):
+            if event["failed"] or event["text"].startswith(("removed", "restored")):
+                context.say(event["text"], fg="red" if event["failed"] else "yellow")
 
 
 @click.command()
 @click.option("--purge", is_flag=True, help="Forget registered services and applied documents too.")
 @click.pass_obj
 def down(context: Context, *, purge: bool) -> None:
-    """Take a mesh down: its wires, endpoints, workloads, namespaces and sockets."""
+    """Take a mesh down: its wires, endpoints, workloads, namespaces and sockets.
+
+    Of a mesh that has died, what it left is taken away.
+    """
     require_root("a mesh")
     paths = context.paths
+    was_up = run(_end(context))
+    if purge:
+        paths.purge()
+    context.say(f"mesh {paths.mesh} is down" if was_up else f"mesh {paths.mesh} was not up")
 
-    async def work() -> bool:
-        was_up = True
+
+async def _end(context: Context) -> bool:
+    """End the daemon of a mesh, and clean up after it; say whether there was one."""
+    paths = context.paths
+    found = holder(paths.lock)
+    was_up = found is not None and found.mesh == paths.mesh
+    if was_up:
         try:
             await control.steps(context, api.DOWN, control_pb2.Empty())
-        except NotUp:
-            was_up = False
         except MeshError as error:
             context.say(f"the daemon did not end well: {error}", fg="yellow", err=True)
         await launch.wait_gone(paths)
-        for item in await launch.clean_up(paths):
-            context.say(f"removed what a dead mesh had left: {item}", fg="yellow")
-        return was_up
-
-    was_up = run(work())
-    if purge:
-        import shutil  # noqa: PLC0415 - for this option alone
-
-        shutil.rmtree(paths.state, ignore_errors=True)
-    context.say(f"mesh {paths.mesh} is down" if was_up else f"mesh {paths.mesh} was not up")
+    for item in await leftovers.clear(paths):
+        context.say(f"removed what a dead mesh had left: {item}", fg="yellow")
+    return was_up
 
 
 @click.command()
@@ -100,11 +118,11 @@ def status(context: Context, style: str) -> None:
     try:
         data = run(work())
     except NotUp:
-        left = asyncio.run(_left_behind(context))
+        left = leftovers.find(context.paths) if os.geteuid() == 0 else []
         if left:
             raise NotUp(
                 f"the mesh {context.paths.mesh} is dead; it left {len(left)} things: {', '.join(left)}",
-                remedy="clean up with: nsm down, or start again with: nsm up",
+                remedy="start it again with: nsm up, or clean up with: nsm down",
             ) from None
         raise
     if style == "json":
@@ -113,17 +131,6 @@ def status(context: Context, style: str) -> None:
         click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
     else:
         _print_status(data)
-
-
-async def _left_behind(context: Context) -> list[str]:
-    """Return what a dead daemon left on this host, without touching it."""
-    from nsmesh.standalone import processes  # noqa: PLC0415 - only after a crash
-    from nsmesh.standalone.children import Children  # noqa: PLC0415 - likewise
-
-    children = Children(context.paths.children)
-    left = [f"process {name}" for name, item in children.processes.items() if processes.alive(item)]
-    left += [f"namespace {name}" for name in children.namespaces if os.path.lexists(f"/run/netns/{name}")]
-    return sorted(left)
 
 
 def _print_status(data: dict[str, Any]) -> None:
@@ -137,7 +144,6 @@ def _print_status(data: dict[str, Any]) -> None:
         ("endpoints", ("name", "type", "state", "pid", "restarts")),
         ("clients", ("name", "state", "wires", "pid", "message")),
         ("dead", ("name", "why", "ago", "restarted")),
-        ("leaks", ("what", "where")),
     ):
         rows = data.get(title) or []
         if rows:

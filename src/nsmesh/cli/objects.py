@@ -10,10 +10,9 @@ import yaml
 
 from nsmesh.api import control_pb2
 from nsmesh.cli import control, output
-from nsmesh.cli.context import Context, run
-from nsmesh.core.errors import Invalid, NotFound
+from nsmesh.cli.context import Context, run, tell
+from nsmesh.core.errors import Invalid, MeshError, NotFound, Refused
 from nsmesh.model import control as api
-from nsmesh.model.manifest import ManifestErrors, check_text
 
 _ALIASES = {
     "service": "services",
@@ -72,17 +71,14 @@ def kind_of(what: str) -> str:
 @click.option("--no-wait", is_flag=True, help="Do not wait until workloads have their wires.")
 @click.pass_obj
 def apply(context: Context, files: tuple[str, ...], *, no_wait: bool) -> None:
-    """Make the mesh as YAML manifests say: services, endpoints, workloads, links."""
-    sources = control.read_sources(files)
-    for text, source in sources:
-        try:
-            check_text(text, source)
-        except ManifestErrors as error:
-            raise Invalid(str(error)) from error
+    """Make the mesh as YAML manifests say: services, endpoints, workloads, links.
+
+    Several -f are applied in order; of a directory, its .yaml, .yml and .json files by name.
+    """
+    manifests = control.read_manifests(files, wait=not no_wait)
 
     async def work() -> None:
-        for text, source in sources:
-            request = control_pb2.ApplyRequest(text=text, source=source, wait=not no_wait)
+        for request in manifests:
             await control.steps(context, api.APPLY, request)
 
     run(work())
@@ -90,7 +86,7 @@ def apply(context: Context, files: tuple[str, ...], *, no_wait: bool) -> None:
 
 @click.command()
 @click.option("-f", "--file", "files", multiple=True, help="Delete what these files describe.")
-@click.argument("what", required=False)
+@click.argument("what", metavar="KIND", required=False)
 @click.argument("names", nargs=-1)
 @click.pass_obj
 def delete(context: Context, files: tuple[str, ...], what: str | None, names: tuple[str, ...]) -> None:
@@ -100,15 +96,22 @@ def delete(context: Context, files: tuple[str, ...], what: str | None, names: tu
     """
     if not files and not (what and names):
         raise click.UsageError("give -f FILE, or a kind and names: nsm delete endpoint firewall")
-    requests = [
-        control_pb2.DeleteRequest(text=text) for text, _ in (control.read_sources(files) if files else [])
-    ]
+    requests = [control_pb2.DeleteRequest(text=found.text) for found in control.read_manifests(files)]
+    requests.reverse()
     if what:
         requests += [control_pb2.DeleteRequest(kind=kind_of(what), name=name) for name in names]
 
     async def work() -> None:
+        failures: list[MeshError] = []
         for request in requests:
-            await control.steps(context, api.DELETE, request)
+            try:
+                await control.steps(context, api.DELETE, request)
+            except Refused as error:
+                failures.append(error)
+        for failure in failures[:-1]:
+            tell(failure)
+        if failures:
+            raise failures[-1]
 
     run(work())
 

@@ -1,24 +1,34 @@
-"""The list of what a mesh made on this host, on disk: what ``nsm down`` needs after a crash."""
+"""The list of what a mesh made on this host, on disk: what ``nsm up`` and ``down`` need after a crash."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
+
+import structlog
 
 from nsmesh.standalone.processes import Started
 
+log = structlog.get_logger()
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
 
 class Children:
-    """Processes by name and namespaces by name, written through to ``children.json`` at each change.
+    """Processes by name, own namespaces by name, and the paths of others' namespaces that have wires of ours.
 
-    An entry is written *before* its namespace is made and right after its process is started, and removed
-    after both are gone, so that a crash at any line leaves too many entries, never too few.
+    Written through to ``children.json`` at each change. An entry is written *before* its namespace is made
+    and right after its process is started, and removed after both are gone, so that a crash at any line
+    leaves too many entries, never too few. What an earlier boot of this machine left is no concern of ours.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.processes: dict[str, Started] = {}
         self.namespaces: set[str] = set()
+        self.places: set[str] = set()
         self._load()
 
     def _load(self) -> None:
@@ -26,17 +36,26 @@ class Children:
             data = json.loads(self.path.read_text())
         except (OSError, ValueError):
             return
+        if not isinstance(data, dict) or data.get("boot") != _boot():
+            return
         self.processes = {name: Started(*item) for name, item in data.get("processes", {}).items()}
         self.namespaces = set(data.get("namespaces", []))
+        self.places = set(data.get("places", []))
 
     def _save(self) -> None:
-        data = {
+        data: dict[str, Any] = {
+            "boot": _boot(),
             "processes": {name: [item.pid, item.ticks] for name, item in self.processes.items()},
             "namespaces": sorted(self.namespaces),
+            "places": sorted(self.places),
         }
         new = self.path.with_suffix(".new")
-        new.write_text(json.dumps(data, indent=1))
-        new.replace(self.path)
+        try:
+            new.write_text(json.dumps(data, indent=1))
+            new.replace(self.path)
+        except OSError as error:
+            # the mesh works on; only a crash before the next successful write would leave something behind
+            log.warning("the list of children cannot be written", file=str(self.path), error=str(error))
 
     def add_process(self, name: str, process: Started) -> None:
         """Remember a process."""
@@ -59,3 +78,29 @@ class Children:
         if name in self.namespaces:
             self.namespaces.discard(name)
             self._save()
+
+    def add_place(self, path: str) -> None:
+        """Remember a namespace of somebody else that is about to get a wire of ours."""
+        if path not in self.places:
+            self.places.add(path)
+            self._save()
+
+    def drop_place(self, path: str) -> None:
+        """Forget a namespace of somebody else that has no wire of ours any more."""
+        if path in self.places:
+            self.places.discard(path)
+            self._save()
+
+    def drop_gone(self) -> None:
+        """Forget the processes that are gone; a mesh that takes over looks at the rest."""
+        from nsmesh.standalone.processes import members  # noqa: PLC0415 - beside its use
+
+        for name in [name for name, process in self.processes.items() if not members(process)]:
+            self.drop_process(name)
+
+
+def _boot() -> str:
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return os.uname().nodename

@@ -12,8 +12,10 @@ import structlog
 from nsmesh.core.begin import BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
-from nsmesh.core.errors import Conflict, Internal, MeshError, NotFound
+from nsmesh.core.errors import Conflict, MeshError, NotFound, TimedOut
 from nsmesh.core.scope import Scope
+from nsmesh.core.turns import Turns
+from nsmesh.elements.heal import Heal
 from nsmesh.model.messages import LOCAL, Connection, Mechanism, NetworkServiceRequest
 from nsmesh.model.nsurl import NetworkServiceUrl
 from nsmesh.standalone.events import Events
@@ -28,7 +30,10 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 @dataclass(slots=True)
 class Wire:
-    """One connection that a client asks for. ``state``: connecting, up, failed or closed."""
+    """One connection that a client asks for. ``state``: connecting, up, failed or closed.
+
+    ``task`` asks for it, once or until it is there. ``took``: seconds of the Request that succeeded.
+    """
 
     id: str
     url: NetworkServiceUrl
@@ -36,6 +41,14 @@ class Wire:
     error: MeshError | None = None
     tries: int = 0
     took: float = 0.0
+    task: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        self.state = "closed"
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+            await asyncio.wait((self.task,))
 
 
 @dataclass(slots=True)
@@ -47,18 +60,51 @@ class Client:
     chain: Chain
     leave: contextlib.AsyncExitStack
     wires: dict[str, Wire] = field(default_factory=dict)
-    busy: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> str:
         """``up`` when all wires are, else what the first other one is."""
-        return next((wire.state for wire in self.wires.values() if wire.state != "up"), "up")
+        states = (self.state_of(wire) for wire in self.wires.values())
+        return next((state for state in states if state != "up"), "up")
+
+    def state_of(self, wire: Wire) -> str:
+        """Return the state of a wire; ``healing`` where it was up and the mesh looks for a new way."""
+        if wire.state == "up" and (wire.id in self._heal.healing or self.connection(wire) is None):
+            return "healing"
+        return wire.state
+
+    @property
+    def _heal(self) -> Heal:
+        return next(element for element in self.chain.elements if isinstance(element, Heal))
 
     def connection(self, wire: Wire) -> Connection | None:
         """Return the connection of a wire as it was last agreed, or None."""
         begin = next(element for element in self.chain.elements if isinstance(element, BeginClient))
         life = begin.life(wire.id)
         return life.connection if life is not None else None
+
+    async def request(self, wire: Wire) -> Connection:
+        """Ask for a wire; raises the mesh's answer, or TimedOut."""
+        parameters = {"inodeURL": f"file://{self.netns}"}
+        if wire.url.interface:
+            parameters["name"] = wire.url.interface
+        request = NetworkServiceRequest(
+            connection=Connection(id=wire.id, network_service=wire.url.service, labels=dict(wire.url.labels)),
+            mechanism_preferences=[Mechanism(cls=LOCAL, type=wire.url.mechanism, parameters=parameters)],
+        )
+        call = Call(peer=Peer(in_process=True)).within(TRY)
+        try:
+            async with asyncio.timeout(TRY):
+                return await self.chain.request(call, request)
+        except TimeoutError as error:
+            raise TimedOut(
+                f"the Request for {wire.url} was not answered in {TRY:g} s",
+                remedy="see what the endpoint does: nsm logs",
+            ) from error
+
+    async def close(self, wire: Wire) -> None:
+        """End a wire, however far it is; raises MeshError where the mesh cannot say that it is closed."""
+        await self.chain.close(Call(peer=Peer(in_process=True)).within(TRY), Connection(id=wire.id))
 
 
 class Clients:
@@ -68,42 +114,53 @@ class Clients:
         self.scope = scope
         self.events = events
         self._make = make
+        self._turns = Turns()
         self.known: dict[str, Client] = {}
 
     async def add(self, name: str, netns: str) -> Client:
         """Make a client, or return the one of that name; raises Conflict if that is elsewhere."""
-        client = self.known.get(name)
-        if client is not None:
-            if client.netns != netns:
-                raise Conflict(
-                    f"a client {name} exists in {client.netns}", remedy="give another name with --name"
-                )
-            return client
-        stack = contextlib.AsyncExitStack()
-        chain = self._make(name)
-        await stack.enter_async_context(chain.running())
-        client = self.known[name] = Client(name, netns, chain, stack)
+        async with self._turns.turn(name):
+            client = self.known.get(name)
+            if client is None:
+                stack = contextlib.AsyncExitStack()
+                chain = self._make(name)
+                await stack.enter_async_context(chain.running())
+                client = self.known[name] = Client(name, netns, chain, stack)
+        if client.netns != netns:
+            raise Conflict(
+                f"a client {name} exists in {client.netns}", remedy="give another name with --name"
+            )
         return client
 
     async def connect(self, client: Client, url: NetworkServiceUrl) -> Wire:
-        """Ask once for one wire; raises the error of the Request, and forgets a wire that never was."""
+        """Ask once for one wire; raises the error of the Request, and forgets a wire that never was.
+
+        Cancelling takes back what was asked.
+        """
         wire = self._wire(client, url)
+        wire.task = self.scope.spawn(self._once(client, wire), name=f"connect {wire.id}")
         try:
-            await self._try(client, wire)
+            await asyncio.wait((wire.task,))
         except BaseException:
             client.wires.pop(wire.id, None)
+            await wire.stop()
             raise
+        if wire.state != "up":
+            client.wires.pop(wire.id, None)
+            raise wire.error or Conflict(f"connection {wire.id} was closed while it was being made")
         return wire
 
     def keep(self, client: Client, urls: list[NetworkServiceUrl]) -> None:
-        """Ask for wires one after another, each until it is there, in the background."""
-        wires = [self._wire(client, url) for url in urls]
-        client.busy = self.scope.spawn(self._keep(client, wires), name=f"client {client.name}")
+        """Ask for wires, each until it is there, in the background."""
+        for url in urls:
+            wire = self._wire(client, url)
+            wire.task = self.scope.spawn(self._keep(client, wire), name=f"keep {wire.id}")
 
     async def settled(self, client: Client) -> None:
-        """Wait until all wires of a client are up; cancelling the waiter leaves the work alone."""
-        if client.busy is not None:
-            await asyncio.wait([client.busy])
+        """Wait until all wires of a client are up or closed; cancelling the waiter leaves the work alone."""
+        tasks = [wire.task for wire in client.wires.values() if wire.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _wire(self, client: Client, url: NetworkServiceUrl) -> Wire:
         for wire in client.wires.values():
@@ -118,53 +175,33 @@ class Clients:
         wire = client.wires[wire_id] = Wire(wire_id, url)
         return wire
 
-    async def _keep(self, client: Client, wires: list[Wire]) -> None:
-        for wire in wires:
-            while wire.state != "up":
-                try:
-                    await self._try(client, wire)
-                except MeshError as error:
-                    if wire.tries == 1 or wire.error is None or str(error) != str(wire.error):
-                        self.events.add(
-                            "request",
-                            f"{wire.id}: {error.what}",
-                            connection=wire.id,
-                            failed=True,
-                            remedy=error.remedy,
-                        )
-                    wire.error = error
-                    await asyncio.sleep(PAUSES[min(wire.tries, len(PAUSES)) - 1])
+    async def _once(self, client: Client, wire: Wire) -> None:
+        with contextlib.suppress(MeshError):  # it is kept in the wire
+            await self._try(client, wire)
+
+    async def _keep(self, client: Client, wire: Wire) -> None:
+        told = ""
+        while wire.state != "up":
+            try:
+                await self._try(client, wire)
+            except MeshError as error:
+                if str(error) != told:
+                    told = str(error)
+                    text = f"{wire.id}: {error.what}"
+                    self.events.add("request", text, connection=wire.id, failed=True, remedy=error.remedy)
+                await asyncio.sleep(PAUSES[min(wire.tries, len(PAUSES)) - 1])
 
     async def _try(self, client: Client, wire: Wire) -> None:
         wire.tries += 1
         start = self.scope.clock.monotonic()
-        request = NetworkServiceRequest(
-            connection=Connection(id=wire.id, network_service=wire.url.service, labels=dict(wire.url.labels)),
-            mechanism_preferences=[
-                Mechanism(cls=LOCAL, type=wire.url.mechanism, parameters=self._parameters(client, wire))
-            ],
-        )
-        call = Call(peer=Peer(in_process=True)).within(TRY)
         try:
-            async with asyncio.timeout(TRY):
-                await client.chain.request(call, request)
+            await client.request(wire)
         except MeshError as error:
             wire.state, wire.error = "failed", error
             raise
-        except TimeoutError as error:
-            wire.state = "failed"
-            wire.error = Internal(f"the Request for {wire.url} was not answered in {TRY:g} s")
-            raise wire.error from error
         wire.took = self.scope.clock.monotonic() - start
         wire.state, wire.error = "up", None
         log.info("wire up", connection=wire.id, client=client.name, ms=round(wire.took * 1e3, 1))
-
-    @staticmethod
-    def _parameters(client: Client, wire: Wire) -> dict[str, str]:
-        parameters = {"inodeURL": f"file://{client.netns}"}
-        if wire.url.interface:
-            parameters["name"] = wire.url.interface
-        return parameters
 
     def find(self, connection: str) -> tuple[Client, Wire]:
         """Return client and wire of a connection id; raises NotFound."""
@@ -175,31 +212,27 @@ class Clients:
         raise NotFound(f"there is no connection {connection}", remedy="list them with: nsm get connections")
 
     async def disconnect(self, client: Client, wire: Wire) -> None:
-        """Close one wire; it is forgotten whatever the mesh says."""
+        """Close one wire, also one that is being made; it is forgotten whatever the mesh says."""
         client.wires.pop(wire.id, None)
-        connection = client.connection(wire)
-        wire.state = "closed"
-        if connection is not None:
-            copy = Connection()
-            copy.CopyFrom(connection)
-            await client.chain.close(Call(peer=Peer(in_process=True)).within(TRY), copy)
+        await wire.stop()
+        await client.close(wire)
 
     async def remove(self, name: str) -> None:
         """Close all wires of a client and forget it; one that is not known is gone already."""
-        client = self.known.pop(name, None)
-        if client is None:
-            return
-        if client.busy is not None:
-            client.busy.cancel()
-            await asyncio.wait([client.busy])
+        async with self._turns.turn(name):
+            client = self.known.pop(name, None)
+            if client is None:
+                return
+            try:
+                await asyncio.gather(*(self._leave(client, wire) for wire in list(client.wires.values())))
+            finally:
+                await client.leave.aclose()
+
+    async def _leave(self, client: Client, wire: Wire) -> None:
         try:
-            for wire in list(client.wires.values()):
-                try:
-                    await self.disconnect(client, wire)
-                except MeshError as error:
-                    log.warning("close failed", connection=wire.id, error=str(error))
-        finally:
-            await client.leave.aclose()
+            await self.disconnect(client, wire)
+        except MeshError as error:
+            log.warning("close failed", connection=wire.id, error=str(error))
 
     async def aclose(self) -> None:
         """Remove all, many at a time."""

@@ -8,20 +8,26 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import structlog
 from google.protobuf.message import DecodeError
 
 from nsmesh import rpc
 from nsmesh.api import control_pb2
-from nsmesh.core.errors import Invalid, MeshError, NotFound
+from nsmesh.core.errors import Conflict, Internal, Invalid, MeshError, NotFound
 from nsmesh.datapath import netns
 from nsmesh.model import control, manifest, nsurl
-from nsmesh.model.manifest import ManifestErrors
+from nsmesh.model.manifest import Endpoint, ManifestErrors
+from nsmesh.model.names import name_problem, name_suggestion
 from nsmesh.standalone.events import Event
+from nsmesh.standalone.making import Tell
 from nsmesh.standalone.mesh import Mesh
-from nsmesh.standalone.processes import Started, Watch, start_ticks
-from nsmesh.standalone.reconcile import Reconciler, Tell
+from nsmesh.standalone.reconcile import Reconciler
 from nsmesh.standalone.rows import Rows
 from nsmesh.standalone.spaces import existing
+from nsmesh.standalone.telling import told
+from nsmesh.standalone.watching import item, listing
+
+log = structlog.get_logger()
 
 _SINGULAR = {
     "services": "service",
@@ -38,77 +44,84 @@ def _parse(kind: Any, body: bytes) -> Any:
         raise Invalid(f"the message is no {kind.DESCRIPTOR.full_name}: {error}") from error
 
 
-class Control:
-    """Serves one mesh. ``down`` is set when somebody asks for its end."""
+def _documents(text: str, source: str) -> list[manifest.Document]:
+    try:
+        documents = manifest.load(text, source)
+    except ManifestErrors as error:
+        raise Invalid(str(error)) from error
+    if not documents:
+        raise Invalid(f"{source} has no document", remedy="write at least one")
+    return documents
 
-    def __init__(self, mesh: Mesh, reconciler: Reconciler) -> None:
+
+class Control:
+    """Serves one mesh. ``stop`` is set when somebody asks for its end."""
+
+    def __init__(self, mesh: Mesh, reconciler: Reconciler, stop: asyncio.Event) -> None:
         self.mesh = mesh
         self.reconciler = reconciler
         self.rows = Rows(mesh)
-        self.down = asyncio.Event()
-        self._watches: dict[str, Watch] = {}
+        self._stop = stop
 
     def methods(self) -> dict[str, rpc.Method]:
         """Return what to serve."""
         return {
-            control.APPLY: rpc.ServerStream(self._steps(control_pb2.ApplyRequest, self._apply)),
-            control.DELETE: rpc.ServerStream(self._steps(control_pb2.DeleteRequest, self._delete)),
-            control.CONNECT: rpc.ServerStream(self._steps(control_pb2.ConnectRequest, self._connect)),
-            control.DISCONNECT: rpc.ServerStream(
-                self._steps(control_pb2.DisconnectRequest, self._disconnect)
-            ),
+            control.APPLY: self._steps(control_pb2.ApplyRequest, self._apply),
+            control.DELETE: self._steps(control_pb2.DeleteRequest, self._delete),
+            control.CONNECT: self._steps(control_pb2.ConnectRequest, self._connect, cancels=True),
+            control.DISCONNECT: self._steps(control_pb2.DisconnectRequest, self._disconnect),
             control.GET: rpc.ServerStream(self._get),
             control.STATUS: rpc.Unary(self._status),
-            control.DOWN: rpc.ServerStream(self._steps(control_pb2.Empty, self._down)),
+            control.DOWN: self._steps(control_pb2.Empty, self._down),
         }
 
     def _steps(
-        self, kind: Any, work: Callable[[Any, Tell], Awaitable[None]]
-    ) -> Callable[[rpc.ServerCall, bytes], AsyncIterator[bytes]]:
-        """Run long work; stream each step as it happens, an error as the last one."""
+        self, kind: Any, work: Callable[[Any, Tell], Awaitable[None]], *, cancels: bool = False
+    ) -> rpc.ServerStream:
+        """Run long work; stream each step as it happens, an error as the last one.
+
+        Work goes on when its caller goes away, so that nothing is left half done; with ``cancels`` it is
+        taken back instead.
+        """
 
         async def serve(call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG001
             request = _parse(kind, body)
             queue: asyncio.Queue[Event | None] = asyncio.Queue()
-
-            async def run() -> None:
-                try:
-                    await work(request, queue.put_nowait)
-                except MeshError as error:
-                    queue.put_nowait(
-                        self.mesh.events.add("error", error.what, failed=True, remedy=error.remedy)
-                    )
-                finally:
-                    queue.put_nowait(None)
-
-            task = self.mesh.scope.spawn(run(), name="control")
+            task = self.mesh.scope.spawn(self._run(work, request, queue), name="control")
             try:
                 while (event := await queue.get()) is not None:
                     yield _step(event)
             finally:
-                if not task.done():
+                if cancels and not task.done():
                     task.cancel()
                     await asyncio.wait([task])
 
-        return serve
+        return rpc.ServerStream(serve)
+
+    async def _run(
+        self, work: Callable[[Any, Tell], Awaitable[None]], request: Any, queue: asyncio.Queue[Event | None]
+    ) -> None:
+        error: MeshError | None = None
+        try:
+            await work(request, queue.put_nowait)
+        except MeshError as failure:
+            error = failure
+        except Exception:
+            log.exception("a command failed by a fault of our own")
+            error = Internal("the mesh has a fault", remedy="see its traceback: nsm logs daemon")
+        finally:
+            if error is not None:
+                failed = self.mesh.events.add("error", error.what, failed=True, remedy=error.remedy)
+                queue.put_nowait(failed)
+            queue.put_nowait(None)
 
     async def _apply(self, request: control_pb2.ApplyRequest, tell: Tell) -> None:
-        try:
-            documents = manifest.load(request.text, request.source or "input")
-        except ManifestErrors as error:
-            raise Invalid(str(error)) from error
-        if not documents:
-            raise Invalid(f"{request.source or 'the input'} has no document", remedy="write at least one")
-        await self.reconciler.apply(documents, tell, wait=request.wait)
+        documents = _documents(request.text, request.source or "the input")
+        await self.reconciler.apply(documents, tell, wait=request.wait, directory=request.directory)
 
     async def _delete(self, request: control_pb2.DeleteRequest, tell: Tell) -> None:
         if request.text:
-            try:
-                documents = manifest.load(request.text, "input")
-            except ManifestErrors as error:
-                raise Invalid(str(error)) from error
-            for document in reversed(documents):
-                await self.reconciler.delete(_kind(document), document.name, tell)
+            await self._delete_all(_documents(request.text, "the input"), tell)
             return
         if request.kind == "connections":
             await self._disconnect(control_pb2.DisconnectRequest(connection=request.name), tell)
@@ -123,6 +136,18 @@ class Control:
             return
         await self.reconciler.delete(kind, request.name, tell)
 
+    async def _delete_all(self, documents: list[manifest.Document], tell: Tell) -> None:
+        """Delete all documents, last first; those that are not there are told at the end."""
+        missing: list[str] = []
+        for document in reversed(documents):
+            kind = _kind(document)
+            try:
+                await self.reconciler.delete(kind, document.name, tell)
+            except NotFound:
+                missing.append(f"{kind} {document.name}")
+        if missing:
+            raise NotFound(f"there is no {', no '.join(missing)}", remedy="the others were deleted")
+
     async def _connect(self, request: control_pb2.ConnectRequest, tell: Tell) -> None:
         mesh = self.mesh
         try:
@@ -130,38 +155,37 @@ class Control:
         except nsurl.NsUrlError as error:
             raise Invalid(f"{request.url!r}, {error}") from error
         path = existing(request.netns, request.pid)
-        name = request.client or _client_name(request)
-        known = name in mesh.clients.known
+        name = self._client_name(request)
+        ours = name not in mesh.clients.known
         client = await mesh.clients.add(name, path)
         try:
+            if ours:
+                mesh.followers.follow(name, path, request.pid)
+                mesh.children.add_place(path)
             wire = await mesh.clients.connect(client, url)
-        except MeshError:
-            if not known and not client.wires:
-                await mesh.clients.remove(name)
+        except BaseException:
+            if ours and not client.wires:
+                # in the background: whoever asked may be gone, and this must be done all the same
+                await asyncio.wait([mesh.scope.spawn(self._forget(name), name=f"forget {name}")])
             raise
-        if request.pid and name not in self._watches:
-            self._follow(name, request.pid)
-        for event in self.reconciler.told(client, wire):
-            tell(event)
+        for kind, text in told(client, wire):
+            tell(mesh.events.add(kind, text, connection=wire.id))
 
-    def _follow(self, name: str, pid: int) -> None:
-        """Take the wires of a process away when it ends."""
-        ticks = start_ticks(pid)
-        if ticks is None:
-            return
-
-        async def gone() -> None:
-            self.mesh.events.add("workload", f"process {pid} ended: its wires are taken away")
-            await self.mesh.clients.remove(name)
-
-        def ended() -> None:
-            self._watches.pop(name, None)
-            self.mesh.scope.spawn(gone(), name=f"process {pid} ended")
-
-        try:
-            self._watches[name] = Watch(Started(pid, ticks), ended)
-        except ProcessLookupError:
-            ended()
+    def _client_name(self, request: control_pb2.ConnectRequest) -> str:
+        """Return the name that the client gets; raises Invalid or Conflict where it cannot have it."""
+        mesh, name = self.mesh, request.client
+        if not name:
+            owner = request.netns.removeprefix("/proc/").partition("/")[0] if request.netns else ""
+            pid = request.pid or (int(owner) if owner.isdigit() else 0)
+            name = f"pid-{pid}" if pid else name_suggestion(os.path.basename(request.netns)) or "client"  # noqa: PTH119
+        elif problem := name_problem(name):
+            raise Invalid(problem, remedy=f"for example: --name {name_suggestion(name) or 'client-1'}")
+        endpoints = [entry.name for entry in mesh.documents.of(Endpoint)]
+        if name in {mesh.paths.manager_name, mesh.paths.forwarder_name, *endpoints, *mesh.model.endpoints}:
+            raise Conflict(
+                f"{name} is the name of a part of the mesh already", remedy="give another one with --name"
+            )
+        return name
 
     async def _disconnect(self, request: control_pb2.DisconnectRequest, tell: Tell) -> None:
         clients = self.mesh.clients
@@ -180,10 +204,14 @@ class Control:
             tell(self.mesh.events.add("wire", f"client {name} disconnected"))
 
     async def _forget(self, name: str) -> None:
-        watch = self._watches.pop(name, None)
-        if watch is not None:
-            watch.close()
+        """Take a client and its wires away."""
+        client = self.mesh.clients.known.get(name)
+        self.mesh.followers.forget(name)
         await self.mesh.clients.remove(name)
+        if client is None or ("workload", name) in self.mesh.documents.known:
+            return
+        if all(other.netns != client.netns for other in self.mesh.clients.known.values()):
+            self.mesh.children.drop_place(client.netns)
 
     def _in_place(self, request: control_pb2.DisconnectRequest) -> list[str]:
         path = existing(request.netns, request.pid)
@@ -201,53 +229,20 @@ class Control:
 
     async def _get(self, call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG002
         request = _parse(control_pb2.GetRequest, body)
-        if request.what not in control.KINDS:
-            raise Invalid(f"unknown kind {request.what!r}", remedy=f"known: {', '.join(control.KINDS)}")
-        changes = self._changes(request.what) if request.watch else None
-        for row in self.rows.of(request.what, request.name):
-            yield _item(row)
-        if changes is None:
-            return
-        yield control_pb2.Item(synced=True).SerializeToString()
-        shown = {_name(row): row for row in self.rows.of(request.what, request.name)}
-        async for _ in changes:
-            now = {_name(row): row for row in self.rows.of(request.what, request.name)}
-            for name, row in now.items():
-                if shown.get(name) != row:
-                    yield _item(row)
-            for name, row in shown.items():
-                if name not in now:
-                    yield _item(row, deleted=True)
-            shown = now
-
-    def _changes(self, kind: str) -> AsyncIterator[Any]:
-        return self.mesh.events.listen() if kind in {"events", "clients"} else self.mesh.model.changes()
+        async for found in listing(self.mesh, self.rows, request):
+            yield found
 
     async def _status(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002
-        return _item(self.rows.status())
+        return item(self.rows.status())
 
     async def _down(self, request: control_pb2.Empty, tell: Tell) -> None:  # noqa: ARG002
         tell(self.mesh.events.add("mesh", f"mesh {self.mesh.paths.mesh} goes down"))
-        self.down.set()
+        self._stop.set()
 
 
 def _kind(document: manifest.Document) -> str:
     name = type(document).__name__.lower()
     return {"networkservice": "service", "networkserviceendpoint": "endpoint"}.get(name, name)
-
-
-def _client_name(request: control_pb2.ConnectRequest) -> str:
-    if request.pid:
-        return f"pid-{request.pid}"
-    return os.path.basename(request.netns)  # noqa: PTH119 - a name, not a path
-
-
-def _name(row: dict[str, Any]) -> str:
-    return str(row.get("id") or row.get("name") or (row.get("time"), row.get("text")))
-
-
-def _item(row: dict[str, Any], *, deleted: bool = False) -> bytes:
-    return control_pb2.Item(json=json.dumps(row), deleted=deleted).SerializeToString()
 
 
 def _step(event: Event) -> bytes:

@@ -4,48 +4,83 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 
 import structlog
 
 from nsmesh import rpc
 from nsmesh.core import logging
 from nsmesh.core.errors import MeshError
+from nsmesh.standalone import leftovers
 from nsmesh.standalone.control import Control
-from nsmesh.standalone.mesh import running_mesh
-from nsmesh.standalone.paths import Lock, MeshPaths
+from nsmesh.standalone.lock import MeshLock
+from nsmesh.standalone.mesh import Mesh, running_mesh
+from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.reconcile import Reconciler
 
 log = structlog.get_logger()
 
 
 def run(paths: MeshPaths, *, separate: bool, level: str) -> None:
-    """Run until SIGTERM, SIGINT or ``nsm down``; then take everything down.
+    """Run until SIGTERM, SIGINT or ``nsm down``; then take everything down, the run directory too.
 
     Raises Conflict when this mesh is up already. SIGUSR1 logs everything, SIGUSR2 goes back.
     """
     logging.configure(role=f"mesh-{paths.mesh}", level=level)
-    lock = Lock(paths)
+    lock = MeshLock(paths)
     lock.take()
     try:
-        asyncio.run(_main(paths, separate=separate, level=level))
+        with suppress(KeyboardInterrupt, asyncio.CancelledError):  # asked to end before it was up
+            asyncio.run(_main(paths, separate=separate, level=level))
+        if not leftovers.find(paths):
+            paths.clear()
     finally:
         lock.release()
 
 
 async def _main(paths: MeshPaths, *, separate: bool, level: str) -> None:
     loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    starting = asyncio.current_task()
+
+    def end() -> None:
+        stop.set()
+        if starting is not None:
+            starting.cancel()  # the start is broken off, and what it made is taken away
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
+    loop.add_signal_handler(signal.SIGUSR2, logging.set_level, level)
+    left = await leftovers.clean(paths)
     async with running_mesh(paths, separate=separate) as mesh:
-        reconciler = Reconciler(mesh)
-        control = Control(mesh, reconciler)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, control.down.set)
-        loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
-        loop.add_signal_handler(signal.SIGUSR2, logging.set_level, level)
-        async with rpc.serve(f"unix://{paths.control}", control.methods()):
-            log.info("mesh ready", control=str(paths.control))
-            try:
-                await reconciler.restore()
-            except MeshError as error:
-                log.warning("not everything could be restored", error=str(error))
-            await control.down.wait()
-            log.info("mesh goes down")
+        starting = None
+        for item in left:
+            mesh.events.add("mesh", f"removed what a dead mesh had left: {item}")
+            log.warning("removed what a dead mesh had left", what=item)
+        await _serve(mesh, stop)
+
+
+async def _serve(mesh: Mesh, stop: asyncio.Event) -> None:
+    reconciler = Reconciler(mesh)
+    control = Control(mesh, reconciler, stop)
+    async with rpc.serve(f"unix://{mesh.paths.control}", control.methods()):
+        log.info("mesh ready", control=str(mesh.paths.control))
+        restoring = mesh.scope.spawn(_restore(mesh, reconciler), name="restore")
+        await stop.wait()
+        log.info("mesh goes down")
+        mesh.state = "going down"
+        restoring.cancel()
+        await asyncio.wait([restoring])
+
+
+async def _restore(mesh: Mesh, reconciler: Reconciler) -> None:
+    try:
+        await reconciler.restore(lambda _event: None)
+    except MeshError as error:
+        mesh.events.add(
+            "mesh", f"not everything is as it was: {error.what}", failed=True, remedy=error.remedy
+        )
+    finally:
+        mesh.state = "up"
+        mesh.news.tell()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -15,6 +17,8 @@ log = structlog.get_logger()
 
 Local = Workload | Endpoint | Link
 """What is kept here; network services are the registry's."""
+
+D = TypeVar("D", Workload, Endpoint, Link)
 
 
 class Documents:
@@ -45,32 +49,39 @@ class Documents:
     def _save(self) -> None:
         new = self._path.with_suffix(".new")
         try:
-            new.write_text(json.dumps([dump(document) for document in self.known.values()], indent=1))
+            with new.open("w") as file:
+                json.dump([dump(document) for document in self.known.values()], file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
             new.replace(self._path)
         except OSError as error:
+            new.unlink(missing_ok=True)
             raise Unavailable(
                 f"{self._path} cannot be written: {error.strerror}", remedy="make room, then apply again"
             ) from error
 
-    def put(self, document: Local) -> None:
-        """Keep a document; raises Unavailable (and keeps the old state) when the disk is full."""
-        old = self.known.get(key(document))
-        self.known[key(document)] = document
+    def put(self, documents: Iterable[Local]) -> None:
+        """Keep documents; raises Unavailable (and keeps the old state) when that cannot be written."""
+        before = dict(self.known)
+        self.known.update({key(document): document for document in documents})
+        self._save_or(before)
+
+    def drop(self, *keys: tuple[str, str]) -> None:
+        """Forget documents, by kind and name; raises Unavailable (and keeps them) likewise."""
+        before = dict(self.known)
+        for item in keys:
+            self.known.pop(item, None)
+        if self.known != before:
+            self._save_or(before)
+
+    def _save_or(self, before: dict[tuple[str, str], Local]) -> None:
         try:
             self._save()
         except Unavailable:
-            if old is None:
-                del self.known[key(document)]
-            else:
-                self.known[key(document)] = old
+            self.known = before
             raise
 
-    def drop(self, kind: str, name: str) -> None:
-        """Forget a document."""
-        if self.known.pop((kind, name), None) is not None:
-            self._save()
-
-    def of(self, kind: type) -> Iterator[Local]:
+    def of(self, kind: type[D]) -> Iterator[D]:
         """Yield the documents of one kind, in the order in which they came."""
         return (document for document in list(self.known.values()) if isinstance(document, kind))
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from nsmesh.core.clock import Clock
+from nsmesh.standalone.news import News
 
 KEPT = 1000
-BEHIND = 10_000
-"""A listener that is further behind than this is dropped."""
+"""Events that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One fact. ``at`` wall seconds; ``kind`` a word: ``mesh``, ``endpoint``, ``request``, ``wire`` ..."""
 
+    number: int
     at: float
     kind: str
     text: str
@@ -30,36 +30,36 @@ class Event:
     def row(self) -> dict[str, Any]:
         """Return it as ``nsm get events`` shows it."""
         when = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
-        return {"time": when.replace("+00:00", "Z"), **{k: v for k, v in asdict(self).items() if k != "at"}}
+        return {
+            "time": when.replace("+00:00", "Z"),
+            "kind": self.kind,
+            "text": self.text,
+            "connection": self.connection,
+            "failed": self.failed,
+            "remedy": self.remedy,
+        }
 
 
 class Events:
-    """The feed."""
+    """The feed; ``news`` is told of each."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, news: News) -> None:
         self._clock = clock
+        self._news = news
         self.kept: deque[Event] = deque(maxlen=KEPT)
-        self._listeners: set[asyncio.Queue[Event]] = set()
+        self.last = 0
+        """Number of the newest event."""
 
     def add(
         self, kind: str, text: str, *, connection: str = "", failed: bool = False, remedy: str = ""
     ) -> Event:
         """Tell a fact."""
-        event = Event(self._clock.now(), kind, text, connection, failed, remedy)
+        self.last += 1
+        event = Event(self.last, self._clock.now(), kind, text, connection, failed, remedy)
         self.kept.append(event)
-        for queue in tuple(self._listeners):
-            if queue.qsize() > BEHIND:
-                self._listeners.discard(queue)
-            else:
-                queue.put_nowait(event)
+        self._news.tell()
         return event
 
-    async def listen(self) -> AsyncIterator[Event]:
-        """Yield what happens from now on, until cancelled."""
-        queue: asyncio.Queue[Event] = asyncio.Queue()
-        self._listeners.add(queue)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._listeners.discard(queue)
+    def after(self, number: int) -> Iterator[Event]:
+        """Yield the events that came after the one of that number, and are kept still."""
+        return (event for event in list(self.kept) if event.number > number)

@@ -1,22 +1,21 @@
-"""Starting the daemon of a mesh, and taking down what a dead one left."""
+"""Starting the daemon of a mesh in the background, and waiting for its end."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from nsmesh import rpc
 from nsmesh.core.errors import Internal, MeshError, Unavailable
-from nsmesh.datapath import netns
-from nsmesh.standalone import processes
-from nsmesh.standalone.children import Children
-from nsmesh.standalone.paths import MeshPaths, daemon_pid
+from nsmesh.standalone.lock import daemon_pid
+from nsmesh.standalone.paths import MeshPaths
+from nsmesh.standalone.telling import last_words
 
-START_TIMEOUT = 15.0
-"""Seconds within which a daemon must answer."""
+START_TIMEOUT = 20.0
+"""Seconds within which a daemon must answer; it may have to clean up after a dead one first."""
 
 
 async def answers(paths: MeshPaths) -> bool:
@@ -32,10 +31,10 @@ async def answers(paths: MeshPaths) -> bool:
 async def launch(paths: MeshPaths, arguments: Sequence[str]) -> int:
     """Start ``nsm up --foreground`` with ``arguments`` in the background; return its pid when it answers.
 
-    Raises Internal with the last lines of its log when it ends or does not answer in time.
+    Raises Internal with the end of its log when it ends or does not answer in time. Cancelling ends it.
     """
     log = paths.logs / "daemon.log"
-    start_at = log.stat().st_size if log.exists() else 0
+    begin = log.stat().st_size if log.exists() else 0
     with log.open("ab") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "nsmesh.cli.main", *arguments],
@@ -45,27 +44,43 @@ async def launch(paths: MeshPaths, arguments: Sequence[str]) -> int:
             start_new_session=True,
             cwd="/",
         )
+    try:
+        return await _answering(paths, child, log, begin)
+    except BaseException:
+        await _end(child)
+        raise
+
+
+async def _answering(paths: MeshPaths, child: subprocess.Popen[bytes], log: Path, begin: int) -> int:
     end = asyncio.get_running_loop().time() + START_TIMEOUT
     while asyncio.get_running_loop().time() < end:
-        if await answers(paths):
-            return child.pid
         if child.poll() is not None:
-            break
+            raise Internal(
+                f"the daemon of the mesh {paths.mesh} did not start: {last_words(log, begin)}",
+                remedy=f"see {log}, or run it in front of you: nsm up --foreground",
+            )
+        if paths.control.exists() and daemon_pid(paths) == child.pid and await answers(paths):
+            return child.pid
         await asyncio.sleep(0.02)
-    else:
-        child.kill()
-        child.wait()
-    with log.open("rb") as lines:
-        lines.seek(start_at)
-        tail = lines.read().decode(errors="replace").strip().splitlines()[-5:]
     raise Internal(
-        f"the daemon of the mesh {paths.mesh} did not start:\n  "
-        + "\n  ".join(tail or ["(it said nothing)"]),
+        f"the daemon of the mesh {paths.mesh} did not answer within {START_TIMEOUT:g} s: "
+        f"{last_words(log, begin)}",
         remedy=f"see {log}, or run it in front of you: nsm up --foreground",
     )
 
 
-async def wait_gone(paths: MeshPaths, timeout: float = 20.0) -> None:
+async def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a daemon that is of no use; by the book first, so that it takes its own things along."""
+    child.terminate()
+    for _ in range(100):
+        if child.poll() is not None:
+            return
+        await asyncio.sleep(0.05)
+    child.kill()
+    child.wait()
+
+
+async def wait_gone(paths: MeshPaths, timeout: float = 30.0) -> None:
     """Wait until the daemon is gone; raises Unavailable after ``timeout`` seconds."""
     end = asyncio.get_running_loop().time() + timeout
     while (pid := daemon_pid(paths)) is not None:
@@ -75,23 +90,3 @@ async def wait_gone(paths: MeshPaths, timeout: float = 20.0) -> None:
                 remedy=f"kill -9 {pid}, then once more: nsm down",
             )
         await asyncio.sleep(0.02)
-
-
-async def clean_up(paths: MeshPaths) -> list[str]:
-    """Remove what a dead daemon left: processes, namespaces, run directory; return what was found.
-
-    Must not be called while a daemon lives.
-    """
-    found: list[str] = []
-    if not paths.run.exists():
-        return found
-    children = Children(paths.children)
-    living = {name: item for name, item in children.processes.items() if processes.alive(item)}
-    found += [f"process {name} (pid {item.pid})" for name, item in sorted(living.items())]
-    await processes.stop(list(living.values()))
-    for name in sorted(children.namespaces):
-        if os.path.lexists(f"{netns.RUN_NETNS}/{name}"):
-            found.append(f"namespace {name}")
-        netns.delete(name)
-    paths.clear()
-    return found

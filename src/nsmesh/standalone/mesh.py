@@ -28,7 +28,9 @@ from nsmesh.standalone.children import Children
 from nsmesh.standalone.clients import Clients
 from nsmesh.standalone.documents import Documents
 from nsmesh.standalone.events import Events
+from nsmesh.standalone.followers import Followers
 from nsmesh.standalone.identity import running_identities
+from nsmesh.standalone.news import News
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.processes import Command
 from nsmesh.standalone.read_model import ReadModel
@@ -42,6 +44,8 @@ LIFETIME = 600.0
 ROLES = ("registry", "nsmgr", "forwarder")
 READY = 10.0
 """Seconds within which a role that runs apart must answer."""
+PATIENCE = 6.0
+"""Seconds that one step of going down may take; what resists longer is killed or left to its own end."""
 
 
 @dataclass(slots=True)
@@ -58,11 +62,15 @@ class Mesh:
     spaces: Spaces
     documents: Documents
     clients: Clients
+    followers: Followers
+    news: News
     model: ReadModel
     manager_url: str
     registry_url: str
     forwarder_url: str
     started: float
+    state: str = "restoring"
+    """``restoring`` what an earlier run had, ``up``, or ``going down``."""
 
     async def manager(self) -> Handler:
         """Return the manager, whether here or in its own process; raises Unavailable."""
@@ -89,7 +97,8 @@ async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mes
             runtime(lifetime=LIFETIME, dial_timeout=2.0, share=not separate, workload_api=paths.workload_api)
         )
         children = Children(paths.children)
-        events = Events(scope.clock)
+        news = News()
+        events = Events(scope.clock, news)
         supervisor = Supervisor(scope, children, died=lambda unit, death: _died(events, unit, death))
         manager_url = f"unix://{paths.manager}"
         registry_url = f"unix://{paths.socket('registry')}"
@@ -105,6 +114,7 @@ async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mes
                 clock=held.clock,
             )
 
+        clients = Clients(scope, events, make_client)
         mesh = Mesh(
             paths=paths,
             separate=separate,
@@ -115,16 +125,22 @@ async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mes
             supervisor=supervisor,
             spaces=Spaces(paths, children, identities),
             documents=Documents(paths.documents),
-            clients=Clients(scope, events, make_client),
-            model=ReadModel(scope, held.peers, manager_url, registry_url),
+            clients=clients,
+            followers=Followers(scope, events, clients.remove),
+            news=news,
+            model=ReadModel(scope, held.peers, manager_url, news),
             manager_url=manager_url,
             registry_url=registry_url,
             forwarder_url=forwarder_url,
             started=scope.clock.now(),
         )
-        await (_start_apart(mesh) if separate else _start_here(mesh, stack))
-        stack.push_async_callback(_take_down, mesh)
-        mesh.model.start()
+        if separate:
+            stack.push_async_callback(_take_down, mesh)  # also of a start that fails half-way
+            await _start_apart(mesh)
+        else:
+            await _start_here(mesh, stack)
+            stack.push_async_callback(_take_down, mesh)
+        await mesh.model.start()
         yield mesh
 
 
@@ -139,15 +155,15 @@ async def _start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
     front = held.registry_front(registry.registry_server_policies)
     await stack.enter_async_context(running_registry(registry, held, sqlite=True, front=front))
     manager = NsmgrSettings(
-        name=f"nsmgr-{paths.mesh}",
+        name=paths.manager_name,
         listen_on=(mesh.manager_url,),
         registry_url=mesh.registry_url,
         excluded_prefixes_file=str(paths.state / "excluded_prefixes.yaml"),
     )
     await stack.enter_async_context(running_nsmgr(manager, held))
-    datapath = LinuxDatapath(owner=f"forwarder:{paths.mesh}", namespaces=netns.named)
+    datapath = LinuxDatapath(owner=paths.forwarder_owner, namespaces=netns.named)
     forwarder = ForwarderSettings(
-        name=f"forwarder-{paths.mesh}", connect_to=mesh.manager_url, listen_on=mesh.forwarder_url
+        name=paths.forwarder_name, connect_to=mesh.manager_url, listen_on=mesh.forwarder_url
     )
     await stack.enter_async_context(running_forwarder(forwarder, held, datapath, [Kernel()]))
     mesh.events.add("mesh", f"mesh {paths.mesh} is up: registry, manager and forwarder in one process")
@@ -163,13 +179,13 @@ def role_environment(mesh: Mesh) -> dict[str, dict[str, str]]:
             "NSM_DATABASE": str(paths.registry),
         },
         "nsmgr": {
-            "NSM_NAME": f"nsmgr-{paths.mesh}",
+            "NSM_NAME": paths.manager_name,
             "NSM_LISTEN_ON": mesh.manager_url,
             "NSM_REGISTRY_URL": mesh.registry_url,
             "NSM_EXCLUDED_PREFIXES_FILE": str(paths.state / "excluded_prefixes.yaml"),
         },
         "forwarder": {
-            "NSM_NAME": f"forwarder-{paths.mesh}",
+            "NSM_NAME": paths.forwarder_name,
             "NSM_CONNECT_TO": mesh.manager_url,
             "NSM_LISTEN_ON": mesh.forwarder_url,
         },
@@ -215,8 +231,9 @@ async def _take_down(mesh: Mesh) -> None:
     ]
     for what, step in steps:
         try:
-            await step()
-        except MeshError as error:
+            async with asyncio.timeout(PATIENCE):
+                await step()
+        except (MeshError, TimeoutError) as error:
             log.warning("going down: something resisted", what=what, error=str(error))
 
 

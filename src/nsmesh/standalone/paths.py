@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
+import hashlib
 import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from nsmesh.core.errors import Conflict, Invalid, Unauthorized, Unavailable
+from nsmesh.core.errors import Invalid, Unauthorized, Unavailable
 
 RUN_ROOT = Path("/run/nsmesh")
 STATE_ROOT = Path("/var/lib/nsmesh")
 DEFAULT_MESH = "default"
+_LONGEST_SOCKET = 40
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
 
@@ -65,13 +67,21 @@ class MeshPaths:
         return f"{self.mesh}.nsmesh"
 
     def socket(self, role: str) -> Path:
-        """Socket of any other role or endpoint."""
+        """Socket of any other role or endpoint; long names are cut and told apart by a digest."""
+        if len(role) > _LONGEST_SOCKET:
+            digest = hashlib.sha256(role.encode()).hexdigest()[:10]
+            role = f"{role[: _LONGEST_SOCKET - 11]}+{digest}"
         return self.run / "sock" / f"{role}.sock"
 
     @property
     def lock(self) -> Path:
-        """Held by the living daemon; its content is the daemon's pid."""
+        """Held by the living daemon; see :mod:`nsmesh.standalone.lock`."""
         return self.run / "lock"
+
+    @property
+    def state_lock(self) -> Path:
+        """Held by the living daemon too: two meshes must not share a state directory."""
+        return self.state / "lock"
 
     @property
     def children(self) -> Path:
@@ -98,6 +108,26 @@ class MeshPaths:
         """Working directory of endpoints and workloads: relative names in their options mean files here."""
         return self.state / "files"
 
+    @property
+    def forwarder_name(self) -> str:
+        """Name of the forwarder in paths and in the registry."""
+        return f"forwarder-{self.mesh}"
+
+    @property
+    def manager_name(self) -> str:
+        """Name of the manager in paths."""
+        return f"nsmgr-{self.mesh}"
+
+    @property
+    def forwarder_owner(self) -> str:
+        """Owner of the wires, for the datapath."""
+        return f"forwarder:{self.forwarder_name}"
+
+    @property
+    def link_owner(self) -> str:
+        """Owner of the links, for the datapath."""
+        return f"link:{self.mesh}"
+
     def netns(self, name: str) -> str:
         """Name, under ``/run/netns``, of the namespace that belongs to a workload or endpoint."""
         return f"{self.mesh}.{name}"
@@ -105,16 +135,8 @@ class MeshPaths:
     def make(self) -> None:
         """Create the folders, private to their owner. Raises Unauthorized or Unavailable."""
         for folder in (self.run, self.run / "sock", self.logs, self.state, self.files):
-            try:
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            except PermissionError:
-                raise Unauthorized(f"{folder} cannot be made", remedy="run as root (sudo nsm ...)") from None
-            except OSError as error:
-                raise Unavailable(
-                    f"{folder} cannot be made: {error.strerror}",
-                    remedy="choose another place with --run-dir or --state-dir",
-                ) from error
-        if len(str(self.socket("x" * 40))) > 107:  # sun_path, less its final zero
+            _make_folder(folder)
+        if len(str(self.socket("x" * _LONGEST_SOCKET))) > 107:  # sun_path, less its final zero
             raise Invalid(
                 f"the run directory {self.run} is too long for unix sockets",
                 remedy="choose a shorter one with --run-dir",
@@ -123,49 +145,30 @@ class MeshPaths:
     def clear(self) -> None:
         """Remove the run directory; the state directory stays."""
         shutil.rmtree(self.run, ignore_errors=True)
+        if self.run.parent == RUN_ROOT:
+            with contextlib.suppress(OSError):  # other meshes are in it
+                RUN_ROOT.rmdir()
+
+    def purge(self) -> None:
+        """Remove the state directory."""
+        shutil.rmtree(self.state, ignore_errors=True)
+        if self.state.parent == STATE_ROOT:
+            with contextlib.suppress(OSError):  # other meshes are in it
+                STATE_ROOT.rmdir()
 
 
-class Lock:
-    """Says that a daemon lives: an flock on ``paths.lock``, gone with its process whatever kills it."""
-
-    def __init__(self, paths: MeshPaths) -> None:
-        self.paths = paths
-        self._fd = -1
-
-    def take(self) -> None:
-        """Take the lock or raise Conflict with the pid of the living daemon."""
-        fd = os.open(self.paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _make_folder(folder: Path) -> None:
+    while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(fd, 32).decode().strip()
-            os.close(fd)
-            raise Conflict(
-                f"the mesh {self.paths.mesh} is up already (pid {pid})",
-                remedy=f"use it, or stop it with: nsm down --mesh {self.paths.mesh}",
-            ) from None
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-        self._fd = fd
-
-    def release(self) -> None:
-        """Let go."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def daemon_pid(paths: MeshPaths) -> int | None:
-    """Return the pid of the living daemon of this mesh, or None."""
-    try:
-        fd = os.open(paths.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return int(os.read(fd, 32).decode().strip() or 0)
-    else:
-        return None
-    finally:
-        os.close(fd)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except FileNotFoundError:
+            continue  # the last other mesh went down just now, and took the common parent with it
+        except PermissionError:
+            raise Unauthorized(f"{folder} cannot be made", remedy="run as root (sudo nsm ...)") from None
+        except OSError as error:
+            raise Unavailable(
+                f"{folder} cannot be made: {error.strerror}",
+                remedy="choose another place with --run-dir or --state-dir",
+            ) from error
+        else:
+            return

@@ -10,9 +10,13 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nsmesh.core.errors import Invalid, NotFound, Unauthorized
 from nsmesh.datapath import netns
+
+KILL = 2.0
+"""Seconds within which a killed process is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,15 @@ class Watch:
             self._fd = -1
 
 
-def _members(session: int) -> list[int]:
-    """Return the pids of a session, zombies left out."""
+def members(process: Started) -> list[int]:
+    """Return the pids of the session that a process leads or led, zombies left out.
+
+    A pid is not given out again while a session is called by it, so what is found belongs to ``process``
+    unless somebody younger has that very pid.
+    """
+    leader = start_ticks(process.pid)
+    if leader is not None and leader != process.ticks:
+        return []
     found = []
     for entry in os.listdir("/proc"):  # noqa: PTH208 - bare names are what is wanted
         if not entry.isdigit():
@@ -123,36 +134,69 @@ def _members(session: int) -> list[int]:
             fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[3]) == session and fields[0] not in {"Z", "X"}:
+        if int(fields[3]) == process.pid and fields[0] not in {"Z", "X"} and int(fields[19]) >= process.ticks:
             found.append(int(entry))
     return found
 
 
 def send(process: Started, number: signal.Signals) -> None:
     """Send a signal to a process and everything in its session; one that is gone is left alone."""
-    if not alive(process) and not _members(process.pid):
-        return
-    for pid in _members(process.pid):
+    for pid in members(process):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 async def stop(processes: Sequence[Started], grace: float = 3.0) -> list[Started]:
     """SIGTERM, wait up to ``grace`` seconds, SIGKILL the rest; return those that had to be killed."""
-    living = [process for process in processes if alive(process) or _members(process.pid)]
+    living = [process for process in processes if members(process)]
     for process in living:
         send(process, signal.SIGTERM)
-    end = asyncio.get_running_loop().time() + grace
-    while living and asyncio.get_running_loop().time() < end:
-        await asyncio.sleep(0.02)
-        living = [process for process in living if alive(process) or _members(process.pid)]
+    living = await _outlive(living, grace)
     for process in living:
         send(process, signal.SIGKILL)
+    await _outlive(living, KILL)
     return living
 
 
-def reap() -> None:
-    """Collect the exit status of children that nobody waits for."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+async def stop_each(processes: Sequence[Started], grace: float = 1.0) -> None:
+    """SIGTERM, then SIGKILL, to single processes, whatever session they are in."""
+    living = list(processes)
+    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, KILL)):
+        for process in living:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+        living = await _outlive(living, patience, alive)
+
+
+async def _outlive(
+    processes: Sequence[Started], seconds: float, there: Callable[[Started], Any] = members
+) -> list[Started]:
+    """Wait for the end of processes; return those that are still there after ``seconds``."""
+    living, pause = list(processes), 0.005
+    end = asyncio.get_running_loop().time() + seconds
+    while living and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.05)
+        living = [process for process in living if there(process)]
+    return living
+
+
+def inside(namespace: str) -> list[Started]:
+    """Return the processes that live in the network namespace at a path; none where it is gone."""
+    try:
+        wanted = netns.identity(namespace)
+    except OSError:
+        return []
+    found = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - bare names are what is wanted
+        if not entry.isdigit():
+            continue
+        try:
+            if netns.identity(f"/proc/{entry}/ns/net") != wanted:
+                continue
+        except OSError:
+            continue  # it has ended meanwhile
+        ticks = start_ticks(int(entry))
+        if ticks is not None:
+            found.append(Started(int(entry), ticks))
+    return found

@@ -1,9 +1,9 @@
-"""The one read model: a manager's MonitorConnections and a registry's watches, kept as plain messages."""
+"""The one read model: a manager's MonitorConnections and its view of the registry, kept as plain messages."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -12,57 +12,61 @@ from nsmesh.core.call import Call, Peer
 from nsmesh.core.errors import MeshError
 from nsmesh.core.peering import Peers, closing
 from nsmesh.core.scope import Scope
+from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
     Connection,
     ConnectionEventType,
+    Found,
     MonitorScopeSelector,
     NetworkService,
     NetworkServiceEndpoint,
     NetworkServiceEndpointQuery,
     NetworkServiceQuery,
+    NetworkServiceResponse,
     Query,
 )
+from nsmesh.standalone.news import News
 
 log = structlog.get_logger()
 
 AGAIN = 0.2
 """Seconds between a broken stream and the next try."""
+SETTLED = 1.0
+"""Seconds after which a list is compared again with what a new watch told."""
+SYNC = 5.0
+"""Seconds that the first list may take."""
 
 
 class ReadModel:
-    """Follows one manager and one registry at their URLs; a stream that breaks is opened again."""
+    """Follows one manager at its URL; a stream that breaks is opened again, and what it told stays till then.
 
-    def __init__(self, scope: Scope, peers: Peers, manager: str, registry: str) -> None:
+    The manager's view of the registry leaves out what its node had before a restart and has not again yet.
+    """
+
+    def __init__(self, scope: Scope, peers: Peers, manager: str, news: News) -> None:
         self.scope = scope
         self._peers = peers
         self._manager = manager
-        self._registry = registry
+        self._news = news
         self.services: dict[str, NetworkService] = {}
         self.endpoints: dict[str, NetworkServiceEndpoint] = {}
         self.connections: dict[str, Connection] = {}
         self.since: dict[str, float] = {}
-        self._listeners: set[asyncio.Queue[tuple[str, str, bool]]] = set()
 
-    def start(self) -> None:
-        """Begin to follow; ends with the scope."""
-        self.scope.spawn(self._follow("connections", self._connections), name="read model: connections")
-        self.scope.spawn(self._follow("services", self._services), name="read model: services")
-        self.scope.spawn(self._follow("endpoints", self._endpoints), name="read model: endpoints")
-
-    def tell(self, kind: str, name: str, *, deleted: bool = False) -> None:
-        """Tell the listeners that something changed."""
-        for queue in self._listeners:
-            queue.put_nowait((kind, name, deleted))
-
-    async def changes(self) -> AsyncIterator[tuple[str, str, bool]]:
-        """Yield (kind, name, deleted) for each change from now on."""
-        queue: asyncio.Queue[tuple[str, str, bool]] = asyncio.Queue()
-        self._listeners.add(queue)
+    async def start(self) -> None:
+        """Begin to follow, and wait for the first lists; ends with the scope."""
+        listed = asyncio.Event()
+        self._spawn("connections", self._connections)
+        self._spawn("services", lambda: self._entries(NetworkServiceQuery(), self.services, listed))
+        self._spawn("endpoints", lambda: self._entries(NetworkServiceEndpointQuery(), self.endpoints, listed))
         try:
-            while True:
-                yield await queue.get()
-        finally:
-            self._listeners.discard(queue)
+            async with asyncio.timeout(SYNC):
+                await listed.wait()
+        except TimeoutError:
+            log.warning("the registry gives no list yet", manager=self._manager)
+
+    def _spawn(self, what: str, once: Callable[[], Awaitable[None]]) -> None:
+        self.scope.spawn(self._follow(what, once), name=f"read model: {what}")
 
     async def _follow(self, what: str, once: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -84,38 +88,57 @@ class ReadModel:
                     if event.type == ConnectionEventType.DELETE:
                         self._forget(key)
                     else:
-                        self._keep(key, connection)
-
-    def _keep(self, key: str, connection: Connection) -> None:
-        copy = Connection()
-        copy.CopyFrom(connection)
-        self.connections[key] = copy
-        self.since.setdefault(key, self.scope.clock.now())
-        self.tell("connections", key)
+                        self.connections[key] = copy_of(connection)
+                        self.since.setdefault(key, self.scope.clock.now())
+                self._news.tell()
 
     def _forget(self, key: str) -> None:
-        if key in self.connections:
-            self.tell("connections", key, deleted=True)
-            del self.connections[key]
-            self.since.pop(key, None)
+        self.connections.pop(key, None)
+        self.since.pop(key, None)
 
-    async def _services(self) -> None:
-        await self._entries(NetworkServiceQuery(watch=True), self.services, "services")
+    async def _entries(self, query: Query, known: dict[str, Any], listed: asyncio.Event) -> None:
+        await self._compare(query, known)
+        if known is self.endpoints:
+            listed.set()
+        # what is deleted between the list and the watch is told by neither
+        late = self.scope.spawn(self._compare_later(query, known), name="read model: compare")
+        watch = copy_of(query)
+        watch.watch = True
+        try:
+            async with closing(await self._find(watch)) as found:
+                async for item in found:
+                    entry = _entry(item)
+                    if item.deleted:
+                        known.pop(entry.name, None)
+                    else:
+                        known[entry.name] = entry
+                    self._news.tell()
+        finally:
+            late.cancel()
 
-    async def _endpoints(self) -> None:
-        await self._entries(NetworkServiceEndpointQuery(watch=True), self.endpoints, "endpoints")
+    async def _find(self, query: Query) -> Any:
+        manager = await self._peers.get(self._manager)
+        return manager.find(Call(peer=Peer(in_process=True)), query)
 
-    async def _entries(self, query: Query, known: dict[str, Any], kind: str) -> None:
-        call = Call(peer=Peer(in_process=True))
-        registry = await self._peers.get(self._registry)
-        known.clear()
-        async with closing(registry.find(call, query)) as found:
-            async for item in found:
-                entry: Any = getattr(
-                    item, "network_service" if kind == "services" else "network_service_endpoint"
-                )
-                if item.deleted:
-                    known.pop(entry.name, None)
-                else:
-                    known[entry.name] = entry
-                self.tell(kind, entry.name, deleted=item.deleted)
+    async def _compare(self, query: Query, known: dict[str, Any]) -> None:
+        before = dict(known)
+        async with closing(await self._find(query)) as found:
+            now = {_entry(item).name: _entry(item) async for item in found}
+        for name, entry in before.items():
+            if name not in now and known.get(name) is entry:
+                del known[name]
+        for name, entry in now.items():
+            known.setdefault(name, entry)
+        self._news.tell()
+
+    async def _compare_later(self, query: Query, known: dict[str, Any]) -> None:
+        await asyncio.sleep(SETTLED)
+        try:
+            await self._compare(query, known)
+        except MeshError as error:
+            log.debug("read model: no list", error=str(error))
+
+
+def _entry(item: Found) -> Any:
+    """Return the service or endpoint of an answer."""
+    return item.network_service if isinstance(item, NetworkServiceResponse) else item.network_service_endpoint

@@ -186,7 +186,7 @@ class Rows:
         urls = {"registry": mesh.registry_url, "nsmgr": mesh.manager_url, "forwarder": mesh.forwarder_url}
         return {
             "mesh": mesh.paths.mesh,
-            "state": "up",
+            "state": mesh.state,
             "pid": os.getpid(),
             "uptime": duration(now - mesh.started),
             "version": nsmesh.__version__,

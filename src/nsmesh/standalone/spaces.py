@@ -13,6 +13,7 @@ from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.model.manifest import Link
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.identity import Identities
+from nsmesh.standalone.leftovers import end_inside
 from nsmesh.standalone.paths import MeshPaths
 
 
@@ -57,19 +58,20 @@ class Spaces:
         self._identities = identities
         self.known: dict[str, Space] = {}
         self.links: dict[str, Link] = {}
-        self._datapath = LinuxDatapath(owner=f"link:{paths.mesh}")
+        self._datapath = LinuxDatapath(owner=paths.link_owner)
 
-    def make(self, owner: str, given: str = "", pid: int = 0) -> Space:
+    async def make(self, owner: str, given: str = "", pid: int = 0) -> Space:
         """Return the namespace of ``owner``: the given one, or a new one of its own."""
         space = self.known.get(owner)
         if space is not None:
             return space
         if given or pid:
             space = Space(existing(given, pid), made=False)
+            self._children.add_place(space.path)
         else:
             name = self._paths.netns(owner)
             self._children.add_namespace(name)
-            netns.delete(name)  # what a dead mesh left under our own name
+            await self._delete(name)  # what a dead mesh left under our own name
             space = Space(netns.create(name), made=True)
         self.known[owner] = space
         if space.made:  # who shares a namespace with others shares their identity
@@ -85,14 +87,24 @@ class Spaces:
             )
         return space
 
-    def drop(self, owner: str) -> None:
-        """Delete the namespace of ``owner`` if it is ours."""
+    async def drop(self, owner: str) -> None:
+        """Delete the namespace of ``owner``, and what still runs in it, if it is ours."""
         space = self.known.pop(owner, None)
         self._identities.drop(owner)
-        if space is not None and space.made:
+        if space is None:
+            return
+        if space.made:
             name = self._paths.netns(owner)
-            netns.delete(name)
+            await self._delete(name)
             self._children.drop_namespace(name)
+        elif all(other.path != space.path for other in self.known.values()):
+            self._children.drop_place(space.path)
+
+    async def _delete(self, name: str) -> None:
+        path = f"{netns.RUN_NETNS}/{name}"
+        if os.path.lexists(path):
+            await end_inside(path)
+            netns.delete(name)
 
     async def link(self, link: Link) -> None:
         """Make a link as it is described; idempotent."""
@@ -120,4 +132,4 @@ class Spaces:
             await self.unlink(name)
         await self._datapath.aclose()
         for owner in list(self.known):
-            self.drop(owner)
+            await self.drop(owner)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nsmesh.model.messages import Connection, Match
+
+if TYPE_CHECKING:  # commands import this module, and shall start fast
+    from nsmesh.standalone.clients import Client, Wire
+
+_TAIL = 64 << 10
+"""Bytes of a log that are read from its end."""
+_ERROR = "error: "
 
 
 def summary(connection: Connection, took: float) -> str:
@@ -18,6 +26,21 @@ def summary(connection: Connection, took: float) -> str:
     )
 
 
+def told(client: Client, wire: Wire) -> list[tuple[str, str]]:
+    """Return what there is to tell of a wire that just came up, as (kind, text): its path, hop by hop."""
+    connection = client.connection(wire)
+    if connection is None:
+        return []
+    hops = " -> ".join(segment.name for segment in connection.path.path_segments)
+    out = [("request", f"request {wire.id} for {wire.url.service}: {hops}")]
+    for segment in connection.path.path_segments:
+        made = ", ".join(f"{name} {value}" for name, value in sorted(segment.metrics.items()))
+        if made:
+            out.append(("wire", f"  hop {segment.name}: {made}"))
+    out.append(("wire", summary(connection, wire.took)))
+    return out
+
+
 def describe_match(match: Match) -> str:
     """Return one match of a service: ``app=firewall -> app=gateway``."""
     source = ",".join(f"{key}={value}" for key, value in sorted(match.source_selector.items())) or "any"
@@ -28,20 +51,30 @@ def describe_match(match: Match) -> str:
     return f"{source} -> {routes or 'none'}" + (" (fallthrough)" if match.fallthrough else "")
 
 
-def last_line(path: Path) -> str:
-    """Return the last line of a log, the text of its event where it is JSON."""
+def last_words(path: Path, begin: int = 0) -> str:
+    """Return what a process said last, from byte ``begin`` of its log on.
+
+    That is its error with all its lines, where it ended with one (``error: ...``, as our own commands do),
+    else its last line; of a line in JSON the event and the error. Remedies are left out.
+    """
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        with path.open("rb") as stream:
+            stream.seek(max(begin, path.stat().st_size - _TAIL))
+            lines = stream.read().decode(errors="replace").rstrip().splitlines()
     except OSError:
         lines = []
+    lines = [line for line in lines if not line.startswith("  -> ")]
     if not lines:
         return "it wrote no log"
+    starts = [number for number, line in enumerate(lines) if line.startswith(_ERROR)]
+    if starts and all(line.startswith(" ") for line in lines[starts[-1] + 1 :]):
+        return "\n".join(lines[starts[-1] :]).removeprefix(_ERROR)
     try:
         data = json.loads(lines[-1])
     except ValueError:
-        return lines[-1]
+        return lines[-1].strip()
     if not isinstance(data, dict):
-        return lines[-1]
+        return lines[-1].strip()
     return " ".join(str(data[name]) for name in ("event", "error") if data.get(name))
 
 

@@ -1,0 +1,98 @@
+"""What a dead daemon left on this host: finding it, and taking it away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+
+from nsmesh.core.errors import MeshError
+from nsmesh.datapath import netns
+from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.standalone import processes
+from nsmesh.standalone.children import Children
+from nsmesh.standalone.lock import MeshLock
+from nsmesh.standalone.paths import MeshPaths
+
+log = structlog.get_logger()
+
+
+def find(paths: MeshPaths) -> list[str]:
+    """Return what a dead daemon left, in words, without touching it. Must not be asked while one lives."""
+    children = Children(paths.children)
+    left = [
+        f"process {name} (pid {process.pid})"
+        for name, process in sorted(children.processes.items())
+        if processes.members(process)
+    ]
+    left += [f"namespace {name}" for name in sorted(children.namespaces) if _exists(name)]
+    return left
+
+
+def _exists(name: str) -> bool:
+    return os.path.lexists(f"{netns.RUN_NETNS}/{name}")
+
+
+async def clean(paths: MeshPaths) -> list[str]:
+    """Take away what a dead daemon left: processes, namespaces, wires; return it in words.
+
+    The caller holds the mesh's lock. Logs and the lock itself stay.
+    """
+    left = find(paths)
+    children = Children(paths.children)
+    if children.processes or children.namespaces or children.places:
+        await processes.stop(list(children.processes.values()))
+        for name in sorted(children.namespaces):
+            await end_inside(f"{netns.RUN_NETNS}/{name}")
+        left += await _sweep(paths, children.places)
+        for name in sorted(children.namespaces):
+            netns.delete(name)
+    for stale in (paths.children, paths.control, *paths.run.glob("*.sock"), *paths.run.glob("sock/*.sock")):
+        stale.unlink(missing_ok=True)
+    return left
+
+
+async def end_inside(namespace: str) -> None:
+    """End whatever still runs in a namespace of ours: a daemon that a workload left there would keep it."""
+    strays = processes.inside(namespace)
+    if strays:
+        log.info("ending what still runs in a namespace", netns=namespace, pids=[item.pid for item in strays])
+        await processes.stop_each(strays)
+
+
+async def _sweep(paths: MeshPaths, places: Iterable[str]) -> list[str]:
+    """Delete the interfaces of a dead mesh in the namespaces of others."""
+    own = f"{netns.RUN_NETNS}/{paths.mesh}."
+    wanted = dict.fromkeys([*places, *netns.named(), *netns.of_processes()])
+    wanted = dict.fromkeys(place for place in wanted if not place.startswith(own) and Path(place).exists())
+    swept: list[str] = []
+    for owner in (paths.forwarder_owner, paths.link_owner):
+        datapath = LinuxDatapath(owner=owner, namespaces=lambda: wanted)
+        try:
+            gone = await datapath.sweep(())
+            swept += [f"interface {item.name} in {item.netns}" for item in gone]
+        except MeshError as error:
+            log.warning("interfaces of a dead mesh cannot be taken away", owner=owner, error=str(error))
+        finally:
+            await datapath.aclose()
+    return swept
+
+
+async def clear(paths: MeshPaths) -> list[str]:
+    """Take away what a dead daemon left, and its run directory; return it in words.
+
+    Raises Conflict while a daemon lives.
+    """
+    if not paths.run.exists():
+        return []
+    paths.make()
+    lock = MeshLock(paths)
+    lock.take()
+    try:
+        left = await clean(paths)
+        paths.clear()
+    finally:
+        lock.release()
+    return left
