@@ -11,6 +11,7 @@ from nsmesh.elements.client_token import ClientToken
 from nsmesh.elements.dial import Dial
 from nsmesh.elements.heal import Heal
 from nsmesh.elements.refresh import Refresh
+from nsmesh.elements.send_fd import SendFdClient
 from nsmesh.elements.update_path import UpdatePath
 
 
@@ -36,6 +37,7 @@ def client(
         Refresh(),
         heal or Heal(),
         Dial(peers, target=manager, timeout=dial_timeout),
+        SendFdClient(),
         ClientToken(tokens),
         *checks,
         end=Dialled(),

@@ -19,7 +19,10 @@ from nsmesh.elements.passthrough import Passthrough
 from nsmesh.elements.register_heal import RegisterHeal
 from nsmesh.elements.register_refresh import RegisterRefresh
 from nsmesh.elements.register_retry import RegisterRetry
+from nsmesh.elements.registry_receive_fd import RegistryReceiveFdClient
+from nsmesh.elements.registry_send_fd import RegistrySendFdClient
 from nsmesh.elements.select_mechanism import SelectMechanism
+from nsmesh.elements.send_fd import SendFd, SendFdClient
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.elements.trim_path import TrimPath
@@ -43,6 +46,7 @@ def endpoint(
         *policies,
         Timeout(),
         Monitor(name),
+        SendFd(),
         TrimPath(),
         *function,
         SelectMechanism(mechanisms),
@@ -77,6 +81,7 @@ class PassthroughEndpoint:
             Begin(),
             Passthrough(labels),
             Dial(peers, target=manager, timeout=dial_timeout),
+            SendFdClient(),
             ClientToken(tokens),
             end=Dialled(),
             name=f"endpoint {name} onward",
@@ -89,6 +94,7 @@ class PassthroughEndpoint:
             *policies,
             Timeout(),
             Monitor(name),
+            SendFd(),
             SelectMechanism(serves),
             *function,
             TranslateMechanism(),
@@ -105,17 +111,23 @@ def registration(
     manager: Handler | str,
     peers: Peers,
     tokens: TokenSource,
+    finds: bool = False,
     checks: tuple[Element, ...] = (),
     dial_timeout: float = 5.0,
     clock: Clock | None = None,
 ) -> Chain:
-    """Return the chain by which endpoints and forwarders register and stay registered."""
+    """Return the chain by which endpoints and forwarders register and stay registered.
+
+    ``finds``: who registers also goes to what it finds, so it takes the sockets that come with answers.
+    """
     return chain(
         Begin(),
         RegisterRetry(),
         RegisterHeal(),
         RegisterRefresh(),
         Dial(peers, target=manager, timeout=dial_timeout),
+        *((RegistryReceiveFdClient(),) if finds else ()),
+        RegistrySendFdClient(),
         ClientToken(tokens),
         *checks,
         end=Dialled(),

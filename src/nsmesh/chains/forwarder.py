@@ -16,11 +16,14 @@ from nsmesh.elements.connect import Connect
 from nsmesh.elements.cross_connect import CrossConnectWire
 from nsmesh.elements.dial import Dial
 from nsmesh.elements.discover_endpoint import DiscoverEndpoint
+from nsmesh.elements.hold_socket import HoldSocket
 from nsmesh.elements.mirror import Mirror
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.offer_mechanisms import OfferMechanisms
+from nsmesh.elements.receive_fd import ReceiveFd, ReceiveFdClient
 from nsmesh.elements.round_robin import RoundRobin
 from nsmesh.elements.select_mechanism import SelectMechanism
+from nsmesh.elements.send_fd import SendFd, SendFdClient
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.elements.update_path import UpdatePath
@@ -49,7 +52,10 @@ class Forwarder:
         self.onward: Chain = chain(
             UpdatePath(name),
             Begin(),
+            HoldSocket(),
+            ReceiveFdClient(),
             Dial(peers, timeout=dial_timeout),
+            SendFdClient(),
             ClientToken(tokens),
             end=Dialled(),
             name=f"forwarder {name} onward",
@@ -62,6 +68,8 @@ class Forwarder:
             *policies,
             Timeout(),
             Monitor(name),
+            SendFd(),
+            ReceiveFd(),
             DiscoverEndpoint(self.registry),
             RoundRobin(),
             SelectMechanism(mechanisms),

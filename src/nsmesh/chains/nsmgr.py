@@ -16,10 +16,15 @@ from nsmesh.elements.dial import Dial
 from nsmesh.elements.discover_forwarder import DiscoverForwarder
 from nsmesh.elements.excluded_prefixes import ExcludedPrefixes
 from nsmesh.elements.expire import Expire
+from nsmesh.elements.hold_socket import HoldSocket
 from nsmesh.elements.local_bypass import LocalBypass
 from nsmesh.elements.mirror import Mirror
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.network_service_monitor import NetworkServiceMonitor
+from nsmesh.elements.receive_fd import ReceiveFd, ReceiveFdClient
+from nsmesh.elements.registry_receive_fd import RegistryReceiveFd
+from nsmesh.elements.registry_send_fd import RegistrySendFd
+from nsmesh.elements.send_fd import SendFd, SendFdClient
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
@@ -53,6 +58,8 @@ class Nsmgr:
             Begin(),
             ClientInfo(info),
             Expire(),
+            RegistrySendFd(),
+            RegistryReceiveFd(),
             LocalBypass(url),
             Mirror(),
             Dial(peers, target=registry, timeout=dial_timeout),
@@ -65,7 +72,10 @@ class Nsmgr:
         self.onward: Chain = chain(
             UpdatePath(name),
             Begin(),
+            HoldSocket(),
+            ReceiveFdClient(),
             Dial(peers, timeout=dial_timeout),
+            SendFdClient(),
             ClientToken(tokens),
             end=Dialled(),
             name=f"nsmgr {name} onward",
@@ -78,6 +88,8 @@ class Nsmgr:
             *policies,
             Timeout(),
             Monitor(name),
+            SendFd(),
+            ReceiveFd(),
             ClientInfo(info),
             DiscoverForwarder(self.registry, url),
             NetworkServiceMonitor(self.registry),

@@ -80,6 +80,7 @@ async def running_forwarder(
         manager=settings.connect_to,
         peers=runtime.peers,
         tokens=runtime.tokens,
+        finds=True,
         checks=runtime.registry_checks(settings.registry_client_policies),
         dial_timeout=settings.dial_timeout,
         clock=runtime.clock,

@@ -12,6 +12,7 @@ from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Internal
 from nsmesh.core.headers import ANSWERED
+from nsmesh.core.passing import Passing
 from nsmesh.core.tokens import OUTGOING
 from nsmesh.model import methods
 from nsmesh.model.messages import (
@@ -54,8 +55,13 @@ class RemotePeer:
 
     @property
     def client(self) -> rpc.Client:
-        """The connection itself: descriptors travel beside the messages."""
+        """The connection itself."""
         return self._client
+
+    @property
+    def passing(self) -> Passing | None:
+        """Descriptors beside the messages, None over tcp."""
+        return self._client.passing
 
     def _parse(self, kind: Any, body: bytes) -> Any:
         try:

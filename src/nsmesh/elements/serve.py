@@ -17,6 +17,7 @@ from nsmesh.api import health_pb2
 from nsmesh.core.call import Call
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Invalid, NotFound
+from nsmesh.core.passing import PASSING
 from nsmesh.model import methods
 from nsmesh.model.messages import (
     Connection,
@@ -43,11 +44,13 @@ def _parse(kind: Any, body: bytes) -> Any:
 
 
 def _call(server_call: rpc.ServerCall) -> Call:
+    passing = server_call.passing
     return Call(
         deadline=server_call.deadline,
         peer=server_call.peer,
         metadata=server_call.metadata,
         reply=server_call.reply,
+        values={PASSING: passing} if passing is not None else {},
     )
 
 

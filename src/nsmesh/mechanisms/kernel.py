@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from nsmesh.core.errors import Invalid
 from nsmesh.model.copying import copy_of
+from nsmesh.model.fileurl import INODE_URL, file_path
 from nsmesh.model.messages import KERNEL, LOCAL, Connection, Mechanism
 from nsmesh.model.names import interface_problem
 from nsmesh.model.nsurl import generate_interface_name
 from nsmesh.model.wire import KernelPort
 from nsmesh.model.wiring import Side, WiringError, kernel_port
 
-INODE_URL = "inodeURL"
 NAME = "name"
 VLAN = "vlan"
 UNNUMBERED = "unnumbered"
@@ -29,14 +29,13 @@ def namespace_path(url: str) -> str:
 
     Raises Invalid for other schemes, and for paths that mean another namespace to each who reads them.
     """
-    parts = urlsplit(url)
-    path = unquote(parts.path)
-    if parts.scheme == "inode":
+    if url.startswith("inode:"):
         raise Invalid(
             f"the descriptor of network namespace {url} did not arrive",
             remedy="descriptors travel over unix sockets only: check the hop in front of this one",
         )
-    if parts.scheme != "file" or parts.netloc or not path.startswith("/"):
+    path = file_path(url)
+    if path is None:
         raise Invalid(
             f"{url!r} is no URL of a network namespace",
             remedy="parameter inodeURL is file:///PATH or inode://DEV/INO",

@@ -55,6 +55,11 @@ def parse(url: str) -> Address:
             if path in {"", "@"}:
                 raise Invalid(f"the address {url!r} names no socket", remedy="write unix:///path/to/socket")
             return Address(url, path="\0" + path[1:] if path.startswith("@") else path)
+    if url.startswith("inode://"):
+        raise Invalid(
+            f"the descriptor of the socket {url} did not arrive",
+            remedy="descriptors travel over unix sockets only: check the hop that this address came by",
+        )
     host, colon, port = url.removeprefix("tcp://").rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535 or "/" in host:
         raise Invalid(
@@ -66,6 +71,24 @@ def parse(url: str) -> Address:
     elif ":" in host:
         raise Invalid(f"the address {url!r} has a bare IPv6 host", remedy="write tcp://[host]:port")
     return Address(url, host=host, port=int(port))
+
+
+Place = tuple[int, int, int]
+"""What tells one socket's file from another, also from one that gets its inode number later."""
+
+
+def place(url: str) -> Place | None:
+    """Return the place of a socket at ``unix:///proc/PID/fd/N``, whose number may be used again.
+
+    None for all other addresses, and where nothing is there.
+    """
+    if not url.startswith("unix:///proc/"):
+        return None
+    try:
+        found = Path(parse(url).path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _encoded(path: str) -> bytes:

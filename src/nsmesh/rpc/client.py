@@ -18,6 +18,7 @@ from nsmesh.rpc.client_connection import Call, ClientConnection, Reply
 from nsmesh.rpc.descriptors import SHARED, Descriptors, PeerDescriptors
 from nsmesh.rpc.inbox import Inbox
 from nsmesh.rpc.limits import DEFAULT, Limits
+from nsmesh.rpc.passage import Passage
 from nsmesh.rpc.tls import Tls
 from nsmesh.rpc.wire import Wire
 
@@ -52,6 +53,11 @@ class Client(ClientConnection):
         Raises Invalid on tcp, NotFound, Unauthorized, Exhausted, Unavailable.
         """
         return self.wire.send_fd(path)
+
+    @property
+    def passing(self) -> Passage | None:
+        """Both directions of descriptors, None on tcp."""
+        return Passage(self.wire.send_fd, self.descriptors) if self.wire.unix else None
 
     async def unary(
         self,

@@ -17,6 +17,7 @@ import structlog
 
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, TimedOut
+from nsmesh.model.fileurl import Inode, inode_url
 
 log = structlog.get_logger()
 
@@ -26,18 +27,12 @@ LIFETIME = 60.0
 LARGEST = 4096
 """Descriptors that one process keeps, unless its own limit is lower than twice that."""
 
-Inode = tuple[int, int]
 Sender = tuple[str, int | None, int | None]
 
 
 def sender_of(peer: Peer) -> Sender:
     """Return what tells one sender from another: SPIFFE ID, user and process."""
     return (peer.spiffe_id, peer.uid, peer.pid)
-
-
-def inode_url(dev: int, ino: int) -> str:
-    """Return the URL by which a message names a descriptor that travels beside it."""
-    return f"inode://{dev}/{ino}"
 
 
 @dataclass(slots=True)
@@ -145,10 +140,20 @@ class Descriptors:
             if not waiters:
                 del self._waiters[key]
 
-    def _claim(self, entry: _Entry) -> int:
+    def expected(self, sender: Sender, inode: Inode) -> None:
+        """See :meth:`PeerDescriptors.expected`."""
+        entry = self._entries.get((sender, inode))
+        if entry is not None:
+            self._count_as_asked(entry)
+
+    @staticmethod
+    def _count_as_asked(entry: _Entry) -> None:
         if not entry.claimed:
             entry.claimed = True
             entry.source.unclaimed -= 1
+
+    def _claim(self, entry: _Entry) -> int:
+        self._count_as_asked(entry)
         try:
             return os.dup(entry.fd)
         except OSError as error:
@@ -216,6 +221,10 @@ class PeerDescriptors:
         raises TimedOut.
         """
         return await self._table.wait(self._sender, (dev, ino), deadline)
+
+    def expected(self, dev: int, ino: int) -> None:
+        """Hear that this descriptor, if it came, was not sent unasked, though nobody needs it again."""
+        self._table.expected(self._sender, (dev, ino))
 
 
 SHARED = Descriptors()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from nsmesh.core.call import Peer
 from nsmesh.rpc.descriptors import PeerDescriptors
+from nsmesh.rpc.passage import Passage
 
 
 @dataclass(slots=True)
@@ -33,6 +34,11 @@ class ServerCall:
         Raises Invalid on tcp, NotFound, Unauthorized, Exhausted.
         """
         return self.send(path)
+
+    @property
+    def passing(self) -> Passage | None:
+        """Both directions of descriptors, None on tcp."""
+        return Passage(self.send, self.descriptors) if self.peer.pid is not None else None
 
 
 @dataclass(frozen=True, slots=True)

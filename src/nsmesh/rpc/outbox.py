@@ -8,10 +8,7 @@ import socket
 from collections import deque
 
 from nsmesh.core.errors import Exhausted, Invalid, NotFound, Unauthorized
-from nsmesh.rpc.descriptors import inode_url
-
-DESCRIPTORS_AT_ONCE = 64
-"""Descriptors sent per write: what a receiver has room for in one read."""
+from nsmesh.model.fileurl import inode_url
 
 MOST_PENDING = 1024
 """Descriptors that may wait on one connection."""
@@ -74,10 +71,13 @@ class Outbox:
         return not self._bytes
 
     def _push(self, data: bytes | bytearray) -> int:
-        """Give the socket what it takes; one byte goes with each waiting descriptor, and some without."""
+        """Give the socket what it takes; one byte goes with each waiting descriptor, and some without.
+
+        Each makes a read of its own at the other side, so there may be as many as there are bytes.
+        """
         sent = 0
         try:
-            while self._descriptors and sent < min(len(data) - 1, DESCRIPTORS_AT_ONCE):
+            while self._descriptors and sent < len(data) - 1:
                 rights = array.array("i", [self._descriptors[0]])
                 self._socket.sendmsg(
                     [data[sent : sent + 1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]

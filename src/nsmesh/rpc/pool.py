@@ -10,6 +10,7 @@ from cryptography import x509
 
 from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.identity import Identity
+from nsmesh.rpc import address
 from nsmesh.rpc.client import Client, connect
 from nsmesh.rpc.descriptors import SHARED, Descriptors
 from nsmesh.rpc.limits import DEFAULT, Limits
@@ -20,7 +21,8 @@ class Pool:
 
     Tokens are signed with the keys of today and checked against the leaf of the handshake. So a connection
     takes no new calls after our identity has rotated, or when half of what was left of its peer's leaf is
-    over; calls that run on it go on, and it ends with the last of them.
+    over; calls that run on it go on, and it ends with the last of them. The same holds when the URL, that of
+    a received descriptor, leads to another socket by now.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Pool:
         self._dials: dict[str, asyncio.Future[Client]] = {}
         self._closed = False
         self._renew_at: dict[Client, float] = {}
+        self._places: dict[Client, address.Place] = {}
         self._forget_listener = identity.on_rotation(self.renew) if identity else None
 
     def renew(self) -> None:
@@ -50,7 +53,7 @@ class Pool:
 
     def _retire(self, url: str) -> None:
         client = self._clients.pop(url)
-        self._renew_at.pop(client, None)
+        self._forget(client)
         client.scope.spawn(_end_when_idle(client), name="retired connection")
 
     async def get(self, url: str) -> Client:
@@ -60,7 +63,7 @@ class Pool:
                 raise Unavailable(f"no connection to {url}: this pool is closed")
             client = self._clients.get(url)
             if client is not None and not client.closed:
-                if time.time() < self._renew_at.get(client, math.inf):
+                if time.time() < self._renew_at.get(client, math.inf) and self._still_there(url, client):
                     return client
                 self._retire(url)
             dial = self._dials.get(url)
@@ -74,7 +77,16 @@ class Pool:
                     raise
                 # whoever dialled was cancelled, and we were not: dial ourselves
 
+    def _still_there(self, url: str, client: Client) -> bool:
+        place = self._places.get(client)
+        return place is None or address.place(url) == place
+
+    def _forget(self, client: Client) -> None:
+        self._renew_at.pop(client, None)
+        self._places.pop(client, None)
+
     async def _dial(self, url: str) -> Client:
+        place = address.place(url)
         future = self._dials[url] = asyncio.get_running_loop().create_future()
         try:
             client = await connect(
@@ -101,6 +113,8 @@ class Pool:
         self._clients[url] = client
         if client.peer.certificate:
             self._renew_at[client] = _half_life(client.peer.certificate)
+        if place is not None:
+            self._places[client] = place
         client.on_lost = lambda: self._lost(url, client)
         future.set_result(client)
         return client
@@ -109,13 +123,13 @@ class Pool:
         """Drop a connection that has ended: addresses of endpoints come and go."""
         if self._clients.get(url) is client:
             del self._clients[url]
-        self._renew_at.pop(client, None)
+        self._forget(client)
 
     async def forget(self, url: str) -> None:
         """Close the connection to ``url``, where there is one."""
         client = self._clients.pop(url, None)
         if client is not None:
-            self._renew_at.pop(client, None)
+            self._forget(client)
             await client.aclose()
 
     async def aclose(self) -> None:
@@ -125,6 +139,7 @@ class Pool:
             self._forget_listener()
             self._forget_listener = None
         self._renew_at.clear()
+        self._places.clear()
         clients = list(self._clients.values())
         self._clients.clear()
         await asyncio.gather(*(client.aclose() for client in clients))

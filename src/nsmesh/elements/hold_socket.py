@@ -1,0 +1,63 @@
+"""HoldSocket: a connection keeps the way to its next hop, where that is a descriptor that was received."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+from nsmesh.core.call import Call
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.peering import TARGET
+from nsmesh.model.fileurl import socket_path
+from nsmesh.model.messages import Connection, NetworkServiceRequest
+from nsmesh.rpc.files import HELD, Files
+from nsmesh.rpc.receiver import Receiver
+
+
+class HoldSocket(Element):
+    """Holds the socket behind TARGET for each connection: an entry of the registry may go before it does.
+
+    So the URL of a next hop stays the same while any connection goes there, and its Close can be dialled.
+
+    After:  Begin
+    Reads:  TARGET
+    Leaves: the socket's file, per connection
+    Close:  passes on, then lets go
+    """
+
+    after = ("Begin", "BeginClient")
+
+    def __init__(self, files: Files = HELD) -> None:
+        self._receiver = Receiver(files)
+
+    def __len__(self) -> int:
+        """Return for how many connections a socket is held."""
+        return len(self._receiver)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Let go of everything on leaving."""
+        try:
+            yield self
+        finally:
+            self._receiver.close()
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Hold, pass on, let go of the one before."""
+        connection_id = request.connection.id
+        target = call.get(TARGET)
+        if not isinstance(target, str):
+            return await next.request(call, request)
+        path = socket_path(target)
+        inode = self._receiver.share(connection_id, path) if path is not None else None
+        answer = await next.request(call, request)
+        self._receiver.settle(connection_id, {inode} if inode is not None else ())
+        return answer
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """Pass on, let go."""
+        try:
+            await next.close(call, connection)
+        finally:
+            self._receiver.release(connection.id)

@@ -1,0 +1,126 @@
+"""Receiving files for somebody: by inode URL, checked, held until the last one who needs it lets go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from nsmesh.core.errors import Exhausted, Invalid
+from nsmesh.core.passing import Passing
+from nsmesh.model.fileurl import Inode, inode_of, inode_url
+from nsmesh.rpc.file_kind import kind_of
+from nsmesh.rpc.files import HELD, Files
+
+MOST = 32
+"""Files that are held for one connection, or one endpoint, at a time."""
+
+
+def parsed(url: str) -> Inode | None:
+    """Return the inode that a URL names, None where it is of another scheme; raises Invalid."""
+    try:
+        return inode_of(url)
+    except ValueError as error:
+        raise Invalid(str(error), remedy="both are decimal numbers, as stat(2) gives them") from error
+
+
+class Receiver:
+    """The files of one element, by the names (connection ids, endpoint names) that it holds them for."""
+
+    def __init__(self, files: Files = HELD) -> None:
+        self._files = files
+        self._settled: dict[str, frozenset[Inode]] = {}
+        self._names: set[str] = set()
+
+    def __len__(self) -> int:
+        """Return for how many names something is held."""
+        return len(self._names)
+
+    def known(self, name: str, inode: Inode) -> str | None:
+        """Return the path of a file that is held for ``name``, else None."""
+        return self._files.path((self, name), inode)
+
+    def inode(self, name: str, path: str) -> Inode | None:
+        """Return the inode of the file at ``path`` where it is held for ``name``, else None."""
+        return self._files.inode((self, name), path)
+
+    async def receive(
+        self,
+        name: str,
+        inode: Inode,
+        passing: Passing | None,
+        deadline: float | None,
+        *,
+        kinds: Collection[str],
+        what: str,
+    ) -> str:
+        """Return the path of the file that ``inode`` names, and hold it for ``name``.
+
+        One that is held for it already needs no descriptor; another is waited for until ``deadline``.
+        ``what`` calls the file in errors. Raises Invalid without ``passing`` and where the file is of none of
+        ``kinds``, TimedOut, Exhausted.
+        """
+        path = self.known(name, inode)
+        if path is not None:
+            if passing is not None:
+                passing.expected(*inode)
+            return path
+        if passing is None:
+            raise Invalid(
+                f"the descriptor {inode_url(*inode)} of {what} cannot have come: "
+                "the message that names it did not come over a unix socket",
+                remedy="connect these two over a unix socket; tcp carries no descriptors",
+            )
+        if self._files.count((self, name)) >= MOST:
+            raise Exhausted(
+                f"{MOST} files are held for {name} already, and {what} is one more",
+                remedy="close it and ask anew",
+            )
+        fd = await passing.take(*inode, deadline)
+        kind = kind_of(fd)
+        if kind not in kinds:
+            os.close(fd)
+            raise Invalid(
+                f"the descriptor {inode_url(*inode)} of {what} leads to {kind}, "
+                f"and {' or '.join(kinds)} was expected",
+                remedy="pass the right file on: /proc/thread-self/ns/net, or the socket's own",
+            )
+        self._names.add(name)
+        return self._files.adopt((self, name), inode, fd)
+
+    def share(self, name: str, path: str) -> Inode | None:
+        """Hold the file at ``path`` for ``name`` too, where somebody in this process holds it."""
+        inode = self._files.share((self, name), path)
+        if inode is not None:
+            self._names.add(name)
+        return inode
+
+    def settle(self, name: str, inodes: Collection[Inode]) -> None:
+        """Let go of what neither this call nor the one before it named.
+
+        One call later, since what was made with a file (a wire) may still have to be taken away by its path.
+        """
+        current = frozenset(inodes)
+        self._files.keep((self, name), current | self._settled.get(name, frozenset()))
+        if current:
+            self._settled[name] = current
+        else:
+            self._settled.pop(name, None)
+        if not self._files.count((self, name)):
+            self._names.discard(name)
+
+    def drop(self, name: str, inode: Inode) -> None:
+        """Let go of one file that is held for ``name``."""
+        self._files.drop((self, name), inode)
+        if not self._files.count((self, name)):
+            self._names.discard(name)
+
+    def release(self, name: str) -> None:
+        """Let go of all files that are held for ``name``."""
+        self._settled.pop(name, None)
+        self._names.discard(name)
+        self._files.release((self, name))
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for name in list(self._names):
+            self.release(name)
