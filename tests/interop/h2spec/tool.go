@@ -1,0 +1,6 @@
+//go:build tools
+
+// Package tool pins h2spec, the conformance tester of HTTP/2.
+package tool
+
+import _ "github.com/summerwind/h2spec"
