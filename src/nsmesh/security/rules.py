@@ -97,12 +97,13 @@ def tokens_expired(question: Question) -> Refusal | None:
         claims = question.claims(index)
         if claims is None:
             return Refusal("the token cannot be read", index)
+        if claims.expires is not None and question.now < claims.expires:
+            continue
         between = f"of {shown(claims.subject)} to {_audience(claims)}"
         if claims.expires is None:
             return Refusal(f"the token {between} has no exp", index)
-        if not question.now < claims.expires:
-            ago = question.now - claims.expires
-            return Refusal(f"the token {between} expired {ago:.0f} s ago", index)
+        ago = question.now - claims.expires
+        return Refusal(f"the token {between} expired {ago:.0f} s ago", index)
     return None
 
 
