@@ -86,8 +86,8 @@ class Connection:
 
     def _tell(self, text: str, **values: object) -> None:
         wire = self.wire
-        who = wire.peer.spiffe_id
-        telling.SHARED.warn(text, about=who or wire.where, peer=who or None, where=wire.where, **values)
+        who = telling.name_of(wire.peer)
+        telling.SHARED.warn(text, about=who, peer=who, where=wire.where, **values)
 
     def soon(self) -> None:
         """Flush at the end of this turn of the loop, once for all that was queued in it."""

@@ -34,7 +34,7 @@ _TOLD = frozenset(
 def tell_refusal(carrier: Carrier, path: str, peer: Peer, error: MeshError) -> None:
     """Log the refusal of a call, where it is one: by which rule, at which hop, of whom, by whom."""
     if error.status in _TOLD:
-        who = peer.spiffe_id or carrier.where
+        who = telling.name_of(peer)
         telling.SHARED.warn(
             "refused a call", about=who, method=path, peer=who, at=carrier.own, reason=str(error)
         )

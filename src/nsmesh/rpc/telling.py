@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from nsmesh.core.call import Peer
+
 log = structlog.get_logger()
 
 LINES = 20
@@ -18,6 +20,11 @@ LINES = 20
 WINDOW = 5.0
 PEERS = 1024
 """Buckets that are remembered; the oldest makes room."""
+
+
+def name_of(peer: Peer) -> str:
+    """Return what a peer cannot change by connecting anew: its SPIFFE ID, its user, or nothing."""
+    return peer.spiffe_id or ("" if peer.uid is None else f"user {peer.uid}")
 
 
 @dataclass(slots=True)

@@ -254,8 +254,8 @@ class Wire:
     def refuse(self, reason: MeshError) -> None:
         """End at once, and say why in the log: the peer is at fault."""
         if not self.dead:
-            who = self.peer.spiffe_id
-            telling.SHARED.warn("refused a peer", about=who or self.where, reason=str(reason), peer=who)
+            who = telling.name_of(self.peer)
+            telling.SHARED.warn("refused a peer", about=who, peer=who, reason=str(reason))
         self.abort(reason)
 
     def _closed(self) -> MeshError:
