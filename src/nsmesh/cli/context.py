@@ -8,13 +8,15 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from nsmesh import rpc
 from nsmesh.core.errors import MeshError, Unauthorized, Unavailable
 from nsmesh.standalone.paths import MeshPaths
+
+if TYPE_CHECKING:
+    from nsmesh import rpc
 
 T = TypeVar("T")
 
@@ -67,6 +69,8 @@ class Context:
 
         Raises NotUp (exit code 3) when there is none, Unauthorized when this user may not use it.
         """
+        from nsmesh import rpc  # noqa: PLC0415 - half of the start of a command, and not all talk to a daemon
+
         paths = self.paths
         if os.geteuid() != 0 and paths.run.exists() and not os.access(paths.run, os.X_OK):
             raise Unauthorized(f"the mesh in {paths.run} is not yours", remedy="run as root (sudo nsm ...)")
