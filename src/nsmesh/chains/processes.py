@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import structlog
 
@@ -17,7 +16,7 @@ from nsmesh.core.element import Chain
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.datapath import netns
 from nsmesh.datapath.linux import LinuxDatapath
-from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.mechanisms.kernel import OWN_NAMESPACE, Kernel
 from nsmesh.model.messages import LOCAL, Connection, Mechanism, NetworkServiceRequest
 from nsmesh.model.nsurl import NetworkServiceUrl, NsUrlError, parse_list
 
@@ -86,7 +85,7 @@ async def serve_nsc(settings: NscSettings, stop: asyncio.Event) -> None:
 
 
 async def _keep(settings: NscSettings, chain: Chain, urls: list[NetworkServiceUrl]) -> None:
-    place = f"file://{settings.netns}" if settings.netns else f"file://{netns.of_pid(os.getpid())}"
+    place = f"file://{settings.netns}" if settings.netns else OWN_NAMESPACE
     for number, url in enumerate(urls):
         parameters = {"inodeURL": place} | ({"name": url.interface} if url.interface else {})
         while True:

@@ -84,7 +84,8 @@ def open_netns(location: str) -> int:
     """
     path = path_of(location)
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # without O_NONBLOCK a path that leads to a pipe would hold everybody up
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _explain(error, f"cannot open the network namespace {path}") from error
 

@@ -20,11 +20,10 @@ from nsmesh.chains.runtime import Runtime, runtime_of, served
 from nsmesh.chains.settings import NseSettings
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import Invalid, MeshError
-from nsmesh.datapath import netns
 from nsmesh.endpoints.base import Endpoint, Hooks, find_type
 from nsmesh.endpoints.idle import Idle
 from nsmesh.endpoints.options import read_options
-from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.mechanisms.kernel import OWN_NAMESPACE, Kernel
 from nsmesh.mechanisms.noop import Noop
 from nsmesh.model.messages import Entry, NetworkService, NetworkServiceEndpoint, NetworkServiceLabels
 
@@ -50,7 +49,7 @@ async def serve_endpoint(kind: str, settings: NseSettings, stop: asyncio.Event) 
     function = make(kind, settings, os.environ)
     if not settings.service_names:
         raise Invalid("this endpoint provides no service", remedy="set NSM_SERVICE_NAMES")
-    place = f"file://{settings.netns or netns.of_pid(os.getpid())}"
+    place = f"file://{settings.netns}" if settings.netns else OWN_NAMESPACE
     async with AsyncExitStack() as stack:
         held = await stack.enter_async_context(runtime_of(settings, settings.dial_timeout))
         chain = await _chain(function, settings, held, place, stop, stack)
