@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from nsmesh.core.errors import MeshError, Unauthorized, Unavailable
+from nsmesh.core.errors import MeshError, TimedOut, Unauthorized, Unavailable
+from nsmesh.standalone.lock import daemon_pid
 from nsmesh.standalone.paths import MeshPaths
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PATIENCE = 3.0
+"""Seconds within which a daemon must answer."""
 EXIT_FAILED = 1
 EXIT_NOT_UP = 3
 EXIT_INTERRUPTED = 130
@@ -76,11 +79,17 @@ class Context:
             raise Unauthorized(f"the mesh in {paths.run} is not yours", remedy="run as root (sudo nsm ...)")
         option = f" --mesh {paths.mesh}" if self.mesh else ""
         try:
-            client = await rpc.connect(f"unix://{paths.control}", timeout=5.0)
+            client = await rpc.connect(f"unix://{paths.control}", timeout=PATIENCE)
         except Unavailable as error:
             raise NotUp(
                 f"the mesh {paths.mesh} is not up (nobody answers at {paths.control})",
                 remedy=f"start it with: nsm{option} up",
+            ) from error
+        except TimedOut as error:
+            pid = daemon_pid(paths)
+            raise Unavailable(
+                f"the daemon of the mesh {paths.mesh} (pid {pid}) does not answer",
+                remedy=f"see {paths.logs / 'daemon.log'}, or end it: kill -9 {pid}; nsm{option} up",
             ) from error
         try:
             yield client

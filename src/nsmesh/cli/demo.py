@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -13,7 +13,7 @@ import click
 
 from nsmesh.api import control_pb2
 from nsmesh.cli import control
-from nsmesh.cli.context import Context, require_root, run
+from nsmesh.cli.context import Context, require_root, run, tell
 from nsmesh.core.errors import MeshError
 from nsmesh.endpoints import wireguard_keys
 from nsmesh.model import control as api
@@ -51,14 +51,14 @@ def demo(context: Context, name: str, *, keep: bool, listing: bool, separate: bo
         if not keep:
             run(_clean(own))
     if keep:
-        click.echo(f"The mesh is still up: nsm --mesh {own.paths.mesh} status; end it with ... down --purge")
+        own.say(f"The mesh is still up: nsm --mesh {own.paths.mesh} status; end it with ... down --purge")
 
 
 async def _run(context: Context, folder: Path, *, separate: bool) -> None:
     start = time.monotonic()
 
     def say(text: str) -> None:
-        click.echo(f"{time.monotonic() - start:6.2f} s  {text}")
+        context.say(f"{time.monotonic() - start:6.2f} s  {text}")
 
     async def apply(path: Path) -> None:
         request = control_pb2.ApplyRequest(text=path.read_text(), source=path.name, wait=True)
@@ -113,22 +113,20 @@ async def _show_path(context: Context, say: Say) -> None:
 
 async def _clean(context: Context) -> None:
     """Take everything down, however far the demo came."""
-    import shutil  # noqa: PLC0415 - at the end only
-
     paths = context.paths
-    if daemon_pid(paths) is not None:
+    pid = daemon_pid(paths)
+    if pid is not None:
         try:
             async with context.control() as client:
                 async for _ in client.stream(api.DOWN, control_pb2.Empty().SerializeToString()):
                     pass
         except MeshError:
-            pid = daemon_pid(paths)
-            if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         try:
-            await launch.wait_gone(paths)
+            await launch.wait_gone(paths, pid)
         except MeshError as error:
-            click.echo(f"error: {error}", err=True)
+            tell(error)
     await leftovers.clear(paths)
-    await asyncio.to_thread(shutil.rmtree, paths.state, ignore_errors=True)
-    click.echo("cleaned up: no namespace, interface, process or file is left")
+    paths.purge()
+    context.say("cleaned up: no namespace, interface, process or file is left")

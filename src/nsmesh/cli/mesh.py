@@ -93,16 +93,17 @@ async def _end(context: Context) -> bool:
     """End the daemon of a mesh, and clean up after it; say whether there was one."""
     paths = context.paths
     found = holder(paths.lock)
-    was_up = found is not None and found.mesh == paths.mesh
-    if was_up:
+    if found is not None and found.mesh == paths.mesh:
+        patience = 30.0
         try:
             await control.steps(context, api.DOWN, control_pb2.Empty())
         except MeshError as error:
-            context.say(f"the daemon did not end well: {error}", fg="yellow", err=True)
-        await launch.wait_gone(paths)
+            context.say(f"the daemon did not end well: {error.what}", fg="yellow", err=True)
+            patience = 5.0
+        await launch.wait_gone(paths, found.pid, patience)
     for item in await leftovers.clear(paths):
         context.say(f"removed what a dead mesh had left: {item}", fg="yellow")
-    return was_up
+    return found is not None
 
 
 @click.command()

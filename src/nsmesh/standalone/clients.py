@@ -217,12 +217,17 @@ class Clients:
         await wire.stop()
         await client.close(wire)
 
-    async def remove(self, name: str) -> None:
-        """Close all wires of a client and forget it; one that is not known is gone already."""
+    async def remove(self, name: str, why: MeshError | None = None) -> None:
+        """Close all wires of a client and forget it; one that is not known is gone already.
+
+        ``why`` is told to those who are asking for a wire of it just now.
+        """
         async with self._turns.turn(name):
             client = self.known.pop(name, None)
             if client is None:
                 return
+            for wire in client.wires.values():
+                wire.error = why or wire.error
             try:
                 await asyncio.gather(*(self._leave(client, wire) for wire in list(client.wires.values())))
             finally:

@@ -153,7 +153,8 @@ class Control:
         try:
             url = nsurl.parse(request.url)
         except nsurl.NsUrlError as error:
-            raise Invalid(f"{request.url!r}, {error}") from error
+            what = f"{request.url!r}, character {error.position}: {error.what}"
+            raise Invalid(what, remedy=error.remedy) from error
         path = existing(request.netns, request.pid)
         name = self._client_name(request)
         ours = name not in mesh.clients.known

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from nsmesh.core.errors import NotFound
+from nsmesh.core.errors import MeshError, NotFound
 from nsmesh.core.scope import Scope
 from nsmesh.datapath import netns
 from nsmesh.standalone.events import Events
@@ -19,8 +19,8 @@ log = structlog.get_logger()
 LOOK = 1.0
 """Seconds between two looks at namespaces: nothing tells us when one is deleted."""
 
-Gone = Callable[[str], Coroutine[Any, Any, None]]
-"""Takes the wires of a client away, by its name."""
+Gone = Callable[[str, MeshError], Coroutine[Any, Any, None]]
+"""Takes the wires of a client away, by its name, and says why to who is asking for one."""
 
 
 class _Followed:
@@ -85,7 +85,7 @@ class Followers:
     def _ended(self, name: str, why: str) -> None:
         self.forget(name)
         self._events.add("client", f"{why}: the wires of client {name} are taken away", failed=True)
-        self._scope.spawn(self._gone(name), name=f"wires of {name}")
+        self._scope.spawn(self._gone(name, NotFound(why)), name=f"wires of {name}")
 
     async def _look_around(self) -> None:
         while self._followed:

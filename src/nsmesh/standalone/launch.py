@@ -12,6 +12,7 @@ from nsmesh import rpc
 from nsmesh.core.errors import Internal, MeshError, Unavailable
 from nsmesh.standalone.lock import daemon_pid
 from nsmesh.standalone.paths import MeshPaths
+from nsmesh.standalone.processes import Started, alive, start_ticks
 from nsmesh.standalone.telling import last_words
 
 START_TIMEOUT = 20.0
@@ -80,13 +81,14 @@ async def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-async def wait_gone(paths: MeshPaths, timeout: float = 30.0) -> None:
-    """Wait until the daemon is gone; raises Unavailable after ``timeout`` seconds."""
+async def wait_gone(paths: MeshPaths, pid: int, timeout: float = 30.0) -> None:
+    """Wait until the daemon of that pid is gone altogether; raises Unavailable after ``timeout`` seconds."""
+    daemon = Started(pid, start_ticks(pid) or 0)
     end = asyncio.get_running_loop().time() + timeout
-    while (pid := daemon_pid(paths)) is not None:
+    while alive(daemon):
         if asyncio.get_running_loop().time() > end:
             raise Unavailable(
                 f"the daemon of the mesh {paths.mesh} (pid {pid}) does not end",
-                remedy=f"kill -9 {pid}, then once more: nsm down",
+                remedy=f"kill -9 {pid}, then once more: nsm --mesh {paths.mesh} down",
             )
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.01)

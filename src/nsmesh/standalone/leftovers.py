@@ -18,6 +18,9 @@ from nsmesh.standalone.paths import MeshPaths
 
 log = structlog.get_logger()
 
+GRACE = 0.5
+"""Seconds between SIGTERM and SIGKILL: whom an orderly end would need is dead."""
+
 
 def find(paths: MeshPaths) -> list[str]:
     """Return what a dead daemon left, in words, without touching it. Must not be asked while one lives."""
@@ -43,7 +46,7 @@ async def clean(paths: MeshPaths) -> list[str]:
     left = find(paths)
     children = Children(paths.children)
     if children.processes or children.namespaces or children.places:
-        await processes.stop(list(children.processes.values()))
+        await processes.stop(list(children.processes.values()), GRACE)
         for name in sorted(children.namespaces):
             await end_inside(f"{netns.RUN_NETNS}/{name}")
         left += await _sweep(paths, children.places)

@@ -6,15 +6,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
 import nsmesh
-from nsmesh.model.manifest import Endpoint, Workload, dump
-from nsmesh.model.messages import FORWARDER_SERVICE, Connection, NetworkService, NetworkServiceEndpoint, State
+from nsmesh.model.manifest import Endpoint, Link, Workload, dump
+from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServiceEndpoint
+from nsmesh.standalone.clients import Client
 from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.rows_connection import Row, connection_row
 from nsmesh.standalone.telling import describe_match, duration
-
-Row = dict[str, Any]
 
 
 class Rows:
@@ -98,33 +96,35 @@ class Rows:
 
     def _clients(self) -> list[Row]:
         workloads = {item.name: item for item in self._mesh.documents.of(Workload)}
-        rows = []
-        for client in self._mesh.clients.known.values():
-            workload = workloads.get(client.name)
-            unit = self._mesh.supervisor.units.get(client.name)
-            errors = [str(wire.error) for wire in client.wires.values() if wire.error]
-            up = sum(wire.state == "up" for wire in client.wires.values())
-            state = client.state
-            if unit is not None and unit.process is None and state == "up":
-                state = f"process {unit.state}"
-            rows.append(
-                {
-                    "name": client.name,
-                    "state": state,
-                    "wires": f"{up}/{len(client.wires)}",
-                    "pid": unit.process.pid if unit and unit.process else None,
-                    "netns": client.netns,
-                    "asks": [str(wire.url) for wire in client.wires.values()],
-                    "command": " ".join(workload.command) if isinstance(workload, Workload) else "",
-                    "message": errors[0] if errors else "",
-                }
-            )
-        return rows
+        known = self._mesh.clients.known
+        return [self._client(name, known.get(name), workloads.get(name)) for name in {**known, **workloads}]
+
+    def _client(self, name: str, client: Client | None, workload: Workload | None) -> Row:
+        unit = self._mesh.supervisor.units.get(name)
+        wires = list(client.wires.values()) if client is not None else []
+        up = sum(wire.state == "up" for wire in wires)
+        state = client.state if client is not None else "gone"
+        if unit is not None and unit.process is None and state == "up":
+            state = f"process {unit.state}"
+        asks = [str(wire.url) for wire in wires]
+        if client is None and workload is not None:
+            asks = [str(url) for url in workload.services]
+        return {
+            "name": name,
+            "state": state,
+            "wires": f"{up}/{len(asks)}",
+            "pid": unit.process.pid if unit and unit.process else None,
+            "netns": client.netns if client is not None else "",
+            "asks": asks,
+            "connections": [wire.id for wire in wires],
+            "command": " ".join([*workload.command, *workload.args]) if workload is not None else "",
+            "message": next((str(wire.error) for wire in wires if wire.error), ""),
+        }
 
     def _connections(self) -> list[Row]:
         now = self._mesh.scope.clock.now()
         return [
-            _connection(connection, now - self._mesh.model.since.get(key, now))
+            connection_row(connection, now - self._mesh.model.since.get(key, now))
             for key, connection in self._mesh.model.connections.items()
             if connection.path.index <= 1  # a function in the middle asks for the client's rest of the path
         ]
@@ -165,10 +165,11 @@ class Rows:
                 "name": link.name,
                 "a": f"{link.ends[0].of}/{link.ends[0].interface}",
                 "b": f"{link.ends[1].of}/{link.ends[1].interface}",
+                "addresses": [list(end.addresses) for end in link.ends],
                 "mtu": link.mtu or 1500,
-                "state": "up",
+                "state": "up" if link.name in self._mesh.spaces.links else "down",
             }
-            for link in self._mesh.spaces.links.values()
+            for link in self._mesh.documents.of(Link)
         ]
 
     def _role_state(self, role: str) -> tuple[str, int | None]:
@@ -222,36 +223,3 @@ class Rows:
 def _manifest(service: NetworkService) -> Row:
     data: Row = dump(service)
     return data
-
-
-def _connection(connection: Connection, age: float) -> Row:
-    ip = connection.context.ip_context
-    segments = connection.path.path_segments
-    return {
-        "id": segments[0].id if segments else connection.id,
-        "client": segments[0].name if segments else "",
-        "service": connection.network_service,
-        "endpoint": connection.network_service_endpoint_name,
-        "interface": connection.mechanism.parameters.get("name", ""),
-        "address": list(ip.src_ip_addrs),
-        "peer_address": list(ip.dst_ip_addrs),
-        "state": State.Name(connection.state).lower(),
-        "age": duration(age),
-        "mechanism": connection.mechanism.type,
-        "payload": connection.payload,
-        "mtu": connection.context.MTU or None,
-        "labels": dict(connection.labels),
-        "path": [segment.name for segment in segments],
-        "hops": [
-            {
-                "index": number,
-                "name": segment.name,
-                "id": segment.id,
-                "expires": segment.expires.ToJsonString() if segment.HasField("expires") else "",
-                **{key: segment.metrics[key] for key in sorted(segment.metrics)},
-            }
-            for number, segment in enumerate(segments)
-        ],
-        "routes": [f"{route.prefix} via {route.nextHop}".removesuffix(" via ") for route in ip.src_routes],
-        "dns": [MessageToDict(item) for item in connection.context.dns_context.configs],
-    }

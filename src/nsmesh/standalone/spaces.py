@@ -11,6 +11,7 @@ from nsmesh.datapath import netns
 from nsmesh.datapath.base import CrossConnect, KernelPort, Route
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.model.manifest import Link
+from nsmesh.model.names import nearest
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.identity import Identities
 from nsmesh.standalone.leftovers import end_inside
@@ -29,8 +30,11 @@ def existing(given: str = "", pid: int = 0) -> str:
         return path
     path = given if given.startswith("/") else f"{netns.RUN_NETNS}/{given}"
     if not Path(path).exists():
-        names = ", ".join(Path(item).name for item in netns.named()[:10]) or "none"
-        raise NotFound(f"there is no network namespace {given}", remedy=f"existing ones: {names}")
+        names = [Path(item).name for item in netns.named()]
+        near = nearest(Path(given).name, names)
+        listed = f"there are: {', '.join(names[:10]) or 'none with a name'}"
+        remedy = f"did you mean {near}?" if near else listed
+        raise NotFound(f"there is no network namespace {given}", remedy=remedy)
     try:
         os.close(netns.open_netns(path))
         netns.call_in(path, lambda: None)
@@ -125,6 +129,7 @@ class Spaces:
         """Remove a link."""
         if self.links.pop(name, None) is not None:
             await self._datapath.remove(f"link:{name}")
+            await self._datapath.drain()
 
     async def aclose(self) -> None:
         """Delete all that is ours."""

@@ -11,7 +11,8 @@ from nsmesh.api import control_pb2
 from nsmesh.core.errors import Invalid
 from nsmesh.model import control
 from nsmesh.standalone.mesh import Mesh
-from nsmesh.standalone.rows import Row, Rows
+from nsmesh.standalone.rows import Rows
+from nsmesh.standalone.rows_connection import Row
 
 GATHER = 0.02
 """Seconds to wait for more news before looking."""

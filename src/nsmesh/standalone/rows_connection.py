@@ -1,0 +1,46 @@
+"""One connection as ``nsm get connections`` and ``describe`` show it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from nsmesh.model.messages import Connection, State
+from nsmesh.standalone.telling import duration
+
+Row = dict[str, Any]
+
+
+def connection_row(connection: Connection, age: float) -> Row:
+    """Return a connection as its client has it; ``age`` in seconds."""
+    ip = connection.context.ip_context
+    segments = connection.path.path_segments
+    return {
+        "id": segments[0].id if segments else connection.id,
+        "client": segments[0].name if segments else "",
+        "service": connection.network_service,
+        "endpoint": connection.network_service_endpoint_name,
+        "interface": connection.mechanism.parameters.get("name", ""),
+        "address": list(ip.src_ip_addrs),
+        "peer_address": list(ip.dst_ip_addrs),
+        "state": State.Name(connection.state).lower(),
+        "age": duration(age),
+        "mechanism": connection.mechanism.type,
+        "payload": connection.payload,
+        "mtu": connection.context.MTU or None,
+        "labels": dict(connection.labels),
+        "path": [segment.name for segment in segments],
+        "hops": [
+            {
+                "index": number,
+                "name": segment.name,
+                "id": segment.id,
+                "expires": segment.expires.ToJsonString() if segment.HasField("expires") else "",
+                **{key: segment.metrics[key] for key in sorted(segment.metrics)},
+            }
+            for number, segment in enumerate(segments)
+        ],
+        "routes": [f"{route.prefix} via {route.nextHop}".removesuffix(" via ") for route in ip.src_routes],
+        "dns": [MessageToDict(item) for item in connection.context.dns_context.configs],
+    }
