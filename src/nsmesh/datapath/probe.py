@@ -1,0 +1,157 @@
+"""Whether packets go through a wire, now: asks for the neighbour's link address and waits for the answer.
+
+That is the one question that every host answers, and every transparent function has to let pass: ARP for
+IPv4, a neighbour solicitation for IPv6. The kernel's own tables see nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import struct
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from nsmesh.core.errors import MeshError
+from nsmesh.datapath import netns
+
+AGAIN = 0.1
+"""Seconds between two questions, at the most; the first ones come faster."""
+FIRST = 0.005
+
+_ETH_P_ARP = 0x0806
+_BROADCAST = b"\xff" * 6
+_ARP = struct.Struct("!HHBBH6s4s6s4s")
+_REQUEST, _REPLY = 1, 2
+_SOLICITATION, _ADVERTISEMENT = 135, 136
+_SIOCGIFFLAGS = 0x8913
+_IFF_RUNNING = 0x40
+
+
+def running(namespace: str, interface: str) -> bool:
+    """Return whether an interface is there, is up, and its other end is too."""
+
+    def flags() -> int:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            try:
+                answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, struct.pack("16s24x", interface.encode()))
+            except OSError:
+                return 0
+        found: int = struct.unpack_from("=H", answer, 16)[0]
+        return found
+
+    try:
+        return bool(netns.call_in(namespace, flags) & _IFF_RUNNING)
+    except MeshError:
+        return False
+
+
+async def answers(namespace: str, interface: str, source: str, target: str, seconds: float) -> bool:
+    """Return whether ``target`` (an address) answers ``source`` at an interface within ``seconds``.
+
+    Asks again and again until then. False where namespace, interface or address are not there.
+    """
+    try:
+        here, there = ip_address(source), ip_address(target)
+        question = _Arp(here, there) if isinstance(there, IPv4Address) else _Neighbour(here, there)
+        sock = netns.call_in(namespace, lambda: question.open(interface))
+    except (MeshError, OSError, ValueError):
+        return False
+    with sock:
+        try:
+            return await _ask(sock, question, seconds)
+        except OSError:
+            return False
+
+
+async def _ask(sock: socket.socket, question: _Arp | _Neighbour, seconds: float) -> bool:
+    loop = asyncio.get_running_loop()
+    end, pause = loop.time() + seconds, FIRST
+    while (left := end - loop.time()) > 0:
+        question.send(sock)
+        try:
+            async with asyncio.timeout(min(pause, left)):
+                await _hear(sock, question)
+        except TimeoutError:
+            pause = min(2 * pause, AGAIN)
+        else:
+            return True
+    return False
+
+
+async def _hear(sock: socket.socket, question: _Arp | _Neighbour) -> None:
+    while not question.answered(await asyncio.get_running_loop().sock_recv(sock, 1500)):
+        pass
+
+
+class _Arp:
+    """Who has the target? Tell the source."""
+
+    def __init__(self, source: object, target: IPv4Address) -> None:
+        if not isinstance(source, IPv4Address):
+            raise ValueError(f"{source} and {target} are of different IP versions")  # noqa: TRY004 - of the text
+        self.source = source
+        self.target = target
+        self._interface = ""
+        self._mac = bytes(6)
+
+    def open(self, interface: str) -> socket.socket:
+        sock = socket.socket(
+            socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ARP)
+        )
+        try:
+            sock.bind((interface, _ETH_P_ARP))
+        except OSError:
+            sock.close()
+            raise
+        self._interface = interface
+        self._mac = sock.getsockname()[4]
+        return sock
+
+    def send(self, sock: socket.socket) -> None:
+        frame = _ARP.pack(
+            1, 0x0800, 6, 4, _REQUEST, self._mac, self.source.packed, bytes(6), self.target.packed
+        )
+        sock.sendto(frame, (self._interface, _ETH_P_ARP, 0, 0, _BROADCAST))
+
+    def answered(self, data: bytes) -> bool:
+        if len(data) < _ARP.size:
+            return False
+        *_, operation, _mac, sender, _to, _target = _ARP.unpack_from(data)
+        return operation == _REPLY and sender == self.target.packed
+
+
+class _Neighbour:
+    """The same for IPv6."""
+
+    def __init__(self, source: object, target: IPv6Address) -> None:
+        if not isinstance(source, IPv6Address):
+            raise ValueError(f"{source} and {target} are of different IP versions")  # noqa: TRY004 - of the text
+        self.source = source
+        self.target = target
+        self._mac = bytes(6)
+        self._index = 0
+
+    def open(self, interface: str) -> socket.socket:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as link:
+            link.bind((interface, 0))
+            self._mac = link.getsockname()[4]
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
+        try:
+            self._index = socket.if_nametoindex(interface)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            sock.bind((str(self.source), 0, 0, self._index))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def send(self, sock: socket.socket) -> None:
+        # the kernel fills the checksum in
+        message = struct.pack("!BBHI", _SOLICITATION, 0, 0, 0) + self.target.packed + b"\x01\x01" + self._mac
+        group = IPv6Address(bytes.fromhex("ff0200000000000000000001ff") + self.target.packed[13:])
+        sock.sendto(message, (str(group), 0, 0, self._index))
+
+    def answered(self, data: bytes) -> bool:
+        return len(data) >= 24 and data[0] == _ADVERTISEMENT and data[8:24] == self.target.packed

@@ -1,0 +1,91 @@
+"""Probing a wire: who is there answers, who is not does not, and nothing stays behind."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from endpoint_lab import Lab, ip, until
+
+from nsmesh.datapath.probe import answers, running
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def pair():
+    with Lab() as lab:
+        one, two = lab.namespace("one"), lab.namespace("two")
+        lab.veth(one, "eth0", two, "eth0")
+        for space, last in ((one, 1), (two, 2)):
+            ip("-n", space, "addr", "add", f"192.0.2.{last}/32", "dev", "eth0")
+            ip("-n", space, "addr", "add", f"2001:db8::{last}/128", "dev", "eth0", "nodad")
+        yield f"/run/netns/{one}", two
+
+
+def ask(place, source, target, interface="eth0", seconds=0.3):
+    begin = time.monotonic()
+    return asyncio.run(answers(place, interface, source, target, seconds)), time.monotonic() - begin
+
+
+@pytest.mark.parametrize(("source", "target"), [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")])
+def test_who_is_there_answers_at_once(pair, source, target):
+    """The neighbour answers within milliseconds, over IPv4 and IPv6."""
+    there, took = ask(pair[0], source, target, seconds=2)
+    assert there
+    assert took < 0.3
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "interface"),
+    [
+        ("192.0.2.1", "192.0.2.9", "eth0"),
+        ("2001:db8::1", "2001:db8::9", "eth0"),
+        ("192.0.2.1", "2001:db8::2", "eth0"),
+        ("192.0.2.1", "192.0.2.2", "eth7"),
+        ("2001:db8::1", "2001:db8::2", "eth7"),
+        ("2001:db8::7", "2001:db8::2", "eth0"),
+        ("", "192.0.2.2", "eth0"),
+    ],
+)
+def test_who_is_not_there_does_not_answer(pair, source, target, interface):
+    """Unknown addresses and interfaces, mixed versions: false, and no error."""
+    assert not ask(pair[0], source, target, interface)[0]
+    assert not ask("/run/netns/no-such", source, target, interface)[0]
+
+
+def test_a_wire_that_is_cut_does_not_run(pair):
+    """An interface runs while it and its other end are up; probing a dead one is false."""
+    place, two = pair
+    assert running(place, "eth0")
+    assert not running(place, "eth7")
+    assert not running("/run/netns/no-such", "eth0")
+    ip("-n", two, "link", "set", "eth0", "down")
+    try:
+        until(lambda: not running(place, "eth0"))  # the kernel notes it within a second
+        assert not ask(place, "192.0.2.1", "192.0.2.2")[0]
+    finally:
+        ip("-n", two, "link", "set", "eth0", "up")
+
+
+def test_it_waits_for_an_answer_that_comes_late(pair):
+    """A neighbour that appears while it is asked for is found soon after."""
+    place, two = pair
+
+    async def late():
+        ip("-n", two, "link", "set", "eth0", "arp", "off")
+        asyncio.get_running_loop().call_later(0.2, ip, "-n", two, "link", "set", "eth0", "arp", "on")
+        begin = time.monotonic()
+        assert await answers(place, "eth0", "192.0.2.1", "192.0.2.2", 3)
+        return time.monotonic() - begin
+
+    assert 0.15 < asyncio.run(late()) < 1
+
+
+def test_no_descriptor_stays(pair):
+    """Neither an answer nor silence leaves a descriptor open."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for target in ("192.0.2.2", "192.0.2.9"):
+        for _ in range(3):
+            ask(pair[0], "192.0.2.1", target, seconds=0.05)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
