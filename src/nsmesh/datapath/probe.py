@@ -118,7 +118,7 @@ class _Arp:
         if len(data) < _ARP.size:
             return False
         *_, operation, _mac, sender, _to, _target = _ARP.unpack_from(data)
-        return operation == _REPLY and sender == self.target.packed
+        return bool(operation == _REPLY and sender == self.target.packed)
 
 
 class _Neighbour:

@@ -35,6 +35,9 @@ from nsmesh.model.messages import Connection, NetworkServiceRequest
 TABLE = "nsm_vpn"
 """nftables table of family inet that belongs to the gateway."""
 
+PEER_KEY = 5.0
+"""Seconds that the public key of a peer may take to come: ends that start together wait for each other."""
+
 _HEADERS = {"ip": 40, "ip6": 60}
 """IP and TCP headers without options, bytes."""
 
@@ -66,8 +69,9 @@ class TunnelOptions:
         if not self.private_key_file:
             raise Invalid("the tunnel has no key", remedy="set private_key_file; the file is made if need be")
         key = wireguard_keys.ensure(Path(self.private_key_file))
-        names = ("interface", "addresses", "listen_port", "mtu", "peers")
-        return tunnel_from({name: getattr(self, name) for name in names}, key)
+        names = ("interface", "addresses", "listen_port", "mtu")
+        peers = tuple(peer.with_key(PEER_KEY) for peer in self.peers)
+        return tunnel_from({**{name: getattr(self, name) for name in names}, "peers": peers}, key)
 
 
 @dataclass(frozen=True, kw_only=True)

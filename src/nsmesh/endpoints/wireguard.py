@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,22 @@ _PEER_FIELDS = ("public_key", "public_key_file", "endpoint", "allowed_ips", "per
 class TunnelPeer:
     """The other end. ``endpoint`` is ``IP:port`` (or ``[IPv6]:port``), empty where it calls us.
 
-    ``allowed_ips`` are the prefixes behind it; ``persistent_keepalive`` seconds, 0 is off.
+    ``allowed_ips`` are the prefixes behind it; ``persistent_keepalive`` seconds, 0 is off. Where
+    ``public_key`` is empty, it is to come in ``public_key_file``: the other end may be starting just now.
     """
 
     public_key: str
     endpoint: str = ""
     allowed_ips: tuple[str, ...] = ()
     persistent_keepalive: int = 0
+    public_key_file: str = ""
+
+    def with_key(self, seconds: float) -> TunnelPeer:
+        """Return the peer with its key, which may take ``seconds`` to come. Raises NotFound or Invalid."""
+        if self.public_key:
+            return self
+        key = wireguard_keys.await_public(Path(self.public_key_file), seconds)
+        return replace(self, public_key=key, public_key_file="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,8 @@ class PeerStatus:
 def parse_peers(value: object) -> tuple[TunnelPeer, ...]:
     """Read peers from plain data: a list of mappings, or one mapping.
 
-    ``public_key_file`` is read in place of ``public_key``. Raises Invalid with the field's path, or NotFound.
+    ``public_key_file`` is read in place of ``public_key``, later where it is not there yet. Raises Invalid
+    with the field's path, or NotFound.
     """
     items = [value] if isinstance(value, Mapping) else value
     if not isinstance(items, list):
@@ -80,8 +90,10 @@ def _peer(item: object, at: str) -> TunnelPeer:
     if "public_key" in item:
         key = str(item["public_key"])
         wireguard_keys.decode(key, f"{at}.public_key")
+        file = ""
     else:
-        key = wireguard_keys.read_public(Path(str(item["public_key_file"])))
+        path = Path(str(item["public_key_file"]))
+        key, file = (wireguard_keys.read_public(path), "") if path.exists() else ("", str(path))
     keepalive = item.get("persistent_keepalive", 0)
     if not isinstance(keepalive, int) or isinstance(keepalive, bool) or not 0 <= keepalive <= 65535:
         raise Invalid(f"{at}.persistent_keepalive: {keepalive!r} is no number of seconds up to 65535")
@@ -90,7 +102,7 @@ def _peer(item: object, at: str) -> TunnelPeer:
         endpoint = _endpoint(endpoint, f"{at}.endpoint")
     allowed = item.get("allowed_ips", [])
     allowed = [part.strip() for part in allowed.split(",")] if isinstance(allowed, str) else allowed
-    return TunnelPeer(key, endpoint, prefixes(allowed, f"{at}.allowed_ips"), keepalive)
+    return TunnelPeer(key, endpoint, prefixes(allowed, f"{at}.allowed_ips"), keepalive, file)
 
 
 def prefixes(value: object, at: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import binascii
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -82,6 +83,14 @@ def read_public(path: Path) -> str:
     return base64.b64encode(decode(text, f"what {path} holds")).decode()
 
 
+def await_public(path: Path, seconds: float) -> str:
+    """Read a public key that somebody is about to write. Raises as :func:`read_public`, after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    return read_public(path)
+
+
 def ensure(path: Path) -> PrivateKey:
     """Read the private key at ``path``, or make one there (mode 0600); write ``path``.pub beside it."""
     try:
@@ -94,7 +103,9 @@ def ensure(path: Path) -> PrivateKey:
         key = generate()
         with os.fdopen(file, "wb") as out:
             out.write(base64.b64encode(key.reveal()) + b"\n")
-    path.with_name(f"{path.name}.pub").write_text(f"{key.public}\n")
+    new = path.with_name(f"{path.name}.pub.new")
+    new.write_text(f"{key.public}\n")
+    new.replace(path.with_name(f"{path.name}.pub"))  # whoever waits for it finds it whole
     return key
 
 

@@ -1,0 +1,46 @@
+"""Whether packets go through a kernel wire: the client's own look at it, whatever the control plane says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_interface
+
+from nsmesh.datapath import probe
+from nsmesh.model.messages import KERNEL, Connection
+
+LIMIT = 1.0
+"""Seconds that one look may take."""
+
+
+class Liveness:
+    """Asks the other end of a wire for a sign of life. ``namespace`` gives the path that the wires end in."""
+
+    def __init__(self, namespace: Callable[[], str], limit: float = LIMIT) -> None:
+        self._namespace = namespace
+        self._limit = limit
+
+    async def __call__(self, connection: Connection) -> bool:
+        """Return whether the other end answers; without addresses, whether the wire is up at both ends.
+
+        Wires of other mechanisms than KERNEL cannot be looked at: False, nobody can tell.
+        """
+        interface = connection.mechanism.parameters.get("name", "")
+        if connection.mechanism.type != KERNEL or not interface:
+            return False
+        namespace = self._namespace()
+        pair = _addresses(connection)
+        if pair is None:
+            return probe.running(namespace, interface)
+        return await probe.answers(namespace, interface, *pair, self._limit)
+
+
+def _addresses(connection: Connection) -> tuple[str, str] | None:
+    """Return our address and the other end's, of one IP version, or None."""
+    ip = connection.context.ip_context
+    try:
+        ours = [ip_interface(text).ip for text in ip.src_ip_addrs]
+        theirs = [ip_interface(text).ip for text in ip.dst_ip_addrs]
+    except ValueError:
+        return None
+    pairs = ((str(a), str(b)) for a in ours for b in theirs if a.version == b.version)
+    return next(pairs, None)
