@@ -57,27 +57,6 @@ def ratios(series: Series, baseline: Series) -> list[float]:
     return [a / b for a, b in zip(series.cpu_by_round(), baseline.cpu_by_round(), strict=True)]
 
 
-def show(title: str, series: Sequence[Series], baseline: Series) -> None:
-    """Print one line for each way: p50 and p99 of wall time, CPU, and the CPU ratio to the baseline."""
-    rows = []
-    for one in series:
-        wall, cpu = one.all_wall(), statistics.median(one.cpu_by_round())
-        ratio = sorted(ratios(one, baseline))
-        rows.append(
-            (
-                one.name,
-                str(len(wall)),
-                f"{quantile(wall, 0.5) * 1e6:.0f}",
-                f"{quantile(wall, 0.99) * 1e6:.0f}",
-                f"{cpu * 1e6:.0f}",
-                f"{statistics.median(ratio):.2f}",
-                f"{quantile(ratio, 0.1):.2f}-{quantile(ratio, 0.9):.2f}",
-            )
-        )
-    head = ("way", "n", "p50 us", "p99 us", "CPU us", "CPU ratio", "10-90 % of rounds")
-    table(title, head, rows)
-
-
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: the first column to the left, the others to the right."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
@@ -85,13 +64,6 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
     for row in (head, *rows):
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         print("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
-
-
-def verdict(what: str, value: float, limit: float) -> bool:
-    """Print whether ``value`` keeps within ``limit``; return it."""
-    good = value <= limit
-    print(f"{'ok  ' if good else 'MISS'} {what}: {value:.2f} (target at most {limit:.2f})")
-    return good
 
 
 def alternate(rounds: int, operations: int, ways: dict[str, Callable[[int], None]]) -> list[Series]:

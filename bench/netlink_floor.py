@@ -1,6 +1,6 @@
 """What a kernel wire costs over the bare netlink messages, and whether the thousandth costs more.
 
-Run as root: python bench/netlink_floor.py [WIRES]. Makes its own namespaces; takes about ten seconds.
+Run as root: python bench/run.py floor. Makes its own namespaces; takes about ten seconds.
 
 The floor sends the same messages, built beforehand, on sockets that stay open: what no driver can beat
 without asking the kernel for less. The driver builds them, opens both namespaces anew for each wire, checks,
@@ -11,11 +11,11 @@ once an interface is up, the kernel's own work on it competes with us for the lo
 from __future__ import annotations
 
 import asyncio
-import statistics
-import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from common import alternate, ratios, show, spaces, table, verdict
+from common import Series, alternate, spaces
+from report import Details, Report, row_of
 
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route
@@ -24,8 +24,7 @@ from nsmesh.datapath.netlink import Batch, Netlink
 from nsmesh.datapath.plan import Add, creation
 from nsmesh.datapath.wirestate import RouteState, alias_of, desired_end, parse_mac
 
-TARGET = 1.3
-GROWTH = 1.2
+NAME = "floor"
 GROUP = 77
 
 
@@ -119,9 +118,8 @@ def ready(batch: Batch) -> Batch:
     return Ready(batch)
 
 
-def over_the_floor(wires: int) -> tuple[float, float]:
-    """Compare apply with the floor, in two orders of its messages; return both median CPU ratios."""
-    rounds = 20
+def over_the_floor(wires: int, rounds: int = 20) -> list[Series]:
+    """Measure apply, and apply again, beside the floor in two orders of its messages."""
     count = max(wires // rounds, 1)
     numbers = range(rounds * count)
     with spaces(2) as (a, b), asyncio.Runner() as runner:
@@ -132,11 +130,10 @@ def over_the_floor(wires: int) -> tuple[float, float]:
         apply = applier(datapath, wanted)
         ways = {"floor, up first": usual.send, "floor, up before routes": floor.send, "apply": apply}
         series = alternate(rounds, count, ways)
-        again = alternate(rounds, count, {"apply again": apply})
-        show(f"one kernel wire, {rounds} rounds", [*series, *again], series[1])
+        series += alternate(rounds, count, {"apply again": apply})
         floor.delete()
         runner.run(finish(datapath))
-    return tuple(statistics.median(ratios(series[2], one)) for one in series[:2])  # type: ignore[return-value]
+    return series
 
 
 def applier(datapath: LinuxDatapath, wanted: list[CrossConnect]) -> Callable[[int], None]:
@@ -161,11 +158,10 @@ async def finish(datapath: LinuxDatapath) -> None:
     await datapath.aclose()
 
 
-def growth(wires: int) -> tuple[float, float]:
-    """Compare the last hundred of many wires into one hub with the first hundred.
+def growth(wires: int) -> Details:
+    """Compare each tenth of many wires into one hub with the first tenth.
 
-    Returns the CPU ratio of apply, and that ratio over the floor's own: the kernel's part grows too, mostly
-    by its IPv6 multicast routes, one for each interface in one list.
+    The kernel's own part grows too, mostly by its IPv6 multicast routes, one for each interface in one list.
     """
     part = max(wires // 10, 1)
     costs: dict[str, list[float]] = {}
@@ -180,24 +176,16 @@ def growth(wires: int) -> tuple[float, float]:
             floor.delete()
             runner.run(finish(datapath))
     rows = [
-        (str(at * part), *(f"{cost[at] * 1e6:.0f} ({cost[at] / cost[0]:.2f})" for cost in costs.values()))
+        (str(at * part), *(f"{cost[at] * 1e6:.0f} us ({cost[at] / cost[0]:.2f})" for cost in costs.values()))
         for at in range(10)
     ]
-    table(f"{part * 10} wires between two namespaces, CPU us (to the first)", ("wires before", *costs), rows)
-    bare, driver = (cost[-1] / cost[0] for cost in costs.values())
-    return driver, driver / bare
+    return Details(
+        f"{part * 10} wires into one hub: CPU, and its ratio to the first", ("wires before", *costs), rows
+    )
 
 
-def main() -> None:
-    wires = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    usual, best = over_the_floor(wires)
-    good = verdict("CPU of apply over the floor in the usual order (up first)", usual, TARGET)
-    good &= verdict("CPU of apply over the floor in its own order", best, TARGET)
-    grown, beside = growth(wires)
-    good &= verdict("CPU of the last tenth over the first", grown, GROWTH)
-    good &= verdict("the same, over the growth of the kernel's own part", beside, GROWTH)
-    sys.exit(not good)
-
-
-if __name__ == "__main__":
-    main()
+def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001 - the face of a benchmark
+    """Measure the driver beside the bare messages."""
+    series = over_the_floor(40, 4) if short else over_the_floor(1000)
+    rows = [row_of("kernel wire", one, series[1]) for one in series]
+    return Report(rows=rows, details=[growth(50 if short else 1000)])
