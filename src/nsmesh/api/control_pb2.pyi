@@ -1,30 +1,38 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class ApplyRequest(_message.Message):
-    __slots__ = ("text", "source", "wait", "directory")
+class Manifest(_message.Message):
+    __slots__ = ("text", "source", "directory")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
-    WAIT_FIELD_NUMBER: _ClassVar[int]
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     text: str
     source: str
-    wait: bool
     directory: str
-    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., wait: _Optional[bool] = ..., directory: _Optional[str] = ...) -> None: ...
+    def __init__(self, text: _Optional[str] = ..., source: _Optional[str] = ..., directory: _Optional[str] = ...) -> None: ...
+
+class ApplyRequest(_message.Message):
+    __slots__ = ("manifests", "wait")
+    MANIFESTS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    manifests: _containers.RepeatedCompositeFieldContainer[Manifest]
+    wait: bool
+    def __init__(self, manifests: _Optional[_Iterable[_Union[Manifest, _Mapping]]] = ..., wait: _Optional[bool] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("text", "kind", "name")
-    TEXT_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("manifests", "kind", "name")
+    MANIFESTS_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
-    text: str
+    manifests: _containers.RepeatedCompositeFieldContainer[Manifest]
     kind: str
     name: str
-    def __init__(self, text: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    def __init__(self, manifests: _Optional[_Iterable[_Union[Manifest, _Mapping]]] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("what", "name", "watch")

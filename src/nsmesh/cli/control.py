@@ -57,26 +57,24 @@ async def status(client: rpc.Client) -> dict[str, Any]:
     return data
 
 
-def read_manifests(files: tuple[str, ...], *, wait: bool = True) -> list[control_pb2.ApplyRequest]:
-    """Return what to apply of files, directories (their YAML and JSON files) and ``-`` (standard input).
+def read_manifests(files: tuple[str, ...]) -> list[control_pb2.Manifest]:
+    """Return the texts of files, directories (their YAML and JSON files) and ``-`` (standard input).
 
-    All is read and checked before any of it is applied. Raises Invalid with every mistake, and others.
+    All are checked before any is used. Raises Invalid with every mistake, and others.
     """
     if not files:
         return []
     from nsmesh.cli.files import sources  # noqa: PLC0415 - only a few commands read files
     from nsmesh.model.manifest import ManifestErrors, load  # noqa: PLC0415 - likewise
 
-    requests, wrong = [], []
+    manifests, wrong = [], []
     for found in sources(files):
         try:
             if not load(found.text, found.name):
                 wrong.append(f"{found.name} has no document")
         except ManifestErrors as error:
             wrong.append(str(error))
-        requests.append(
-            control_pb2.ApplyRequest(text=found.text, source=found.name, wait=wait, directory=found.directory)
-        )
+        manifests.append(control_pb2.Manifest(text=found.text, source=found.name, directory=found.directory))
     if wrong:
         raise Invalid("\n".join(wrong))
-    return requests
+    return manifests

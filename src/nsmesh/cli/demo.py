@@ -61,7 +61,8 @@ async def _run(context: Context, folder: Path, *, separate: bool) -> None:
         context.say(f"{time.monotonic() - start:6.2f} s  {text}")
 
     async def apply(path: Path) -> None:
-        request = control_pb2.ApplyRequest(text=path.read_text(), source=path.name, wait=True)
+        manifest = control_pb2.Manifest(text=path.read_text(), source=path.name, directory=str(path.parent))
+        request = control_pb2.ApplyRequest(manifests=[manifest], wait=True)
         async with context.control() as client:
             async for body in client.stream(api.APPLY, request.SerializeToString()):
                 step = control_pb2.Step.FromString(body)

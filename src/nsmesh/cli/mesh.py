@@ -51,7 +51,8 @@ def up(context: Context, files: tuple[str, ...], *, foreground: bool, separate: 
         context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
         run(_start(context, separate=separate))
-    for request in manifests:
+    if manifests:
+        request = control_pb2.ApplyRequest(manifests=manifests, wait=True)
         run(control.steps(context, api.APPLY, request))
 
 

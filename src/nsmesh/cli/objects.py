@@ -73,15 +73,10 @@ def kind_of(what: str) -> str:
 def apply(context: Context, files: tuple[str, ...], *, no_wait: bool) -> None:
     """Make the mesh as YAML manifests say: services, endpoints, workloads, links.
 
-    Several -f are applied in order; of a directory, its .yaml, .yml and .json files by name.
+    All files, and all .yaml, .yml and .json files of a directory, are applied as one.
     """
-    manifests = control.read_manifests(files, wait=not no_wait)
-
-    async def work() -> None:
-        for request in manifests:
-            await control.steps(context, api.APPLY, request)
-
-    run(work())
+    request = control_pb2.ApplyRequest(manifests=control.read_manifests(files), wait=not no_wait)
+    run(control.steps(context, api.APPLY, request))
 
 
 @click.command()
@@ -96,8 +91,9 @@ def delete(context: Context, files: tuple[str, ...], what: str | None, names: tu
     """
     if not files and not (what and names):
         raise click.UsageError("give -f FILE, or a kind and names: nsm delete endpoint firewall")
-    requests = [control_pb2.DeleteRequest(text=found.text) for found in control.read_manifests(files)]
-    requests.reverse()
+    requests = []
+    if files:
+        requests.append(control_pb2.DeleteRequest(manifests=control.read_manifests(files)))
     if what:
         requests += [control_pb2.DeleteRequest(kind=kind_of(what), name=name) for name in names]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -47,16 +47,28 @@ class Surroundings:
     directory: str
 
 
-def check(documents: Iterable[Document], around: Surroundings) -> None:
+def check(documents: Sequence[Document], around: Surroundings) -> None:
     """Raise what is wrong with ``documents``, all at once."""
     local = [item for item in documents if isinstance(item, Local)]
     after = {**around.known, **{key(item): item for item in local}}
-    problems = [problem for item in local for problem in _problems(item, after, around)]
+    problems = list(_twice(documents))
+    problems += [problem for item in local for problem in _problems(item, after, around)]
     if len(problems) == 1:
         raise problems[0]
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise Invalid(f"{len(problems)} things are wrong, and nothing was changed\n{lines}")
+
+
+def _twice(documents: Sequence[Document]) -> Iterator[MeshError]:
+    seen: set[tuple[str, str]] = set()
+    for document in documents:
+        name = (type(document).__name__, document.name)
+        if name in seen:
+            yield Conflict(
+                f"{' '.join(name)} is described twice", remedy="remove one of them, or apply them one by one"
+            )
+        seen.add(name)
 
 
 def _problems(

@@ -108,9 +108,9 @@ class Client:
 
 
 class Clients:
-    """All clients that this daemon speaks for. ``make`` builds the chain of a client by name."""
+    """All clients that this daemon speaks for. ``make`` builds a client's chain, by name and namespace."""
 
-    def __init__(self, scope: Scope, events: Events, make: Callable[[str], Chain]) -> None:
+    def __init__(self, scope: Scope, events: Events, make: Callable[[str, str], Chain]) -> None:
         self.scope = scope
         self.events = events
         self._make = make
@@ -123,7 +123,7 @@ class Clients:
             client = self.known.get(name)
             if client is None:
                 stack = contextlib.AsyncExitStack()
-                chain = self._make(name)
+                chain = self._make(name, netns)
                 await stack.enter_async_context(chain.running())
                 client = self.known[name] = Client(name, netns, chain, stack)
         if client.netns != netns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -18,6 +18,7 @@ from nsmesh.datapath import netns
 from nsmesh.model import control, manifest, nsurl
 from nsmesh.model.manifest import Endpoint, ManifestErrors
 from nsmesh.model.names import name_problem, name_suggestion
+from nsmesh.standalone.check import located
 from nsmesh.standalone.events import Event
 from nsmesh.standalone.making import Tell
 from nsmesh.standalone.mesh import Mesh
@@ -44,13 +45,20 @@ def _parse(kind: Any, body: bytes) -> Any:
         raise Invalid(f"the message is no {kind.DESCRIPTOR.full_name}: {error}") from error
 
 
-def _documents(text: str, source: str) -> list[manifest.Document]:
-    try:
-        documents = manifest.load(text, source)
-    except ManifestErrors as error:
-        raise Invalid(str(error)) from error
+def _documents(manifests: Iterable[control_pb2.Manifest]) -> list[manifest.Document]:
+    """Return the documents of all manifests, files of endpoints with full paths. Raises Invalid."""
+    documents, wrong = [], []
+    for found in manifests:
+        try:
+            read = manifest.load(found.text, found.source or "input")
+        except ManifestErrors as error:
+            wrong.append(str(error))
+        else:
+            documents += [located(document, found.directory) for document in read]
+    if wrong:
+        raise Invalid("\n".join(wrong))
     if not documents:
-        raise Invalid(f"{source} has no document", remedy="write at least one")
+        raise Invalid("there is no document in what was given", remedy="write at least one")
     return documents
 
 
@@ -116,12 +124,11 @@ class Control:
             queue.put_nowait(None)
 
     async def _apply(self, request: control_pb2.ApplyRequest, tell: Tell) -> None:
-        documents = _documents(request.text, request.source or "the input")
-        await self.reconciler.apply(documents, tell, wait=request.wait, directory=request.directory)
+        await self.reconciler.apply(_documents(request.manifests), tell, wait=request.wait)
 
     async def _delete(self, request: control_pb2.DeleteRequest, tell: Tell) -> None:
-        if request.text:
-            await self._delete_all(_documents(request.text, "the input"), tell)
+        if request.manifests:
+            await self._delete_all(_documents(request.manifests), tell)
             return
         if request.kind == "connections":
             await self._disconnect(control_pb2.DisconnectRequest(connection=request.name), tell)

@@ -32,8 +32,7 @@ class Entries:
 
     async def register(self, entry: Entry) -> None:
         """Register, and wait until it is seen."""
-        manager = await self._mesh.manager()
-        await manager.register(Call(peer=Peer(in_process=True)).within(CALL), copy_of(entry))
+        await self._mesh.manager.register(Call(peer=Peer(in_process=True)).within(CALL), copy_of(entry))
         if isinstance(entry, NetworkService):
             await self._mesh.news.until(lambda: self.has_service(entry), ARRIVE)
         else:
@@ -55,8 +54,7 @@ class Entries:
             await self._mesh.news.until(lambda: name not in endpoints, ARRIVE)
 
     async def _unregister(self, entry: Entry) -> None:
-        manager = await self._mesh.manager()
-        await manager.unregister(Call(peer=Peer(in_process=True)).within(CALL), entry)
+        await self._mesh.manager.unregister(Call(peer=Peer(in_process=True)).within(CALL), entry)
 
 
 def rules(service: NetworkService) -> str:

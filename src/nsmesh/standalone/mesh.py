@@ -14,6 +14,8 @@ from typing import Any
 import structlog
 
 from nsmesh.chains import client as client_chain
+from nsmesh.chains.liveness import Liveness
+from nsmesh.chains.registrar import registrar
 from nsmesh.chains.registry import running_registry
 from nsmesh.chains.roles import running_forwarder, running_nsmgr
 from nsmesh.chains.runtime import Runtime, runtime
@@ -23,6 +25,7 @@ from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.scope import Scope
 from nsmesh.datapath import netns
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.elements.heal import Heal
 from nsmesh.mechanisms.kernel import Kernel
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.clients import Clients
@@ -36,6 +39,7 @@ from nsmesh.standalone.processes import Command
 from nsmesh.standalone.read_model import ReadModel
 from nsmesh.standalone.spaces import Spaces
 from nsmesh.standalone.supervisor import Death, Supervisor, Unit
+from nsmesh.standalone.telling import last_words
 
 log = structlog.get_logger()
 
@@ -44,6 +48,8 @@ LIFETIME = 600.0
 ROLES = ("registry", "nsmgr", "forwarder")
 READY = 10.0
 """Seconds within which a role that runs apart must answer."""
+NEVER = 1e9
+"""Seconds between two looks at a wire that nobody reported lost: it is looked at when its fate is decided."""
 PATIENCE = 6.0
 """Seconds that one step of going down may take; what resists longer is killed or left to its own end."""
 
@@ -64,6 +70,8 @@ class Mesh:
     clients: Clients
     followers: Followers
     news: News
+    manager: Handler
+    """The manager, here or in its own process: its monitor, and its view of the registry."""
     model: ReadModel
     manager_url: str
     registry_url: str
@@ -71,10 +79,6 @@ class Mesh:
     started: float
     state: str = "restoring"
     """``restoring`` what an earlier run had, ``up``, or ``going down``."""
-
-    async def manager(self) -> Handler:
-        """Return the manager, whether here or in its own process; raises Unavailable."""
-        return await self.runtime.peers.get(self.manager_url)
 
 
 def command(role: str, *arguments: str) -> list[str]:
@@ -104,9 +108,10 @@ async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mes
         registry_url = f"unix://{paths.socket('registry')}"
         forwarder_url = f"unix://{paths.socket('forwarder')}"
 
-        def make_client(name: str) -> Chain:
+        def make_client(name: str, place: str) -> Chain:
             return client_chain.client(
                 name,
+                heal=Heal(Liveness(lambda: place), interval=NEVER),
                 manager=manager_url,
                 peers=held.peers,
                 tokens=held.tokens,
@@ -115,6 +120,15 @@ async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mes
             )
 
         clients = Clients(scope, events, make_client)
+        manager = registrar(
+            f"mesh {paths.mesh}",
+            manager=manager_url,
+            peers=held.peers,
+            tokens=held.tokens,
+            checks=held.registry_checks(),
+            clock=held.clock,
+        )
+        await stack.enter_async_context(manager.running())
         mesh = Mesh(
             paths=paths,
             separate=separate,
@@ -128,7 +142,8 @@ async def running_mesh(paths: MeshPaths, *, separate: bool) -> AsyncIterator[Mes
             clients=clients,
             followers=Followers(scope, events, clients.remove),
             news=news,
-            model=ReadModel(scope, held.peers, manager_url, news),
+            manager=manager,
+            model=ReadModel(scope, manager, news),
             manager_url=manager_url,
             registry_url=registry_url,
             forwarder_url=forwarder_url,
@@ -198,22 +213,26 @@ async def _start_apart(mesh: Mesh) -> None:
         environment["SPIFFE_ENDPOINT_SOCKET"] = mesh.paths.workload_api
         run = Command(command(programs[role]), mesh.paths.logs / f"{role}.log", environment=environment)
         mesh.supervisor.start(Unit(role, "role", run, restart="always"))
-    for url in (mesh.registry_url, mesh.manager_url, mesh.forwarder_url):
-        await _answers(mesh, url)
+    urls = {"registry": mesh.registry_url, "nsmgr": mesh.manager_url, "forwarder": mesh.forwarder_url}
+    for role, url in urls.items():
+        await _answers(mesh, role, url)
     mesh.events.add(
         "mesh", f"mesh {mesh.paths.mesh} is up: registry, manager and forwarder as processes of their own"
     )
 
 
-async def _answers(mesh: Mesh, url: str) -> None:
+async def _answers(mesh: Mesh, role: str, url: str) -> None:
+    """Wait until a role answers; raises Unavailable with its last words when it does not, or cannot live."""
+    unit = mesh.supervisor.units[role]
     end = mesh.scope.clock.monotonic() + READY
     while True:
         try:
             await mesh.runtime.peers.get(url)
         except MeshError as error:
-            if mesh.scope.clock.monotonic() > end:
+            if unit.failures > 1 or mesh.scope.clock.monotonic() > end:
+                words = last_words(mesh.paths.logs / f"{role}.log")
                 raise Unavailable(
-                    f"nobody answers at {url} after {READY:g} s: {error.what}",
+                    f"the {role} does not answer at {url}, and said last: {words}",
                     remedy=f"see the logs in {mesh.paths.logs}",
                 ) from error
             await asyncio.sleep(0.05)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import structlog
 
 from nsmesh.core.call import Call, Peer
+from nsmesh.core.element import Handler
 from nsmesh.core.errors import MeshError
-from nsmesh.core.peering import Peers, closing
+from nsmesh.core.peering import closing
 from nsmesh.core.scope import Scope
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
@@ -38,14 +39,13 @@ SYNC = 5.0
 
 
 class ReadModel:
-    """Follows one manager at its URL; a stream that breaks is opened again, and what it told stays till then.
+    """Follows one manager; a stream that breaks is opened again, and what it told stays till then.
 
     The manager's view of the registry leaves out what its node had before a restart and has not again yet.
     """
 
-    def __init__(self, scope: Scope, peers: Peers, manager: str, news: News) -> None:
+    def __init__(self, scope: Scope, manager: Handler, news: News) -> None:
         self.scope = scope
-        self._peers = peers
         self._manager = manager
         self._news = news
         self.services: dict[str, NetworkService] = {}
@@ -63,7 +63,7 @@ class ReadModel:
             async with asyncio.timeout(SYNC):
                 await listed.wait()
         except TimeoutError:
-            log.warning("the registry gives no list yet", manager=self._manager)
+            log.warning("the registry gives no list yet")
 
     def _spawn(self, what: str, once: Callable[[], Awaitable[None]]) -> None:
         self.scope.spawn(self._follow(what, once), name=f"read model: {what}")
@@ -78,8 +78,7 @@ class ReadModel:
 
     async def _connections(self) -> None:
         call = Call(peer=Peer(in_process=True))
-        manager = await self._peers.get(self._manager)
-        async with closing(manager.monitor(call, MonitorScopeSelector())) as events:
+        async with closing(self._manager.monitor(call, MonitorScopeSelector())) as events:
             async for event in events:
                 if event.type == ConnectionEventType.INITIAL_STATE_TRANSFER:
                     for gone in set(self.connections) - set(event.connections):
@@ -105,7 +104,7 @@ class ReadModel:
         watch = copy_of(query)
         watch.watch = True
         try:
-            async with closing(await self._find(watch)) as found:
+            async with closing(self._find(watch)) as found:
                 async for item in found:
                     entry = _entry(item)
                     if item.deleted:
@@ -116,13 +115,12 @@ class ReadModel:
         finally:
             late.cancel()
 
-    async def _find(self, query: Query) -> Any:
-        manager = await self._peers.get(self._manager)
-        return manager.find(Call(peer=Peer(in_process=True)), query)
+    def _find(self, query: Query) -> AsyncIterator[Found]:
+        return self._manager.find(Call(peer=Peer(in_process=True)), query)
 
     async def _compare(self, query: Query, known: dict[str, Any]) -> None:
         before = dict(known)
-        async with closing(await self._find(query)) as found:
+        async with closing(self._find(query)) as found:
             now = {_entry(item).name: _entry(item) async for item in found}
         for name, entry in before.items():
             if name not in now and known.get(name) is entry:

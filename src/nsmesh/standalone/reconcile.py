@@ -10,7 +10,7 @@ import structlog
 from nsmesh.core.errors import Invalid, MeshError, NotFound
 from nsmesh.model.manifest import Document, Link
 from nsmesh.model.messages import NetworkService, NetworkServiceEndpoint
-from nsmesh.standalone.check import Surroundings, check, located
+from nsmesh.standalone.check import Surroundings, check
 from nsmesh.standalone.documents import Local, key
 from nsmesh.standalone.entries import Entries, rules
 from nsmesh.standalone.events import Event
@@ -29,15 +29,13 @@ class Reconciler:
         self.maker = Maker(mesh, self.entries)
         self._turn = asyncio.Lock()
 
-    async def apply(self, documents: list[Document], tell: Tell, *, wait: bool, directory: str = "") -> None:
+    async def apply(self, documents: list[Document], tell: Tell, *, wait: bool) -> None:
         """Make the mesh as ``documents`` say; ``tell`` hears each step. Raises what failed, as one error.
 
         What can be checked is checked before anything changes. A document that fails later is taken back
-        whole, and what it was to replace is put up again. ``directory`` is what files of endpoints are
-        relative to.
+        whole, and what it was to replace is put up again.
         """
         async with self._turn:
-            documents = [located(document, directory) for document in documents]
             check(documents, self._surroundings())
             await self._apply_entries(documents, tell)
             await self._apply_local([item for item in documents if isinstance(item, Local)], tell, wait=wait)
