@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nsmesh.datapath import netns
 
@@ -57,13 +58,16 @@ def ratios(series: Series, baseline: Series) -> list[float]:
     return [a / b for a, b in zip(series.cpu_by_round(), baseline.cpu_by_round(), strict=True)]
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: the first column to the left, the others to the right."""
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """Print a table: the first ``left`` columns to the left, the others to the right."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     print(f"\n{title}")
     for row in (head, *rows):
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
 
 
 def alternate(rounds: int, operations: int, ways: dict[str, Callable[[int], None]]) -> list[Series]:
@@ -87,6 +91,17 @@ def alternate(rounds: int, operations: int, ways: dict[str, Callable[[int], None
 @contextlib.contextmanager
 def spaces(count: int) -> Iterator[list[str]]:
     """Yield the paths of fresh namespaces, for a benchmark alone."""
-    prefix = f"bench{os.getpid()}{uuid.uuid4().hex[:4]}"
+    prefix = f"bench-{os.getpid()}-{uuid.uuid4().hex[:4]}"
     with netns.temporary(*(f"{prefix}-{number}" for number in range(count))) as paths:
         yield paths
+
+
+def sweep() -> list[str]:
+    """Delete the namespaces of benchmarks that were killed; return their names."""
+    found = []
+    for path in map(Path, netns.named()):
+        part = path.name.split("-")
+        if part[0] == "bench" and len(part) > 2 and part[1].isdigit() and not Path("/proc", part[1]).exists():
+            netns.delete(path.name)
+            found.append(path.name)
+    return found

@@ -1,9 +1,7 @@
 """Find at a registry of many endpoints: in memory, in a file, and through a manager's mirror.
 
-Run: python bench/registry_find.py [ENDPOINTS]
-
-Prints, side by side: the time of each kind of Find (median and 99th percentile, microseconds, answers
-included), what a Register costs, and the memory that the entries take.
+Run: python bench/run.py find. Each kind of Find takes its answers in; beside them what a Register costs, and
+the memory that the entries take. Flavours run in processes of their own, one after the other, in rounds.
 """
 
 from __future__ import annotations
@@ -13,13 +11,14 @@ import gc
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from report import Details, Report, row, size
 
 from nsmesh.chains.registry import memory_registry, sqlite_registry
 from nsmesh.core.call import Call
@@ -32,10 +31,11 @@ from nsmesh.model.messages import (
 )
 from nsmesh.registry.sqlite import RegistryFile
 
+FLAVOURS = ("memory", "sqlite", "mirror")
+AGAIN = "Register again"
 SERVICES = 500
 FORWARDERS = 50
-SECONDS = 1.0
-"""How long each measurement runs, about."""
+NAME = "find"
 
 
 def endpoint(number: int) -> NetworkServiceEndpoint:
@@ -69,12 +69,22 @@ FINDS = {
 
 @dataclass
 class Result:
-    """What was measured of one flavour. ``rows``: what -> (median, 99th percentile) in microseconds."""
+    """One round of one flavour. ``walls``: what -> seconds of each; ``cpu``: what -> CPU seconds of one."""
 
-    name: str
-    rows: dict[str, tuple[float, float]] = field(default_factory=dict)
+    walls: dict[str, list[float]] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     bytes_per_entry: float = 0.0
+
+    async def measure(self, what: str, seconds: float, once: Callable[[], Awaitable[object]]) -> None:
+        """Do ``once`` again and again for about so many seconds."""
+        walls = self.walls[what] = []
+        cpu, end = time.process_time(), time.perf_counter() + seconds
+        while not walls or time.perf_counter() < end:
+            begun = time.perf_counter()
+            await once()
+            walls.append(time.perf_counter() - begun)
+        self.cpu[what] = (time.process_time() - cpu) / len(walls)
 
 
 async def count(handler: Handler, wanted: NetworkServiceEndpointQuery) -> int:
@@ -83,18 +93,6 @@ async def count(handler: Handler, wanted: NetworkServiceEndpointQuery) -> int:
     async for _ in handler.find(Call(), wanted):
         found += 1
     return found
-
-
-async def measure(once: Callable[[], Awaitable[object]]) -> tuple[float, float]:
-    """Return median and 99th percentile of ``once`` in microseconds."""
-    times = []
-    end = time.perf_counter() + SECONDS
-    while not times or time.perf_counter() < end:
-        begun = time.perf_counter()
-        await once()
-        times.append((time.perf_counter() - begun) * 1e6)
-    times.sort()
-    return statistics.median(times), times[int(len(times) * 0.99)]
 
 
 def resident() -> int:
@@ -123,9 +121,9 @@ async def flavour(name: str) -> AsyncIterator[tuple[Chain, Chain]]:
         yield registry, asked
 
 
-async def run_one(name: str, endpoints: int) -> Result:
+async def run_one(name: str, endpoints: int, seconds: float) -> Result:
     """Fill one flavour and measure it."""
-    result = Result(name)
+    result = Result()
     async with flavour(name) as (registry, asked):
         before = resident()
         for number in range(endpoints):
@@ -138,38 +136,46 @@ async def run_one(name: str, endpoints: int) -> Result:
         result.bytes_per_entry = (resident() - before) / endpoints
         for what, wanted in FINDS.items():
             result.answers[what] = await count(asked, wanted)
-            result.rows[what] = await measure(lambda wanted=wanted: count(asked, wanted))
+            await result.measure(what, seconds, lambda wanted=wanted: count(asked, wanted))
         numbers = iter(range(10**9))
-        result.rows["Register again"] = await measure(
-            lambda: asked.register(Call(), endpoint(next(numbers) % endpoints))
+        await result.measure(
+            AGAIN, seconds, lambda: asked.register(Call(), endpoint(next(numbers) % endpoints))
         )
     return result
 
 
-def main() -> None:
-    """Measure each flavour in a process of its own, so that memory is its own, and print the table."""
-    endpoints = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    results = []
-    for name in ("memory", "sqlite", "mirror"):
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reader)
-            with os.fdopen(writer, "w") as out:
-                json.dump(asdict(asyncio.run(run_one(name, endpoints))), out)
-            os._exit(0)
-        os.close(writer)
+def in_child(name: str, endpoints: int, seconds: float) -> Result:
+    """Measure one flavour in a process of its own, so that memory is its own."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        with os.fdopen(writer, "w") as out:
+            json.dump(asdict(asyncio.run(run_one(name, endpoints, seconds))), out)
+        os._exit(0)
+    os.close(writer)
+    try:
         with os.fdopen(reader) as answer:
-            results.append(Result(**json.load(answer)))
+            return Result(**json.load(answer))
+    finally:
         os.waitpid(child, 0)
-    print(f"{endpoints} endpoints, {SERVICES} services; microseconds, median / 99th percentile\n")
-    print(f"{'':24}{'answers':>8}" + "".join(f"{result.name:>20}" for result in results))
-    for what in results[0].rows:
-        cells = "".join("{:>20}".format("{:.0f} / {:.0f}".format(*result.rows[what])) for result in results)
-        print(f"{what:24}{results[0].answers.get(what, 1):>8}{cells}")
-    sizes = "".join(f"{result.bytes_per_entry:>20.0f}" for result in results)
-    print(f"{'bytes per entry':24}{'':>8}{sizes}")
 
 
-if __name__ == "__main__":
-    main()
+def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001 - the face of a benchmark
+    """Measure every flavour; a store in memory is what the others are compared with."""
+    rounds, endpoints, seconds = (1, 500, 0.02) if short else (3, 5000, 0.3)
+    found: dict[str, list[Result]] = {name: [] for name in FLAVOURS}
+    for _ in range(rounds):
+        for name, results in found.items():
+            results.append(in_child(name, endpoints, seconds))
+    report = Report()
+    base = found[FLAVOURS[0]]
+    for what in (*FINDS, AGAIN):
+        for name, results in found.items():
+            walls = [wall for one in results for wall in one.walls[what]]
+            cpu, to = [one.cpu[what] for one in results], [one.cpu[what] for one in base]
+            title = what if what == AGAIN else f"Find {what} ({results[0].answers[what]} found)"
+            report.rows.append(row(title, name, walls, cpu, to, to=FLAVOURS[0]))
+    sizes = [size(statistics.median(one.bytes_per_entry for one in results)) for results in found.values()]
+    report.details.append(Details(f"{endpoints} endpoints", ("registry", *found), [("per entry", *sizes)]))
+    return report

@@ -78,7 +78,7 @@ def row(
     return Row(
         benchmark,
         way,
-        len(ordered),
+        max(len(ordered), len(cpu_by_round)),
         quantile(ordered, 0.5) if ordered else None,
         quantile(ordered, 0.99) if ordered else None,
         per_second,
@@ -146,7 +146,7 @@ def show(report: Report, title: str) -> None:
     """Print the details, then the one table."""
     for part in report.details:
         table(part.title, part.head, part.rows)
-    table(title, HEAD, [_cells(one) for one in report.rows])
+    table(title, HEAD, [_cells(one) for one in report.rows], left=2)
     for note in report.notes:
         print(f"note: {note}")
 
