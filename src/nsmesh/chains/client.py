@@ -22,13 +22,15 @@ def client(
     peers: Peers | None,
     tokens: TokenSource,
     heal: Heal | None = None,
+    function: tuple[Element, ...] = (),
     checks: tuple[Element, ...] = (),
     dial_timeout: float = 5.0,
     clock: Clock | None = None,
 ) -> Chain:
     """Return the client's chain. Its state, one life per connection, is in its ``BeginClient``.
 
-    ``manager`` is a URL, or a manager of this process. ``checks`` are put in front of the stub: policies on
+    ``manager`` is a URL, or a manager of this process. ``function`` stands in front of the dial and changes
+    what is asked for. ``checks`` are put in front of the stub: policies on
     what comes back. Without ``heal`` the default one re-requests and reselects without a liveness check.
     """
     return chain(
@@ -36,6 +38,7 @@ def client(
         BeginClient(),
         Refresh(),
         heal or Heal(),
+        *function,
         Dial(peers, target=manager, timeout=dial_timeout),
         SendFdClient(),
         ClientToken(tokens),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_interface
 
 from nsmesh.datapath import probe
@@ -10,6 +11,21 @@ from nsmesh.model.messages import KERNEL, Connection
 
 LIMIT = 1.0
 """Seconds that one look may take."""
+
+
+Look = Callable[[Connection], Awaitable[bool]]
+
+
+def any_of(*looks: Look) -> Look:
+    """Return a look that is content when one of ``looks`` is; all look at the same time.
+
+    Some wires carry IP and nothing below it, some functions on the way let no echo pass.
+    """
+
+    async def look(connection: Connection) -> bool:
+        return any(await asyncio.gather(*(one(connection) for one in looks)))
+
+    return look
 
 
 class Liveness:

@@ -116,6 +116,8 @@ class NscSettings(Common):
     """What to ask for: kernel://SERVICE/INTERFACE?label=value, ..."""
     netns: str = ""
     """Namespace in which the wires end, as a path; empty: this process's own."""
+    local_dns_server_enabled: bool = True
+    """Not served: there is no local DNS server. False: do not say so when an endpoint names DNS servers."""
     liveness_check_enabled: bool = True
     """Whether the wire itself is probed, to tell a dead path from a dead control plane."""
     liveness_check_interval: Seconds = Seconds(0.2)

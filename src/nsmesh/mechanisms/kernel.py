@@ -80,12 +80,14 @@ class Kernel:
             mechanism.parameters[UNNUMBERED] = "true"
 
     def offer(self, connection: Connection) -> Mechanism:
-        """Return LOCAL KERNEL; with namespace and name where this side brings a namespace."""
+        """Return LOCAL KERNEL with an interface name, and the namespace that this side brings along.
+
+        A forwarder proposes the name too: after a restart it proposes the same, and the wire that stands is
+        what the endpoint answers.
+        """
         mechanism = Mechanism(cls=LOCAL, type=KERNEL)
         self._fill(mechanism)
-        name = self._name or (_generated(connection, "offered") if self._inode_url else "")
-        if name:
-            mechanism.parameters[NAME] = _checked(name)
+        mechanism.parameters[NAME] = _checked(self._name or _generated(connection, "offered"))
         return mechanism
 
     def accept(self, offered: Mechanism, connection: Connection) -> Mechanism:

@@ -182,14 +182,16 @@ def test_neither_side_sees_the_others_mechanism():
         assert answer.mechanism == near
         assert peek.downstream.parameters["name"] == "far"
         assert not hop.seen[0].connection.HasField("mechanism")
-        assert list(hop.seen[0].mechanism_preferences) == [kernel()]
+        (offered,) = hop.seen[0].mechanism_preferences
+        assert list(offered.parameters) == ["name"]
+        assert offered.parameters["name"] != "near"
         metrics = answer.path.path_segments[1].metrics
         assert metrics["server_interface"] == "KERNEL/near"
         assert metrics["client_interface"] == "KERNEL/far"
 
         await handler.request(Call(), NetworkServiceRequest(connection=copy_of(answer)))
         assert hop.seen[1].connection.mechanism.parameters["name"] == "far"
-        assert list(hop.seen[1].mechanism_preferences) == [kernel()]
+        assert list(hop.seen[1].mechanism_preferences) == [offered]
 
         again = NetworkServiceRequest(connection=copy_of(answer), mechanism_preferences=[near])
         again.connection.state = State.RESELECT_REQUESTED

@@ -19,9 +19,12 @@ def kernel(**parameters):
     return Mechanism(cls="LOCAL", type="KERNEL", parameters=parameters)
 
 
-def test_a_forwarder_offers_neither_namespace_nor_name():
-    """The endpoint brings both."""
-    assert Kernel().offer(CONNECTION) == kernel()
+def test_a_forwarder_proposes_a_name():
+    """The endpoint brings the namespace; the name is the same after a restart, so the wire is too."""
+    offered = Kernel().offer(CONNECTION)
+    assert list(offered.parameters) == ["name"]
+    assert offered.parameters["name"].startswith("icmp-respo-")
+    assert offered == Kernel().offer(CONNECTION)
 
 
 def test_a_client_offers_its_namespace_and_a_name():

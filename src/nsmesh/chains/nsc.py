@@ -1,0 +1,192 @@
+"""The client as a role: asks for its network services one after another, and closes them at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from nsmesh.chains.client import client
+from nsmesh.chains.liveness import Liveness, any_of
+from nsmesh.chains.restore import held_connection
+from nsmesh.chains.runtime import Runtime
+from nsmesh.chains.settings import NscSettings
+from nsmesh.core.call import Call, Peer
+from nsmesh.core.element import Chain
+from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.core.mechanism import CLIENT_INTERFACE, MechanismPlugin, by_type, note_interface
+from nsmesh.datapath import netns
+from nsmesh.datapath.echo import Echoes
+from nsmesh.elements.heal import Alive, Heal
+from nsmesh.elements.keep_apart import KeepApart
+from nsmesh.mechanisms.kernel import NAME, OWN_NAMESPACE, Kernel
+from nsmesh.mechanisms.noop import Noop
+from nsmesh.model.fileurl import INODE_URL
+from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest, State
+from nsmesh.model.nsurl import NetworkServiceUrl, NsUrlError, parse_list
+
+log = structlog.get_logger()
+
+PAUSE = 0.2
+"""Seconds between two tries."""
+
+
+def wanted_services(settings: NscSettings) -> list[NetworkServiceUrl]:
+    """Return what the settings ask for; raises Invalid where that is nothing, or cannot be read."""
+    try:
+        urls = parse_list(",".join(settings.network_services))
+    except NsUrlError as error:
+        raise Invalid(f"NSM_NETWORK_SERVICES: {error}") from error
+    if not urls:
+        raise Invalid(
+            "NSM_NETWORK_SERVICES names no service", remedy="set it: kernel://SERVICE/INTERFACE?label=value"
+        )
+    return urls
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One wire: its connection id, what is asked for, and the mechanism that is offered."""
+
+    id: str
+    url: NetworkServiceUrl
+    offer: Mechanism
+
+    @classmethod
+    def of(cls, settings: NscSettings, number: int, url: NetworkServiceUrl) -> Wanted:
+        """Return the ``number``-th wire; raises Invalid for a mechanism that a client cannot offer."""
+        place = f"file://{settings.netns}" if settings.netns else OWN_NAMESPACE
+        plugins: list[MechanismPlugin] = [Kernel(inode_url=place, name=url.interface), Noop()]
+        plugin = by_type(plugins).get(url.mechanism)
+        connection = Connection(id=f"{settings.name}-{number}", network_service=url.service)
+        offer = plugin.offer(connection) if plugin else None
+        if offer is None:
+            raise Invalid(
+                f"NSM_NETWORK_SERVICES: this client offers no mechanism {url.mechanism}",
+                remedy="use kernel://",
+            )
+        return cls(connection.id, url, offer)
+
+    def request(self, name: str, held: Connection | None, *, reselect: bool) -> NetworkServiceRequest:
+        """Return the Request; of the connection that the manager holds, where there is one."""
+        request = NetworkServiceRequest(connection=held, mechanism_preferences=[self.offer])
+        connection = request.connection
+        if held is None:
+            connection.id = self.id
+            connection.network_service = self.url.service
+            connection.labels.update(self.url.labels)
+            connection.path.path_segments.add(name=name, id=self.id)
+        connection.state = State.UP
+        if reselect:
+            connection.state = State.RESELECT_REQUESTED
+            connection.ClearField("mechanism")
+            connection.network_service_endpoint_name = ""
+        elif held is not None:
+            connection.mechanism.parameters[INODE_URL] = self.offer.parameters[INODE_URL]
+        interface = self.offer.parameters.get(NAME, "")
+        note_interface(connection, CLIENT_INTERFACE, f"{self.offer.type}/{interface}".rstrip("/"))
+        return request
+
+
+@asynccontextmanager
+async def running_nsc(settings: NscSettings, runtime: Runtime) -> AsyncIterator[Chain]:
+    """Ask for all services in the background while the block runs; close them on leaving."""
+    wires = [Wanted.of(settings, number, url) for number, url in enumerate(wanted_services(settings))]
+    alive: Alive | None = None
+    if settings.liveness_check_enabled:
+        limit = settings.liveness_check_timeout
+        namespace = settings.netns or netns.of_pid(os.getpid())
+        alive = any_of(Echoes(settings.netns, limit=limit), Liveness(lambda: namespace, limit))
+    chain = client(
+        settings.name,
+        manager=settings.connect_to,
+        peers=runtime.peers,
+        tokens=runtime.tokens,
+        heal=Heal(
+            alive, interval=settings.liveness_check_interval, limit=settings.liveness_check_timeout + 0.1
+        ),
+        function=(KeepApart(),),
+        checks=runtime.checks(),
+        dial_timeout=settings.dial_timeout,
+        clock=runtime.clock,
+    )
+    async with chain.running():
+        work = chain.scope.spawn(_Asking(settings, chain, alive).ask_all(wires), name="requests")
+        try:
+            yield chain
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
+            await _close(settings, chain, wires)
+
+
+class _Asking:
+    """Asks for wires, one after another, each until it is there."""
+
+    def __init__(self, settings: NscSettings, chain: Chain, alive: Alive | None) -> None:
+        self._settings = settings
+        self._chain = chain
+        self._alive = alive
+        self._told_of_names = not settings.local_dns_server_enabled
+
+    async def ask_all(self, wires: Sequence[Wanted]) -> None:
+        for wire in wires:
+            await self._ask(wire)
+        log.info("all wires are up", wires=len(wires))
+
+    async def _ask(self, wire: Wanted) -> None:
+        failed = False
+        while True:
+            call = Call(peer=Peer(in_process=True)).within(self._settings.request_timeout)
+            try:
+                held = await held_connection(self._chain, call, wire.id, wire.offer.type)
+                reselect = held is not None and (failed or await self._is_dead(held))
+                call = call.within(self._settings.request_timeout)
+                request = wire.request(self._settings.name, held, reselect=reselect)
+                connection = await self._chain.request(call, request)
+            except MeshError as error:
+                failed = True
+                log.warning("request failed", connection=wire.id, error=str(error))
+                await asyncio.sleep(PAUSE)
+            else:
+                self._tell(connection, restored=held is not None and not reselect)
+                return
+
+    async def _is_dead(self, held: Connection) -> bool:
+        """Return whether what the manager holds is down in both ways: there, and for packets."""
+        if held.state != State.DOWN:
+            return False
+        try:
+            return self._alive is None or not await self._alive(held)
+        except (MeshError, OSError):
+            return True
+
+    def _tell(self, connection: Connection, *, restored: bool) -> None:
+        context = connection.context
+        log.info(
+            "wire up",
+            connection=connection.id,
+            endpoint=connection.network_service_endpoint_name,
+            addresses=list(context.ip_context.src_ip_addrs),
+            restored=restored,
+        )
+        if context.dns_context.configs and not self._told_of_names:
+            self._told_of_names = True
+            log.warning(
+                "the endpoint names DNS servers, and this client has no local one: they are not put to use",
+                remedy="set NSM_LOCAL_DNS_SERVER_ENABLED=false to say so no more",
+            )
+
+
+async def _close(settings: NscSettings, chain: Chain, wires: Sequence[Wanted]) -> None:
+    for wire in wires:
+        connection = Connection(id=wire.id)
+        connection.path.path_segments.add(name=settings.name, id=wire.id)
+        try:
+            await chain.close(Call(peer=Peer(in_process=True)).within(settings.request_timeout), connection)
+        except MeshError as error:
+            log.warning("close failed", connection=wire.id, error=str(error))

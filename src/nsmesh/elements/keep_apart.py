@@ -1,0 +1,79 @@
+"""KeepApart: no two wires of one client share an address."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from nsmesh.core.call import Call
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import Conflict
+from nsmesh.model.messages import Connection, NetworkServiceRequest
+
+
+class KeepApart(Element):
+    """Asks for addresses outside those of the client's other wires, and refuses an answer within them.
+
+    For the wires that end in one network namespace. Addresses and routes of a wire count, except a route to
+    everywhere.
+
+    After:  BeginClient
+    Writes: context.ip_context.excluded_prefixes; creates both contexts
+    Leaves: the prefixes of each wire
+    Close:  forgets them, passes on
+    """
+
+    after = ("BeginClient", "Refresh", "Heal")
+
+    def __init__(self) -> None:
+        self._taken: dict[str, tuple[str, ...]] = {}
+
+    def _of_others(self, connection_id: str) -> list[str]:
+        others = (prefixes for key, prefixes in self._taken.items() if key != connection_id)
+        return list(dict.fromkeys(prefix for prefixes in others for prefix in prefixes))
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Exclude, pass on, check, remember."""
+        connection_id = request.connection.id
+        request.connection.context.ip_context.SetInParent()
+        excluded = request.connection.context.ip_context.excluded_prefixes
+        others = self._of_others(connection_id)
+        known = set(excluded)
+        excluded.extend(prefix for prefix in others if prefix not in known)
+        answer = await next.request(call, request)
+        addresses = (*answer.context.ip_context.src_ip_addrs, *answer.context.ip_context.dst_ip_addrs)
+        for address in addresses:
+            hit = _covering(address, others)
+            if hit:
+                raise Conflict(
+                    f"endpoint {answer.network_service_endpoint_name} gave {address} to connection "
+                    f"{connection_id}, and {hit} is in use by another wire of this client",
+                    remedy="let the endpoint honour excluded_prefixes, or use another range of addresses",
+                )
+        self._taken[connection_id] = _prefixes(answer)
+        return answer
+
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:
+        """Forget, pass on."""
+        self._taken.pop(connection.id, None)
+        await next.close(call, connection)
+
+
+def _prefixes(connection: Connection) -> tuple[str, ...]:
+    context = connection.context.ip_context
+    found = [
+        *context.src_ip_addrs,
+        *(route.prefix for route in context.src_routes),
+        *context.dst_ip_addrs,
+        *(route.prefix for route in context.dst_routes),
+    ]
+    return tuple(dict.fromkeys(prefix for prefix in found if not prefix.endswith("/0")))
+
+
+def _covering(address: str, prefixes: Iterable[str]) -> str:
+    """Return the first prefix in which an address lies; empty for none, and for what is no address."""
+    try:
+        wanted = ipaddress.ip_interface(address).ip
+        return next((one for one in prefixes if wanted in ipaddress.ip_network(one, strict=False)), "")
+    except ValueError:
+        return ""  # who makes the wire says what is wrong with it
