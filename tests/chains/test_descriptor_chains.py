@@ -149,7 +149,9 @@ def test_a_client_that_cannot_open_its_path_passes_it_on():
 
 
 @pytest.mark.parametrize(
-    "path", ["/proc/thread-self/ns/net", "/proc/self/ns/net", f"/proc/{os.getpid()}/fd/0"]
+    "path",
+    ["/proc/thread-self/ns/net", "/proc/self/ns/net", f"/proc/{os.getpid()}/fd/0"],
+    ids=["thread-self", "self", "descriptor"],
 )
 def test_nobody_names_files_of_the_manager(path):
     """Without its descriptor, a path that each reads as its own is refused with the reason."""

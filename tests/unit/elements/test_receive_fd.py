@@ -189,7 +189,9 @@ def test_an_answer_over_tcp_cannot_name_an_inode():
         answered(INODE, None)
 
 
-@pytest.mark.parametrize("path", ["/proc/thread-self/ns/net", f"/proc/{os.getpid()}/fd/3"])
+@pytest.mark.parametrize(
+    "path", ["/proc/thread-self/ns/net", f"/proc/{os.getpid()}/fd/3"], ids=["thread-self", "descriptor"]
+)
 def test_an_answer_cannot_name_files_of_ours(path):
     """An endpoint that answers with what means our own namespace here is refused, unless we named it."""
     with pytest.raises(Invalid, match="the answer for connection c would mean a namespace of this process"):
