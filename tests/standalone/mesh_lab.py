@@ -270,6 +270,32 @@ spec:
     cidr_prefix: {prefix}
 """
 
+FUNCTIONS = '''
+"""Endpoints for tests."""
+import asyncio
+from nsmesh.core.errors import Refused
+from nsmesh.endpoints.base import Endpoint
+
+
+class Strict(Endpoint):
+    async def granted(self, connection):
+        raise Refused("the bar is closed for guests without a tie", remedy="put on a tie")
+
+
+class Slow(Endpoint):
+    async def granted(self, connection):
+        await asyncio.sleep(1)
+'''
+ENDPOINT = """
+apiVersion: nsmesh/v1
+kind: Endpoint
+metadata: {{name: {name}}}
+spec:
+  type: ./functions.py:{cls}
+  services: [{name}]
+  options: {{cidr_prefix: {prefix}}}
+"""
+
 
 def responder(name: str = "responder", service: str = "ping", prefix: str = "172.30.0.0/24") -> str:
     return RESPONDER.format(name=name, service=service, prefix=prefix)

@@ -207,7 +207,8 @@ def test_an_endpoint_that_dies_at_once(mesh):
     """Its last words are in the error; its namespace, service and document are gone."""
     mesh.write(
         "dying.py",
-        "from nsmesh.endpoints.base import Endpoint\n\nclass Dying(Endpoint):\n    def __init__(self, *a):\n        raise SystemExit('I never felt well')\n",
+        "from nsmesh.endpoints.base import Endpoint\n\nclass Dying(Endpoint):\n"
+        "    def __init__(self, *a):\n        raise SystemExit('I never felt well')\n",
     )
     text = responder("dying", "dying").replace("icmp-responder", "./dying.py:Dying")
     begin = time.monotonic()

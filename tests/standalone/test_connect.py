@@ -5,37 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
-from mesh_lab import Lab, documents, end, finish, ping, ping_pid, responder, until
+from mesh_lab import ENDPOINT, FUNCTIONS, Lab, documents, end, finish, ping, ping_pid, responder, until
 
 from nsmesh.datapath import netns
 
 pytestmark = pytest.mark.root
 
-FUNCTIONS = '''
-"""Endpoints for tests."""
-import asyncio
-from nsmesh.core.errors import Refused
-from nsmesh.endpoints.base import Endpoint
-
-
-class Strict(Endpoint):
-    async def granted(self, connection):
-        raise Refused("the bar is closed for guests without a tie", remedy="put on a tie")
-
-
-class Slow(Endpoint):
-    async def granted(self, connection):
-        await asyncio.sleep(1)
-'''
-ENDPOINT = """
-apiVersion: nsmesh/v1
-kind: Endpoint
-metadata: {{name: {name}}}
-spec:
-  type: ./functions.py:{cls}
-  services: [{name}]
-  options: {{cidr_prefix: {prefix}}}
-"""
 PICKY = """
 apiVersion: networkservicemesh.io/v1
 kind: NetworkService

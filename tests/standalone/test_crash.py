@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from mesh_lab import documents, end, is_gone, ping, ping_pid, responder
@@ -43,7 +44,8 @@ def populated(lab):
 
 
 def links_of(pid):
-    return [line.split(":")[0].strip() for line in open(f"/proc/{pid}/net/dev").read().splitlines()[2:]]
+    lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    return [line.split(":")[0].strip() for line in lines]
 
 
 def test_status_and_down_after_a_kill(lab):
@@ -118,7 +120,7 @@ def test_up_says_what_cannot_be_put_up_again(lab):
     resident = lab.resident()
     tenant = (
         "apiVersion: nsmesh/v1\nkind: Workload\nmetadata:\n  name: tenant\n  annotations:\n"
-        "    networkservicemesh.io: kernel://ping/nsm-1\nspec: {pid: %d}" % resident.pid
+        f"    networkservicemesh.io: kernel://ping/nsm-1\nspec: {{pid: {resident.pid}}}"
     )
     lab.apply(documents(tenant, responder())).ok()
     assert ping_pid(resident.pid, "172.30.0.0")

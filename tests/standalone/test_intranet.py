@@ -104,20 +104,20 @@ def test_wireguard_is_killed(mesh):
     works(mesh)
 
 
-def test_a_workload_is_killed(mesh):
-    """A workload that is never restarted stays dead; its wire stays; status tells of both."""
-    kill(mesh, mesh.row("clients", "client")["pid"])
-    until(lambda: mesh.row("clients", "client")["state"] == "process killed by SIGKILL")
-    assert mesh.status()["dead"][-1]["restarted"] is False
-    works(mesh)
-
-
 @pytest.mark.parametrize("role", ["nsmgr", "forwarder"])
 def test_a_role_is_killed(mesh, role):
     """The chain of functions stands through the death of manager and forwarder."""
     kill(mesh, next(row["pid"] for row in mesh.status()["roles"] if row["role"] == role))
     assert ping(client(mesh), SITE)
     until(lambda: len(path(mesh)) == 7 and mesh.row("clients", "client")["state"] == "up", 20)
+    works(mesh)
+
+
+def test_a_workload_is_killed(mesh):
+    """A workload that is never restarted stays dead; its wire stays; status tells of both."""
+    kill(mesh, mesh.row("clients", "client")["pid"])
+    until(lambda: mesh.row("clients", "client")["state"] == "process killed by SIGKILL")
+    assert mesh.status()["dead"][-1]["restarted"] is False
     works(mesh)
 
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from mesh_lab import Lab, is_gone, ping, responder, until
+from mesh_lab import ENDPOINT, FUNCTIONS, Lab, documents, finish, is_gone, ping, responder, until
 
 pytestmark = pytest.mark.root
 
@@ -17,7 +17,9 @@ ROLES = ("registry", "nsmgr", "forwarder")
 def mesh():
     with Lab() as lab:
         lab.up("--separate")
-        lab.apply(responder()).ok()
+        lab.write("functions.py", FUNCTIONS)
+        slow = ENDPOINT.format(name="slow", cls="Slow", prefix="172.27.0.0/24")
+        lab.nsm("apply", "-f", str(lab.write("slow.yaml", documents(responder(), slow)))).ok()
         space = lab.namespace("old")
         lab.nsm("connect", "kernel://ping/nsm-1", "--netns", space, "--name", "old").ok()
         yield lab
@@ -77,3 +79,36 @@ def test_a_role_dies(mesh, role):
     after = mesh.row("connections", "old-0")
     assert (after["address"], after["endpoint"]) == (before["address"], before["endpoint"])
     assert pings.lost() == 0
+
+
+@pytest.mark.parametrize("victim", [*ROLES, "slow"])
+def test_death_in_mid_request(mesh, victim):
+    """A request that somebody dies of fails with a sentence, or is answered; half a wire there never is."""
+    space = mesh.namespace(f"mid-{victim}")
+    before = {row["id"] for row in mesh.get("connections")}
+    asking = mesh.process("connect", "kernel://slow/nsm-1", "--netns", space, "--name", f"mid-{victim}")
+    until(
+        lambda: asking.poll() is not None
+        or [row for row in mesh.get("clients") if row["state"] == "connecting"]
+    )
+    assert asking.poll() is None, finish(asking)
+    time.sleep(0.3)
+    kill(mesh.row("endpoints", "slow")["pid"] if victim == "slow" else pid_of(mesh, victim))
+    done = finish(asking)
+    if done.code:
+        done.fails("error: ")
+        assert [row for row in mesh.get("clients") if row["name"] == f"mid-{victim}"] == []
+        until(lambda: {row["id"] for row in mesh.get("connections")} <= before, 15)
+        until(lambda: mesh.links(space) == [], 15, lambda: f"left: {mesh.links(space)}")
+        until(lambda: mesh.nsm("connect", "kernel://slow/nsm-1", "--netns", space).code == 0, 20)
+    until(lambda: mesh.links(space) == ["nsm-1"])
+    mesh.nsm("disconnect", "--netns", space).ok()
+    until(lambda: mesh.links(space) == [])
+
+
+def test_down_is_clean(mesh):
+    """Down takes everything away in time, whatever died before."""
+    begin = time.monotonic()
+    assert "removed" not in mesh.nsm("down").ok().text
+    assert time.monotonic() - begin < 8
+    assert mesh.left() == []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from nsmesh.chains.liveness import Liveness
 from nsmesh.core.begin import BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 
 TRY = 15.0
 """Seconds that one Request may take."""
+PASS = 0.5
+"""Seconds until the first packet of a new wire must come back: a function in the middle may be setting up."""
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two tries of a wire that is to be kept."""
 
@@ -32,7 +35,8 @@ PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 class Wire:
     """One connection that a client asks for. ``state``: connecting, up, failed or closed.
 
-    ``task`` asks for it, once or until it is there. ``took``: seconds of the Request that succeeded.
+    ``task`` asks for it, once or until it is there. ``took``: seconds of the Request that succeeded;
+    ``passes``: seconds from its begin until the first packet came back, None when none did for a while.
     """
 
     id: str
@@ -41,6 +45,7 @@ class Wire:
     error: MeshError | None = None
     tries: int = 0
     took: float = 0.0
+    passes: float | None = None
     task: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
@@ -193,15 +198,20 @@ class Clients:
 
     async def _try(self, client: Client, wire: Wire) -> None:
         wire.tries += 1
+        passing = Liveness(lambda: client.netns, PASS)
         start = self.scope.clock.monotonic()
         try:
-            await client.request(wire)
+            connection = await client.request(wire)
         except MeshError as error:
             wire.state, wire.error = "failed", error
             raise
         wire.took = self.scope.clock.monotonic() - start
+        if await passing(connection):
+            wire.passes = self.scope.clock.monotonic() - start
         wire.state, wire.error = "up", None
-        log.info("wire up", connection=wire.id, client=client.name, ms=round(wire.took * 1e3, 1))
+        passes = round(wire.passes * 1e3, 1) if wire.passes else None
+        took = round(wire.took * 1e3, 1)
+        log.info("wire up", connection=wire.id, client=client.name, ms=took, passes_ms=passes)
 
     def find(self, connection: str) -> tuple[Client, Wire]:
         """Return client and wire of a connection id; raises NotFound."""

@@ -16,12 +16,13 @@ _TAIL = 64 << 10
 _ERROR = "error: "
 
 
-def summary(connection: Connection, took: float) -> str:
-    """Return one sentence on a wire that is up; ``took`` seconds."""
+def summary(connection: Connection, took: float, passes: float | None) -> str:
+    """Return one sentence on a wire that is up; times in seconds, as in :class:`Wire`."""
     ip = connection.context.ip_context
     name = connection.mechanism.parameters.get("name", "?")
+    seen = f"packets pass after {passes * 1e3:.0f} ms" if passes is not None else "no packet came back yet"
     return (
-        f"wire {name} to {connection.network_service_endpoint_name} up in {took * 1e3:.0f} ms: "
+        f"wire {name} to {connection.network_service_endpoint_name} up in {took * 1e3:.0f} ms, {seen}: "
         f"{', '.join(ip.src_ip_addrs) or 'no address'} -> {', '.join(ip.dst_ip_addrs) or 'no address'}"
     )
 
@@ -37,7 +38,7 @@ def told(client: Client, wire: Wire) -> list[tuple[str, str]]:
         made = ", ".join(f"{name} {value}" for name, value in sorted(segment.metrics.items()))
         if made:
             out.append(("wire", f"  hop {segment.name}: {made}"))
-    out.append(("wire", summary(connection, wire.took)))
+    out.append(("wire", summary(connection, wire.took, wire.passes)))
     return out
 
 
