@@ -177,7 +177,7 @@ class Server:
                 if isinstance(reason, Unauthorized)
                 else "a connection ended in its handshake"
             )
-            self._say(kind, at=self.own, reason=str(reason))
+            self._say(kind, at=self.own, where=connection.where, reason=str(reason))
         self._changed.set()
 
     def idle(self) -> None:
