@@ -93,11 +93,15 @@ class Wanted:
 
 
 @asynccontextmanager
-async def running_nsc(settings: NscSettings, runtime: Runtime) -> AsyncIterator[Chain]:
-    """Ask for all services in the background while the block runs; close them on leaving."""
+async def running_nsc(
+    settings: NscSettings, runtime: Runtime, *, alive: Alive | None = None
+) -> AsyncIterator[Chain]:
+    """Ask for all services in the background while the block runs; close them on leaving.
+
+    ``alive`` takes the place of the look at the wires that the settings ask for.
+    """
     wires = [Wanted.of(settings, number, url) for number, url in enumerate(wanted_services(settings))]
-    alive: Alive | None = None
-    if settings.liveness_check_enabled:
+    if alive is None and settings.liveness_check_enabled:
         limit = settings.liveness_check_timeout
         namespace = settings.netns or netns.of_pid(os.getpid())
         alive = any_of(Echoes(settings.netns, limit=limit), Liveness(lambda: namespace, limit))

@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,33 +45,44 @@ def make(kind: str, settings: NseSettings, environment: Mapping[str, str]) -> En
 
 
 async def serve_endpoint(kind: str, settings: NseSettings, stop: asyncio.Event) -> None:
-    """Run an endpoint until ``stop``; it unregisters and closes what it opened."""
+    """Run an endpoint until ``stop``; it unregisters where it is told to, and closes what it opened."""
     function = make(kind, settings, os.environ)
-    if not settings.service_names:
-        raise Invalid("this endpoint provides no service", remedy="set NSM_SERVICE_NAMES")
-    place = f"file://{settings.netns}" if settings.netns else OWN_NAMESPACE
-    async with AsyncExitStack() as stack:
-        held = await stack.enter_async_context(runtime_of(settings, settings.dial_timeout))
-        chain = await _chain(function, settings, held, place, stop, stack)
-        listen = settings.listen_on or f"unix://{_private_folder(stack)}/listen.on.sock"
-        urls = await stack.enter_async_context(served(held, (listen,), chain))
-        register = registration(
-            settings.name,
-            manager=settings.connect_to,
-            peers=held.peers,
-            tokens=held.tokens,
-            checks=held.registry_checks(settings.registry_client_policies),
-            dial_timeout=settings.dial_timeout,
-            clock=held.clock,
-        )
-        await stack.enter_async_context(register.running())
-        entries = _entries(settings, urls[0])
-        await stack.enter_async_context(registered(register, entries, unregister=settings.unregister_itself))
+    async with (
+        runtime_of(settings, settings.dial_timeout) as held,
+        running_endpoint(function, settings, held, stop) as chain,
+    ):
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGHUP, lambda: chain.scope.spawn(_reload(function), name="reload")
         )
         log.info("endpoint ready", name=settings.name, type=kind, services=settings.service_names)
         await stop.wait()
+
+
+@asynccontextmanager
+async def running_endpoint(
+    function: Endpoint, settings: NseSettings, runtime: Runtime, stop: asyncio.Event
+) -> AsyncIterator[Chain]:
+    """Run an endpoint while the block runs; it registers in the background. It may set ``stop`` itself."""
+    if not settings.service_names:
+        raise Invalid("this endpoint provides no service", remedy="set NSM_SERVICE_NAMES")
+    place = f"file://{settings.netns}" if settings.netns else OWN_NAMESPACE
+    async with AsyncExitStack() as stack:
+        chain = await _chain(function, settings, runtime, place, stop, stack)
+        listen = settings.listen_on or f"unix://{_private_folder(stack)}/listen.on.sock"
+        urls = await stack.enter_async_context(served(runtime, (listen,), chain))
+        register = registration(
+            settings.name,
+            manager=settings.connect_to,
+            peers=runtime.peers,
+            tokens=runtime.tokens,
+            checks=runtime.registry_checks(settings.registry_client_policies),
+            dial_timeout=settings.dial_timeout,
+            clock=runtime.clock,
+        )
+        await stack.enter_async_context(register.running())
+        entries = _entries(settings, urls[0])
+        await stack.enter_async_context(registered(register, entries, unregister=settings.unregister_itself))
+        yield chain
 
 
 async def _chain(
