@@ -17,6 +17,7 @@ import yaml
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.model.duration import format_duration, parse_duration
 from nsmesh.model.names import nearest
+from nsmesh.model.prefix import parse_prefix
 from nsmesh.model.settings import Seconds, Setting, field_docstrings, variable
 
 T = TypeVar("T")
@@ -112,6 +113,8 @@ def prefix_groups(value: object) -> tuple[tuple[str, ...], ...]:
     groups = []
     for group in value:
         members = group if isinstance(group, list) else [group]
+        for member in members:
+            parse_prefix(str(member).strip())
         groups.append(tuple(str(member).strip() for member in members))
     return tuple(groups)
 
