@@ -88,8 +88,9 @@ def test_death_in_mid_request(mesh, victim):
     before = {row["id"] for row in mesh.get("connections")}
     asking = mesh.process("connect", "kernel://slow/nsm-1", "--netns", space, "--name", f"mid-{victim}")
     until(
-        lambda: asking.poll() is not None
-        or [row for row in mesh.get("clients") if row["state"] == "connecting"]
+        lambda: (
+            asking.poll() is not None or [row for row in mesh.get("clients") if row["state"] == "connecting"]
+        )
     )
     assert asking.poll() is None, finish(asking)
     time.sleep(0.3)

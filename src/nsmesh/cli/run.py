@@ -15,7 +15,8 @@ from nsmesh.chains import settings as s
 from nsmesh.chains.variables import notices
 from nsmesh.core import garbage, logging
 from nsmesh.core.errors import Invalid
-from nsmesh.model.settings import SettingsError, describe, load
+from nsmesh.model.duration import format_duration
+from nsmesh.model.settings import Setting, SettingsError, describe, load
 
 log = structlog.get_logger()
 
@@ -57,10 +58,19 @@ def _run(
     asyncio.run(main())
 
 
+def _default(item: Setting) -> str:
+    """Return a default as it would be written."""
+    if item.kind == "duration":
+        return format_duration(float(item.default))
+    if item.kind == "map":
+        return item.default.strip("{}").replace("'", "").replace(": ", ":").replace(", ", ",")
+    return item.default.lower() if item.kind == "true or false" else item.default
+
+
 def _epilog(cls: type[Any]) -> str:
     lines = ["\b", "Settings (environment):"]
     for item in describe(cls):
-        lines.append(f"  {item.variable} ({item.kind}; default: {item.default or '-'})")
+        lines.append(f"  {item.variable} ({item.kind}; default: {_default(item) or '-'})")
         lines.append(f"      {item.help}")
     return "\n".join(lines)
 
