@@ -5,4 +5,4 @@ from __future__ import annotations
 from nsmesh.core.call import Key
 
 ANSWERED: Key[dict[str, str]] = Key("answered")
-"""In ``call.values``: a place into which the stub of a remote peer puts the initial metadata of its answer."""
+"""In ``call.values``: where the stub of a remote peer puts the initial metadata of its answer."""
