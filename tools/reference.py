@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - a script, in no package
-"""Writes the reference pages that follow from the code: docs/reference/cli.md and settings.md.
+"""Writes what follows from the code: docs/reference/cli.md, settings.md, and the chains in architecture.md.
 
 usage: python tools/reference.py [--check]
 With --check nothing is written; exit code 1 and a diff say what is out of date.
@@ -14,13 +14,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import chain_lists
 import click
 
 from nsmesh.chains import settings, variables
 from nsmesh.cli.main import cli
 from nsmesh.model.settings import Setting, describe
 
-PAGES = Path(__file__).parents[1] / "docs" / "reference"
+DOCS = Path(__file__).parents[1] / "docs"
 NOTE = "<!-- Written by tools/reference.py from the code. -->"
 
 DAEMONS = {
@@ -195,9 +196,20 @@ class Page:
     text: str
 
 
+def architecture_page() -> str:
+    """Return the page on the architecture with the chains of the code; all else stays as it is."""
+    begin, end = "<!-- chains: written by tools/reference.py -->", "<!-- end of the chains -->"
+    head, _, rest = (DOCS / "architecture.md").read_text().partition(begin)
+    return f"{head}{begin}\n\n{chain_lists.listing()}\n\n{end}{rest.partition(end)[2]}"
+
+
 def pages() -> list[Page]:
     """Return all pages."""
-    return [Page(PAGES / "cli.md", cli_page()), Page(PAGES / "settings.md", settings_page())]
+    return [
+        Page(DOCS / "reference" / "cli.md", cli_page()),
+        Page(DOCS / "reference" / "settings.md", settings_page()),
+        Page(DOCS / "architecture.md", architecture_page()),
+    ]
 
 
 def main(arguments: list[str]) -> int:
