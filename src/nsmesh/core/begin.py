@@ -90,6 +90,10 @@ class _Life:
         self.state = State()
         self.state.set(LIFE, self)
 
+    def over(self) -> None:
+        """Let go of what refers back to us: what a connection held goes away now, not at the next sweep."""
+        self.state.pop(LIFE)
+
     def call(self, peer: Peer | None = None) -> Call:
         """Return a call of our own, in the name of ``peer``, else of whoever called last."""
         return Call(peer=peer or self.peer, values={OWN: True})
@@ -178,7 +182,7 @@ class Begin(Element):
                 return await self.serve(life, call, request)
             finally:
                 if life.connection is None and life.wanted is None:
-                    del self._lives[connection_id]
+                    self._forget(life)
 
     async def serve(self, life: _Life, call: Call, request: NetworkServiceRequest) -> Connection:
         """Pass a Request on in its turn; keep what comes back, undo what failed."""
@@ -238,7 +242,11 @@ class Begin(Element):
         finally:
             if not life.state.pop(DENIED):
                 life.connection = life.wanted = None
-                del self._lives[life.id]
+                self._forget(life)
+
+    def _forget(self, life: _Life) -> None:
+        del self._lives[life.id]
+        life.over()
 
     async def _close_below(self, life: _Life, call: Call, connection: Connection) -> None:
         async def work() -> None:
