@@ -2,7 +2,8 @@
 
 Process-wide, because some peers open a new connection for each call: a table that ends with its connection
 would lose what the next call asks for. A descriptor is visible to calls of the peer that sent it, and to
-nobody else: inode numbers are easy to guess.
+nobody else: inode numbers are easy to guess. Nobody can fill the table for the others: when it is full, the
+oldest of whoever has the most in it makes room.
 """
 
 from __future__ import annotations
@@ -13,13 +14,10 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
-
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, TimedOut
 from nsmesh.model.fileurl import Inode, inode_url
-
-log = structlog.get_logger()
+from nsmesh.rpc import foreign, telling
 
 LIFETIME = 60.0
 """Seconds that a descriptor is kept after it came, or was last asked for."""
@@ -28,11 +26,17 @@ LARGEST = 4096
 """Descriptors that one process keeps, unless its own limit is lower than twice that."""
 
 Sender = tuple[str, int | None, int | None]
+Account = str | int | None
 
 
 def sender_of(peer: Peer) -> Sender:
     """Return what tells one sender from another: SPIFFE ID, user and process."""
     return (peer.spiffe_id, peer.uid, peer.pid)
+
+
+def account_of(sender: Sender) -> Account:
+    """Return who answers for a sender, however many processes and connections he has."""
+    return sender[0] or sender[1]
 
 
 @dataclass(slots=True)
@@ -61,6 +65,7 @@ class Descriptors:
         self._lifetime = lifetime
         self._largest = largest or (LARGEST if soft == resource.RLIM_INFINITY else min(LARGEST, soft // 2))
         self._entries: dict[tuple[Sender, Inode], _Entry] = {}
+        self._accounts: dict[Account, dict[tuple[Sender, Inode], None]] = {}  # oldest first
         self._waiters: dict[tuple[Sender, Inode], list[asyncio.Future[int]]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,33 +85,63 @@ class Descriptors:
     def arrived(self, fd: int, source: Source) -> bool:
         """Take ``fd`` over; return False, and close it, when ``source`` has sent too many unasked."""
         try:
-            found = os.fstat(fd)
+            inode = foreign.inode_of(fd)
         except OSError:
             os.close(fd)
             return True
         loop = asyncio.get_running_loop()
-        key = (source.sender, (found.st_dev, found.st_ino))
+        key = (source.sender, inode)
         known = self._entries.get(key)
         if known is not None:
             os.close(fd)
             known.until = loop.time() + self._lifetime
             return True
         waiters = self._waiters.pop(key, ())
-        if not waiters and (source.unclaimed >= source.limit or len(self._entries) >= self._largest):
+        if (not waiters and source.unclaimed >= source.limit) or not self._make_room(source):
             os.close(fd)
-            source.refused += 1
-            if source.refused == 1:
-                log.warning(
-                    "a peer sends too many descriptors unasked", sender=source.sender, limit=source.limit
-                )
+            self._refused(source)
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(Exhausted("no room is left for the descriptor that a peer sent"))
             return False
         entry = self._entries[key] = _Entry(fd, loop.time() + self._lifetime, source)
+        self._accounts.setdefault(account_of(source.sender), {})[key] = None
         source.unclaimed += 1
         for waiter in waiters:
             if not waiter.done():
                 _answer(waiter, self._claim, entry)
         self._schedule(loop)
         return True
+
+    @staticmethod
+    def _refused(source: Source) -> None:
+        source.refused += 1
+        if source.refused == 1:
+            who = str(account_of(source.sender))
+            telling.SHARED.warn(
+                "a peer sends too many descriptors unasked", about=who, peer=who, limit=source.limit
+            )
+
+    def _make_room(self, source: Source) -> bool:
+        """Return whether there is room for one more; somebody who has more than its sender may lose one."""
+        if len(self._entries) < self._largest:
+            return True
+        greediest = max(self._accounts.values(), key=len)
+        if len(greediest) <= len(self._accounts.get(account_of(source.sender), ())):
+            return False
+        self._drop(next(iter(greediest)))
+        return True
+
+    def _drop(self, key: tuple[Sender, Inode]) -> None:
+        entry = self._entries.pop(key)
+        account = account_of(key[0])
+        kept = self._accounts[account]
+        del kept[key]
+        if not kept:
+            del self._accounts[account]
+        if not entry.claimed:
+            entry.source.unclaimed -= 1
+        os.close(entry.fd)
 
     async def wait(self, sender: Sender, inode: Inode, deadline: float | None) -> int:
         """See :meth:`PeerDescriptors.wait`."""
@@ -175,10 +210,7 @@ class Descriptors:
         self._sweeper = None
         for key, entry in list(self._entries.items()):
             if entry.until <= now:
-                del self._entries[key]
-                if not entry.claimed:
-                    entry.source.unclaimed -= 1
-                os.close(entry.fd)
+                self._drop(key)
         if self._entries:
             self._schedule(loop)
 
@@ -190,6 +222,7 @@ class Descriptors:
         for entry in self._entries.values():
             os.close(entry.fd)
         self._entries.clear()
+        self._accounts.clear()
 
 
 def _answer(waiter: asyncio.Future[int], claim: Callable[[_Entry], int], entry: _Entry) -> None:

@@ -6,23 +6,19 @@ owner wants. So it is asked for what the kernel has in memory, and only namespac
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import functools
 import os
 import stat
-import struct
 from pathlib import Path
+
+from nsmesh.rpc import foreign
 
 NAMESPACE = "a network namespace"
 SOCKET = "a socket"
 
 NS_GET_NSTYPE = 0xB703
 CLONE_NEWNET = 0x40000000
-
-_AT_EMPTY_PATH, _AT_STATX_DONT_SYNC, _STATX_TYPE = 0x1000, 0x4000, 0x1
-_STATX_SIZE, _MODE_AT, _DEV_AT = 256, 28, 136
-_libc = ctypes.CDLL(None, use_errno=True)
 
 _KINDS = {
     stat.S_IFREG: "a regular file",
@@ -41,25 +37,14 @@ def _nsfs() -> int:
     return Path("/proc/self/ns/net").stat().st_dev
 
 
-def _known(fd: int) -> tuple[int, int]:
-    """Return mode and device as the kernel has them in memory: neither the type nor the device changes."""
-    found = ctypes.create_string_buffer(_STATX_SIZE)
-    try:
-        statx = _libc.statx
-    except AttributeError:  # an old C library
-        status = os.fstat(fd)
-        return status.st_mode, status.st_dev
-    if statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, _STATX_TYPE, found):
-        return 0, 0
-    (mode,) = struct.unpack_from("H", found.raw, _MODE_AT)
-    return mode, os.makedev(*struct.unpack_from("II", found.raw, _DEV_AT))
-
-
 def kind_of(fd: int) -> str:
     """Return what ``fd`` (``O_PATH`` is enough) leads to, in words: :data:`NAMESPACE`, ``a pipe``, ..."""
-    mode, dev = _known(fd)
-    if dev != _nsfs() or not stat.S_ISREG(mode):
-        return _KINDS.get(stat.S_IFMT(mode), "no file")
+    try:
+        status = foreign.status_of(fd)
+    except OSError:
+        return "no file"
+    if status.dev != _nsfs() or not stat.S_ISREG(status.mode):
+        return _KINDS.get(stat.S_IFMT(status.mode), "no file")
     try:
         opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

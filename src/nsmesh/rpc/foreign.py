@@ -21,6 +21,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 AT_ONCE = 253
@@ -31,26 +32,43 @@ THREADS = 16
 
 _DRAINED = 65536
 _O_PATH = 0o10000000
-_AT_EMPTY_PATH, _AT_STATX_DONT_SYNC, _STATX_INO = 0x1000, 0x4000, 0x100
-_STATX_SIZE, _INO_AT, _DEV_AT = 256, 32, 136
+_AT_EMPTY_PATH, _AT_STATX_DONT_SYNC = 0x1000, 0x4000
+_STATX_TYPE, _STATX_INO = 0x1, 0x100
+_STATX_SIZE = 256
+_STATX = struct.Struct("=28xH2xQ96xII")
+"""``stx_mode``, ``stx_ino``, ``stx_dev_major`` and ``stx_dev_minor`` of a ``struct statx``."""
 _NO_LINGER = struct.pack("ii", 0, 0)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def inode_of(fd: int) -> tuple[int, int]:
-    """Return device and inode of what ``fd`` leads to, as ``fstat`` numbers them; raises OSError."""
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the kernel has in memory of a file: its mode, device and inode, numbered as ``fstat`` does."""
+
+    mode: int
+    dev: int
+    ino: int
+
+
+def status_of(fd: int) -> Status:
+    """Return what ``fd`` leads to, without asking whoever serves its file system; raises OSError."""
     found = ctypes.create_string_buffer(_STATX_SIZE)
     try:
         statx = _libc.statx
     except AttributeError:  # an old C library
         status = os.fstat(fd)
-        return status.st_dev, status.st_ino
-    if statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, _STATX_INO, found):
+        return Status(status.st_mode, status.st_dev, status.st_ino)
+    if statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_INO, found):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    major, minor = struct.unpack_from("II", found.raw, _DEV_AT)
-    (inode,) = struct.unpack_from("Q", found.raw, _INO_AT)
-    return os.makedev(major, minor), inode
+    mode, inode, major, minor = _STATX.unpack_from(found.raw)
+    return Status(mode, os.makedev(major, minor), inode)
+
+
+def inode_of(fd: int) -> tuple[int, int]:
+    """Return device and inode of what ``fd`` leads to; raises OSError."""
+    status = status_of(fd)
+    return status.dev, status.ino
 
 
 def harmless(fd: int) -> bool:

@@ -192,3 +192,26 @@ def test_everything_is_closed_in_time(steps, tmp_path_factory):
     before = open_descriptors()
     run(main())
     assert open_descriptors() == before
+
+
+def test_nobody_fills_the_table_for_the_others(tmp_path):
+    """In a full table whoever has the most makes room for a newcomer, and not the reverse."""
+
+    async def main():
+        table = Descriptors(largest=4)
+        greedy = [Peer(spiffe_id="spiffe://test.mesh/greedy", uid=1, pid=pid) for pid in range(6)]
+        for number, peer in enumerate(greedy):  # processes and connections by the dozen are one account
+            (tmp_path / str(number)).touch()
+            table.arrived(opened(tmp_path / str(number))[0], table.source(peer, 100))
+        fd, dev, ino = opened(tmp_path)
+        assert table.arrived(fd, table.source(OTHER, 100))
+        assert len(table) == 4
+        assert same(await table.view(OTHER).wait(dev, ino), dev, ino)
+        assert not table.arrived(opened(tmp_path / "5")[0], table.source(greedy[0], 100))
+        assert same(await table.view(OTHER).wait(dev, ino), dev, ino)
+        table.close()
+        assert not table._accounts
+
+    before = open_descriptors()
+    run(main())
+    assert open_descriptors() == before

@@ -130,7 +130,7 @@ def test_a_silent_neighbour_times_out(tmp_path):
 
 
 def test_a_rotation_leads_new_calls_over_new_connections(tmp_path):
-    """After our keys have changed, new calls dial anew; a stream that runs goes on, then its connection ends."""
+    """After our keys have changed, new calls dial anew; running streams go on, then their connection ends."""
 
     async def main():
         authority = Authority("td.test")
