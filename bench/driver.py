@@ -48,7 +48,8 @@ from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.entries import Entries, Template
 from nsmesh.security.workload_api import WorkloadApi
 
-SERVICE = "bench-service"
+SERVICE = "bench"
+"""Short, so that the generated half of an interface name is long: a thousand of them share a namespace."""
 PREFIX = "172.16.0.0/12"
 DOMAIN = "bench.mesh"
 LIFETIME = 3600.0

@@ -28,7 +28,7 @@ from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError, TimedOut
 from nsmesh.core.turns import Turns
 from nsmesh.model.copying import copy_of
-from nsmesh.model.merge import merged
+from nsmesh.model.merge import merged, remembered
 from nsmesh.model.messages import Connection, Entry, NetworkServiceRequest
 from nsmesh.model.messages import State as Condition
 
@@ -166,6 +166,10 @@ class Begin(Element):
     def merge(self, life: _Life, request: NetworkServiceRequest) -> None:
         """Bring a new Request of a living connection into line with what is known; servers take it as is."""
 
+    def kept(self, request: NetworkServiceRequest) -> NetworkServiceRequest:
+        """Return of a granted Request what a re-request needs besides the answer."""
+        return NetworkServiceRequest(mechanism_preferences=request.mechanism_preferences)
+
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Serve one Request; see the module's contract."""
         connection_id = request.connection.id
@@ -195,8 +199,9 @@ class Begin(Element):
             raise
         connection.state = Condition.UP
         life.peer = call.peer
-        life.request = kept
+        life.request = self.kept(kept)
         life.connection = copy_of(connection)
+        life.state.pop(REACHED)  # it was for an undo
         life.wanted = None
         return connection
 
@@ -284,6 +289,12 @@ class BeginClient(Begin):
 
     See :func:`nsmesh.model.merge.merged` for whose word counts in which field.
     """
+
+    def kept(self, request: NetworkServiceRequest) -> NetworkServiceRequest:
+        """Keep also what was asked."""
+        kept = super().kept(request)
+        kept.connection.CopyFrom(remembered(request.connection))
+        return kept
 
     def merge(self, life: _Life, request: NetworkServiceRequest) -> None:
         """See the class."""

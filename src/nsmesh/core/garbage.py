@@ -6,8 +6,6 @@ import gc
 
 YOUNG = 10_000
 """Objects that are made and kept before the young ones are looked through (Python's default: 700)."""
-MIDDLE = 20
-"""Times the young ones are looked through before those that survived are (default: 10)."""
 
 
 def settle() -> None:
@@ -19,4 +17,4 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG, MIDDLE, MIDDLE)
+    gc.set_threshold(YOUNG)

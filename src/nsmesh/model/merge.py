@@ -6,6 +6,16 @@ from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Path, State
 
 
+def remembered(asked: Connection) -> Connection:
+    """Return the part of ``asked`` that :func:`merged` looks at: not the path, which is most of a message."""
+    return Connection(
+        network_service=asked.network_service,
+        network_service_endpoint_name=asked.network_service_endpoint_name,
+        labels=asked.labels,
+        context=asked.context,
+    )
+
+
 def merged(wanted: Connection, asked: Connection, answered: Connection) -> Connection:
     """Return what to ask for, from what is wanted now, what was asked last and what was answered to that.
 

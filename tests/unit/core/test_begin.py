@@ -1,6 +1,8 @@
 """Begin: the contract that its module's text makes, point by point, and under random orders of events."""
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 
 import pytest
@@ -156,6 +158,30 @@ def test_state_belongs_to_a_life():
         assert far.states[2].get(MARK) is None
 
     scenario(body)
+
+
+def test_what_a_life_held_goes_with_it():
+    """Nothing of a closed connection waits for the garbage collector."""
+
+    class Held:
+        pass
+
+    async def body(begin, far, handler):
+        await handler.request(Call(), ask())
+        held = Held()
+        far.states[0].set(Key("held"), held)
+        gone = weakref.ref(held)
+        del held
+        await handler.close(Call(), Connection(id="x"))
+        far.states.clear()
+        far.calls.clear()
+        assert gone() is None
+
+    gc.disable()
+    try:
+        scenario(body)
+    finally:
+        gc.enable()
 
 
 def test_close_gets_what_was_returned_last():

@@ -342,21 +342,23 @@ def test_an_end_without_a_dial_says_so():
 
 
 class Keep(Element):
-    """Keeps the state and the request that passed here."""
+    """Keeps the state and the request that passed here, and what was reached when the answer came back."""
 
     def __init__(self):
         self.request_seen = None
+        self.reached = None
         self.state = None
 
     async def request(self, call, request, next):
         self.state = call.state
         answer = await next.request(call, request)
+        self.reached = call.state.get(REACHED)
         self.request_seen = request
         return answer
 
 
 def test_connect_remembers_what_was_reached():
-    """REACHED and NEXT_HOP are in the server half's state; the halves have states of their own."""
+    """NEXT_HOP, and REACHED until it was granted, are in the server half's state; each half has its own."""
 
     async def main():
         book, keep, inner = Book("a"), Keep(), Keep()
@@ -365,7 +367,8 @@ def test_connect_remembers_what_was_reached():
         async with onward.running(), server.running():
             await server.request(to("a", Call(metadata=(("h", "1"),))), ask())
             assert keep.state.get(NEXT_HOP) is book.peers["a"]
-            assert keep.state.get(REACHED).network_service_endpoint_name == "a"
+            assert keep.reached.network_service_endpoint_name == "a"
+            assert keep.state.get(REACHED) is None
             assert keep.request_seen.connection.network_service_endpoint_name == ""
             assert inner.state is not keep.state
             assert inner.state.get(NEXT_HOP) is book.peers["a"]

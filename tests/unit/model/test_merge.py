@@ -1,7 +1,7 @@
 """Asking again: whose word counts in which field."""
 
 from nsmesh.model.copying import copy_of
-from nsmesh.model.merge import merged
+from nsmesh.model.merge import merged, remembered
 from nsmesh.model.messages import Connection, Path, PathSegment, State
 
 
@@ -23,6 +23,17 @@ def test_repeating_either_message_means_go_on():
     """The first Request again, and the answer sent back, both ask for what was answered."""
     assert merged(ASKED, ASKED, ANSWERED) == ANSWERED
     assert merged(ANSWERED, ASKED, ANSWERED) == ANSWERED
+
+
+def test_what_is_remembered_is_enough():
+    """Merging looks at nothing of what was asked that ``remembered`` leaves out."""
+    changed = copy_of(ANSWERED)
+    changed.labels["app"] = "x"
+    reselecting = copy_of(ASKED)
+    reselecting.state = State.RESELECT_REQUESTED
+    for wanted in (ASKED, ANSWERED, changed, reselecting):
+        assert merged(wanted, remembered(ASKED), ANSWERED) == merged(wanted, ASKED, ANSWERED)
+    assert not remembered(ANSWERED).path.path_segments
 
 
 def test_what_the_user_changed_counts():
