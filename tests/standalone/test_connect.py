@@ -68,7 +68,8 @@ def test_by_name_path_and_pid(mesh, space):
     assert "wire nsm-1 to responder up in " in done.out
     resident = mesh.resident()
     done = mesh.nsm("connect", "kernel://ping/nsm-2", "--pid", str(resident.pid), "-o", "json").ok()
-    assert done.json()["connection"] == f"pid-{resident.pid}-0"
+    assert done.json()["id"] == f"pid-{resident.pid}-0"
+    assert done.json()["interface"] == "nsm-2"
     path = f"/proc/{mesh.resident().pid}/ns/net"
     mesh.nsm("connect", "kernel://ping/nsm-3", "--netns", path).ok()
     assert mesh.links(space) == ["nsm-1"]

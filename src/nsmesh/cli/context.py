@@ -66,6 +66,12 @@ class Context:
         if not self.quiet:
             click.secho(text, **style)
 
+    def require_access(self) -> None:
+        """Raise Unauthorized where the mesh is there and this user may not look into it."""
+        run = self.paths.run
+        if os.geteuid() != 0 and run.exists() and not os.access(run, os.R_OK | os.X_OK):
+            raise Unauthorized(f"the mesh in {run} is not yours", remedy="run as root (sudo nsm ...)")
+
     @asynccontextmanager
     async def control(self) -> AsyncIterator[rpc.Client]:
         """Connect to the daemon's control interface.
@@ -75,8 +81,7 @@ class Context:
         from nsmesh import rpc  # noqa: PLC0415 - half of the start of a command, and not all talk to a daemon
 
         paths = self.paths
-        if os.geteuid() != 0 and paths.run.exists() and not os.access(paths.run, os.X_OK):
-            raise Unauthorized(f"the mesh in {paths.run} is not yours", remedy="run as root (sudo nsm ...)")
+        self.require_access()
         option = f" --mesh {paths.mesh}" if self.mesh else ""
         try:
             client = await rpc.connect(f"unix://{paths.control}", timeout=PATIENCE)
@@ -93,6 +98,12 @@ class Context:
             ) from error
         try:
             yield client
+        except Unavailable as error:
+            if daemon_pid(paths) is not None:
+                raise
+            raise Unavailable(
+                f"the mesh {paths.mesh} ended meanwhile", remedy=f"see: nsm{option} status"
+            ) from error
         finally:
             await client.aclose()
 

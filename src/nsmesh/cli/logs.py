@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from typing import Any, TextIO
 
 import click
 
-from nsmesh.cli.context import Context
-from nsmesh.core.errors import NotFound
+from nsmesh.cli import completing
+from nsmesh.cli.context import Context, run
+from nsmesh.core.errors import MeshError, NotFound
 
 _COLOUR = {"error": "red", "critical": "red", "warning": "yellow", "debug": "blue"}
 _HIDDEN = ("event", "level", "timestamp", "role", "exception")
@@ -21,19 +23,24 @@ _TAIL = 1 << 20
 
 
 @click.command()
-@click.argument("target", required=False, default="")
+@click.argument("target", required=False, default="", shell_complete=completing.logs)
 @click.option("-f", "--follow", is_flag=True, help="Then print what is written, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=50, help="Lines of the past (0: all).")
 @click.option("--json", "raw", is_flag=True, help="Print the lines as they were written.")
 @click.pass_obj
 def logs(context: Context, target: str, lines: int, *, follow: bool, raw: bool) -> None:
-    """Print the logs of a mesh: of all, or of one role, endpoint, workload, or connection."""
+    """Print the logs of a mesh: of all, or of one TARGET.
+
+    TARGET is a role (daemon; registry, nsmgr, forwarder where they run apart), an endpoint, a workload, or
+    the id of a connection: then all lines about it, at every hop.
+    """
+    context.require_access()
     folder = context.paths.logs
     files = sorted(folder.glob("*.log"))
     if not files:
         raise NotFound(f"there are no logs in {folder}", remedy="bring the mesh up first: nsm up")
     own = [path for path in files if path.stem == target]
-    wanted = "" if own or not target else target
+    wanted = None if own or not target else _about(context, target)
     past = _past(own or files, wanted)
     for line in past[-lines:] if lines else past:
         click.echo(line[1] if raw else _pretty(*line))
@@ -47,7 +54,25 @@ def logs(context: Context, target: str, lines: int, *, follow: bool, raw: bool) 
         _follow(folder, target if own else "", wanted, raw=raw)
 
 
-def _past(files: list[Path], wanted: str) -> list[tuple[str, str]]:
+def _about(context: Context, target: str) -> re.Pattern[str]:
+    """Return what lines about a connection contain: its id at any hop, or the target as it is."""
+    from nsmesh.cli import control  # noqa: PLC0415 - only for connections
+
+    async def ids() -> set[str]:
+        async with context.control() as client:
+            found = await control.rows(client, "connections")
+        hops = [{hop["id"] for hop in row["hops"]} for row in found]
+        return set().union(*(some for some in hops if target in some))
+
+    try:
+        wanted = run(ids())
+    except MeshError:
+        wanted = set()
+    words = "|".join(re.escape(word) for word in sorted({target, *wanted}))
+    return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])")
+
+
+def _past(files: list[Path], wanted: re.Pattern[str] | None) -> list[tuple[str, str]]:
     """Return (source, line) of all files, in the order of time where lines have one."""
     found: list[tuple[str, str, str]] = []
     for path in files:
@@ -56,7 +81,7 @@ def _past(files: list[Path], wanted: str) -> list[tuple[str, str]]:
             last = ""
             for line in stream.read().decode(errors="replace").splitlines():
                 last = _time(line) or last
-                if wanted in line:
+                if wanted is None or wanted.search(line):
                     found.append((last, path.stem, line))
     return [(source, line) for _, source, line in sorted(found, key=lambda item: item[0])]
 
@@ -84,7 +109,7 @@ def _pretty(source: str, line: str) -> str:
     return f"{text}\n{data['exception']}" if "exception" in data else text
 
 
-def _follow(folder: Path, only: str, wanted: str, *, raw: bool) -> None:
+def _follow(folder: Path, only: str, wanted: re.Pattern[str] | None, *, raw: bool) -> None:
     open_files: dict[Path, TextIO] = {}
     for path in folder.glob("*.log"):
         open_files[path] = path.open(errors="replace")
@@ -97,7 +122,7 @@ def _follow(folder: Path, only: str, wanted: str, *, raw: bool) -> None:
             if only and path.stem != only:
                 continue
             for line in _new_lines(stream):
-                if wanted in line:
+                if wanted is None or wanted.search(line):
                     click.echo(line if raw else _pretty(path.stem, line))
         sys.stdout.flush()
         time.sleep(0.1)

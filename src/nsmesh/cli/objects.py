@@ -9,7 +9,7 @@ import click
 import yaml
 
 from nsmesh.api import control_pb2
-from nsmesh.cli import control, output
+from nsmesh.cli import completing, control, output
 from nsmesh.cli.context import Context, run, tell
 from nsmesh.core.errors import Invalid, MeshError, NotFound, Refused
 from nsmesh.model import control as api
@@ -66,28 +66,33 @@ def kind_of(what: str) -> str:
     raise Invalid(f"there is nothing called '{what}'", remedy=f"{hint}known: {', '.join(api.KINDS)}")
 
 
-@click.command()
+@click.command(
+    epilog="\b\nExamples:\n  nsm apply -f examples/secure-intranet\n  nsm apply -f - < service.yaml\n",
+)
 @click.option("-f", "--file", "files", multiple=True, required=True, help="File, directory, or - for stdin.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until workloads have their wires.")
 @click.pass_obj
 def apply(context: Context, files: tuple[str, ...], *, no_wait: bool) -> None:
     """Make the mesh as YAML manifests say: services, endpoints, workloads, links.
 
-    All files, and all .yaml, .yml and .json files of a directory, are applied as one.
+    All files, and all .yaml, .yml and .json files of a directory, are applied as one. What is the same is
+    left alone; what changed is made anew. Nothing is changed when a mistake can be seen beforehand.
     """
     request = control_pb2.ApplyRequest(manifests=control.read_manifests(files), wait=not no_wait)
     run(control.steps(context, api.APPLY, request))
 
 
-@click.command()
+@click.command(
+    epilog="\b\nExamples:\n  nsm delete endpoint firewall\n  nsm delete -f examples/secure-intranet\n",
+)
 @click.option("-f", "--file", "files", multiple=True, help="Delete what these files describe.")
-@click.argument("what", metavar="KIND", required=False)
-@click.argument("names", nargs=-1)
+@click.argument("what", metavar="[KIND]", required=False, shell_complete=completing.kinds)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=completing.names)
 @click.pass_obj
 def delete(context: Context, files: tuple[str, ...], what: str | None, names: tuple[str, ...]) -> None:
     """Delete by kind and name, or all that files describe.
 
-    Examples: nsm delete endpoint firewall; nsm delete -f examples/vpn
+    Links of a workload or endpoint that is deleted go down, and come up with its next version.
     """
     if not files and not (what and names):
         raise click.UsageError("give -f FILE, or a kind and names: nsm delete endpoint firewall")
@@ -113,15 +118,18 @@ def delete(context: Context, files: tuple[str, ...], what: str | None, names: tu
 
 
 @click.command()
-@click.argument("what")
-@click.argument("name", required=False, default="")
+@click.argument("what", metavar="KIND", shell_complete=completing.kinds)
+@click.argument("name", required=False, default="", shell_complete=completing.names)
 @click.option(
     "-o", "--output", "style", type=click.Choice(output.FORMATS), default="table", help="How to print."
 )
 @click.option("-w", "--watch", is_flag=True, help="Then print each change as it happens.")
 @click.pass_obj
 def get(context: Context, what: str, name: str, style: str, *, watch: bool) -> None:
-    """List services, endpoints, clients, connections, managers, forwarders, links or events."""
+    """List services, endpoints, clients, connections, managers, forwarders, links or events.
+
+    For events, NAME is a connection. The fields of -o json and yaml: docs/reference/json.md.
+    """
     kind = kind_of(what)
     narrow, more = COLUMNS[kind]
     columns = (*narrow, *more) if style == "wide" else narrow
@@ -171,8 +179,8 @@ def _change(row: dict[str, Any], columns: tuple[str, ...], style: str, *, delete
 
 
 @click.command()
-@click.argument("what")
-@click.argument("name")
+@click.argument("what", metavar="KIND", shell_complete=completing.kinds)
+@click.argument("name", shell_complete=completing.names)
 @click.pass_obj
 def describe(context: Context, what: str, name: str) -> None:
     """Show all that is known of one object; for a connection, every hop of its path."""
@@ -193,14 +201,21 @@ def _describe(row: dict[str, Any]) -> None:
     width = max(len(key) for key in row) + 2
     for key, value in row.items():
         title = f"{key.replace('_', ' ')}:".ljust(width)
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            click.echo(title.rstrip())
-            columns = list(dict.fromkeys(name for item in value for name in item))
-            for line in output.table(value, columns).splitlines():
-                click.echo(f"  {line}")
-        elif isinstance(value, list) and len(value) > 1:
-            click.echo(title.rstrip())
-            for item in value:
-                click.echo(f"  {output.cell(item)}")
-        else:
+        block = _block(value)
+        if block is None:
             click.echo(f"{title} {output.cell(value)}")
+            continue
+        click.echo(title.rstrip())
+        for line in block.splitlines():
+            click.echo(f"  {line}")
+
+
+def _block(value: Any) -> str | None:
+    """Return a value that needs lines of its own, or None."""
+    if isinstance(value, dict) and any(isinstance(item, dict | list) for item in value.values()):
+        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    if not isinstance(value, list) or not value:
+        return None
+    if isinstance(value[0], dict):
+        return output.table(value, list(dict.fromkeys(name for item in value for name in item)))
+    return "\n".join(output.cell(item) for item in value) if len(value) > 1 else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import click
 
 from nsmesh.api import control_pb2
-from nsmesh.cli import control
+from nsmesh.cli import completing, control
 from nsmesh.cli.context import Context, run
 from nsmesh.model import control as api
 
@@ -17,30 +19,52 @@ def _one_place(netns: str, pid: int) -> None:
         raise click.UsageError("say where the wire shall end: --netns NAME, or --pid PID (one of them)")
 
 
-@click.command()
+@click.command(
+    epilog="\b\n"
+    "Examples:\n"
+    "  nsm connect kernel://secure-intranet-connectivity/nsm-1?app=web --pid 4711\n"
+    "  nsm connect kernel://secure-intranet-connectivity --netns my-container\n",
+)
 @click.argument("url")
 @click.option("--netns", default="", help="Network namespace: a name of `ip netns`, or a path.")
 @click.option("--pid", type=click.IntRange(min=1), default=None, help="A process in the namespace.")
 @click.option("--name", default="", help="Name of the client; default: made from namespace or pid.")
-@click.option("-o", "--output", "style", type=click.Choice(["text", "json"]), default="text")
+@click.option(
+    "-o",
+    "--output",
+    "style",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How to print: each step, or the connection.",
+)
 @click.pass_obj
 def connect(context: Context, url: str, netns: str, pid: int | None, name: str, style: str) -> None:
     """Wire whatever already runs on this host to a service.
 
-    URL is kernel://SERVICE/INTERFACE?label=value, for example:
-    nsm connect kernel://secure-intranet-connectivity/nsm-1?app=web --pid 4711
+    URL is kernel://SERVICE/INTERFACE?label=value; interface and labels may be left out. The wire lives until
+    it is disconnected, or its process or namespace ends.
     """
     _one_place(netns, pid or 0)
     request = control_pb2.ConnectRequest(url=url, netns=netns, pid=pid or 0, client=name)
-    quiet = Context(context.mesh, context.run_dir, context.state_dir, context.verbose, quiet=True)
-    facts = run(control.steps(quiet if style == "json" else context, api.CONNECT, request))
-    if style == "json" and facts:
-        click.echo(json.dumps(facts[-1], indent=2, ensure_ascii=False))
+    if style == "text":
+        run(control.steps(context, api.CONNECT, request))
+        return
+    facts = run(control.steps(replace(context, quiet=True), api.CONNECT, request))
+    wanted = next(fact["connection"] for fact in reversed(facts) if fact["connection"])
+
+    async def listing() -> list[dict[str, Any]]:
+        async with context.control() as client:
+            return await control.rows(client, "connections", name=wanted)
+
+    for row in run(listing()):
+        click.echo(json.dumps(row, indent=2, ensure_ascii=False))
 
 
-@click.command()
-@click.argument("connection", required=False, default="")
-@click.option("--client", default="", help="All connections of a client.")
+@click.command(
+    epilog="\b\nExamples:\n  nsm disconnect my-container-0\n  nsm disconnect --pid 4711\n",
+)
+@click.argument("connection", required=False, default="", shell_complete=completing.connections)
+@click.option("--client", default="", help="All connections of a client.", shell_complete=completing.clients)
 @click.option("--netns", default="", help="All connections into a network namespace.")
 @click.option("--pid", type=click.IntRange(min=1), default=None, help="All connections of a process.")
 @click.pass_obj

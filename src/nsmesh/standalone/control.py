@@ -30,6 +30,8 @@ from nsmesh.standalone.watching import item, listing
 
 log = structlog.get_logger()
 
+SEEN = 1.0
+"""Seconds that the read model may take to hear of a wire that was just made."""
 _SINGULAR = {
     "services": "service",
     "endpoints": "endpoint",
@@ -176,6 +178,7 @@ class Control:
                 # in the background: whoever asked may be gone, and this must be done all the same
                 await asyncio.wait([mesh.scope.spawn(self._forget(name), name=f"forget {name}")])
             raise
+        await mesh.news.until(lambda: wire.id in mesh.model.connections, SEEN)
         for kind, text in told(client, wire):
             tell(mesh.events.add(kind, text, connection=wire.id))
 

@@ -33,7 +33,7 @@ class Event:
         return {
             "time": when.replace("+00:00", "Z"),
             "kind": self.kind,
-            "text": self.text,
+            "text": self.text.strip(),
             "connection": self.connection,
             "failed": self.failed,
             "remedy": self.remedy,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import nsmesh
 from nsmesh.model.manifest import Endpoint, Link, Workload, dump
@@ -71,7 +70,7 @@ class Rows:
             for name in names | set(documents)
         ]
 
-    def _endpoint(self, name: str, entry: NetworkServiceEndpoint | None, document: Any) -> Row:
+    def _endpoint(self, name: str, entry: NetworkServiceEndpoint | None, document: Endpoint | None) -> Row:
         unit = self._mesh.supervisor.units.get(name)
         space = self._mesh.spaces.known.get(name)
         state = "ready" if entry is not None else "not registered"
@@ -80,19 +79,28 @@ class Rows:
         labels: dict[str, str] = {}
         for item in entry.network_service_labels.values() if entry is not None else ():
             labels.update(item.labels)
+        services = list(entry.network_service_names) if entry else []
+        if document is not None:
+            services = services or list(document.services)
         now = self._mesh.scope.clock.now()
         return {
             "name": name,
-            "services": list(entry.network_service_names) if entry else list(document.services),
+            "services": services,
             "labels": labels or (dict(document.labels) if document is not None else {}),
             "state": state,
             "type": document.type if document is not None else "external",
             "pid": unit.process.pid if unit and unit.process else None,
             "netns": space.path if space else "",
-            "url": entry.url if entry else "",
+            "url": self._url(name, entry, document),
             "expires": duration(entry.expiration_time.seconds - now) if entry else "",
             "restarts": unit.restarts if unit else 0,
         }
+
+    def _url(self, name: str, entry: NetworkServiceEndpoint | None, document: Endpoint | None) -> str:
+        """Return where an endpoint listens; in the registry that may be a descriptor of the manager."""
+        if document is not None:
+            return document.env.get("NSM_LISTEN_ON", f"unix://{self._mesh.paths.socket(name)}")
+        return entry.url if entry else ""
 
     def _clients(self) -> list[Row]:
         workloads = {item.name: item for item in self._mesh.documents.of(Workload)}
@@ -124,7 +132,7 @@ class Rows:
     def _connections(self) -> list[Row]:
         now = self._mesh.scope.clock.now()
         return [
-            connection_row(connection, now - self._mesh.model.since.get(key, now))
+            connection_row(connection, self._mesh.model.since.get(key, now), now)
             for key, connection in self._mesh.model.connections.items()
             if connection.path.index <= 1  # a function in the middle asks for the client's rest of the path
         ]

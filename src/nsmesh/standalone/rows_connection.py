@@ -7,13 +7,14 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from nsmesh.model.messages import Connection, State
+from nsmesh.model.times import rfc3339
 from nsmesh.standalone.telling import duration
 
 Row = dict[str, Any]
 
 
-def connection_row(connection: Connection, age: float) -> Row:
-    """Return a connection as its client has it; ``age`` in seconds."""
+def connection_row(connection: Connection, since: float, now: float) -> Row:
+    """Return a connection as its client has it, first seen at ``since`` (wall time, seconds)."""
     ip = connection.context.ip_context
     segments = connection.path.path_segments
     return {
@@ -25,7 +26,8 @@ def connection_row(connection: Connection, age: float) -> Row:
         "address": list(ip.src_ip_addrs),
         "peer_address": list(ip.dst_ip_addrs),
         "state": State.Name(connection.state).lower(),
-        "age": duration(age),
+        "age": duration(now - since),
+        "since": rfc3339(since),
         "mechanism": connection.mechanism.type,
         "payload": connection.payload,
         "mtu": connection.context.MTU or None,

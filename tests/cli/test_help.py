@@ -1,0 +1,106 @@
+"""Help, versions, completion and mistakes on the command line: without a mesh."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from mesh_lab import nsm, nsm_process
+
+from nsmesh.cli.main import COMMANDS, cli
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "run nsmgr", "run nse", "run vpn-site"])
+def test_every_command_has_help(command):
+    """What it does in one line, its options, each with help; and nothing else happens."""
+    text = nsm(*command.split(), "--help").ok().out
+    assert text.startswith(f"Usage: nsm {command}")
+    assert len(text.splitlines()[2].strip()) > 15
+    found = cli.get_command(click.Context(cli), command.split()[0])
+    for param in found.params:
+        if isinstance(param, click.Option):
+            assert param.help or param.name == "style", f"{command} {param.name} has no help"
+
+
+def test_pieces_of_help():
+    """The help has what a person needs: examples, exit codes, where files are looked for."""
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the mesh is not up, 130" in nsm("--help").ok().out
+    for command in COMMANDS:
+        assert f"  {command} " in nsm("--help").out
+    for command, piece in (
+        ("connect", "nsm connect kernel://secure-intranet-connectivity/nsm-1?app=web --pid 4711"),
+        ("delete", "nsm delete endpoint firewall"),
+        ("apply", "services, endpoints, workloads, links"),
+        ("get", "docs/reference/json.md"),
+        ("down", "--purge"),
+        ("logs", "at every hop"),
+        ("completion", "~/.bashrc"),
+    ):
+        assert piece in nsm(command, "--help").ok().out
+
+
+def test_mistakes():
+    """An unknown command or option gets the nearest one, exit code 2."""
+    nsm("conect").fails("no such command 'conect'", "did you mean 'connect'?", code=2)
+    nsm("frobnicate").fails("no such command 'frobnicate'", "nsm --help", code=2)
+    nsm("get", "--wach", "services").fails("No such option", "--watch", code=2)
+    nsm("apply").fails("Missing option '-f'", code=2)
+
+
+def test_version_is_quick():
+    """The version of everything, within the time of a blink."""
+    begin = time.monotonic()
+    process = nsm_process("version")
+    out, _ = process.communicate(timeout=10)
+    assert time.monotonic() - begin < 1
+    assert out.splitlines()[0].startswith("nsm ")
+    assert [line.split()[0] for line in out.splitlines()] == ["nsm", "python", "kernel"]
+
+
+@pytest.mark.parametrize("module", ["nsmesh.rpc", "google.protobuf", "yaml", "cryptography", "structlog"])
+def test_what_the_start_does_not_need_is_not_loaded(module):
+    """The start of a command loads what this command needs: nothing of this list for ``version``."""
+    program = f"import sys\nfrom nsmesh.cli.main import main\nmain(['version'])\nsys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell):
+    """Each script names the command; where its shell is there, the shell finds it valid."""
+    script = nsm("completion", shell).ok().out
+    assert "_NSM_COMPLETE" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+    nsm("completion", "tcsh").fails("'tcsh' is not one of 'bash', 'zsh', 'fish'", code=2)
+
+
+def complete(*words, run_dir=""):
+    """Return what a shell would offer for the last of ``words``."""
+    environment = os.environ | {
+        "_NSM_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(["nsm", *(["--run-dir", run_dir] if run_dir else []), *words]),
+        "COMP_CWORD": str(len(words) + (2 if run_dir else 0)),
+    }
+    argv = [sys.executable, "-c", "from nsmesh.cli.main import main; main()"]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.split()]
+
+
+def test_completion_of_words():
+    """Commands and kinds are completed without a mesh; names are none then, and no error is shown."""
+    assert complete("conn") == ["connect"]
+    assert complete("get", "en") == ["endpoints"]
+    assert complete("get", "endpoints", "x") == []
+
+
+@pytest.mark.root
+def test_completion_of_names(mesh):
+    """Names of objects and connections come from the mesh."""
+    run_dir = str(mesh.run)
+    assert complete("get", "endpoint", "g", run_dir=run_dir) == ["guard"]
+    assert complete("disconnect", "b", run_dir=run_dir) == ["box-0"]
+    assert complete("logs", "da", run_dir=run_dir) == ["daemon"]
