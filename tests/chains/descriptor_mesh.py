@@ -150,7 +150,7 @@ class DescriptorMesh:
         held = await stack.enter_async_context(runtime(lifetime=self.lifetime, dial_timeout=2.0, share=False))
         chain = endpoint(
             name,
-            Ipam([["10.7.0.0/24"]]),
+            Ipam([["10.7.0.0/16"]]),
             self.watch,
             self.fault,
             mechanisms=[Kernel(inode_url=self.place)],
