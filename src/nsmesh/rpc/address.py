@@ -73,24 +73,6 @@ def parse(url: str) -> Address:
     return Address(url, host=host, port=int(port))
 
 
-Place = tuple[int, int, int]
-"""What tells one socket's file from another, also from one that gets its inode number later."""
-
-
-def place(url: str) -> Place | None:
-    """Return the place of a socket at ``unix:///proc/PID/fd/N``, whose number may be used again.
-
-    None for all other addresses, and where nothing is there.
-    """
-    if not url.startswith("unix:///proc/"):
-        return None
-    try:
-        found = Path(parse(url).path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns
-
-
 def _encoded(path: str) -> bytes:
     """Return the bytes of a path, as the kernel takes them."""
     return os.fsencode(path)

@@ -10,10 +10,10 @@ from cryptography import x509
 
 from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.identity import Identity
-from nsmesh.rpc import address
 from nsmesh.rpc.client import Client, connect
 from nsmesh.rpc.descriptors import SHARED, Descriptors
 from nsmesh.rpc.limits import DEFAULT, Limits
+from nsmesh.rpc.place import Place, place_of
 
 
 class Pool:
@@ -43,7 +43,7 @@ class Pool:
         self._dials: dict[str, asyncio.Future[Client]] = {}
         self._closed = False
         self._renew_at: dict[Client, float] = {}
-        self._places: dict[Client, address.Place] = {}
+        self._places: dict[Client, Place] = {}
         self._forget_listener = identity.on_rotation(self.renew) if identity else None
 
     def renew(self) -> None:
@@ -79,14 +79,14 @@ class Pool:
 
     def _still_there(self, url: str, client: Client) -> bool:
         place = self._places.get(client)
-        return place is None or address.place(url) == place
+        return place is None or place_of(url) == place
 
     def _forget(self, client: Client) -> None:
         self._renew_at.pop(client, None)
         self._places.pop(client, None)
 
     async def _dial(self, url: str) -> Client:
-        place = address.place(url)
+        place = place_of(url)
         future = self._dials[url] = asyncio.get_running_loop().create_future()
         try:
             client = await connect(

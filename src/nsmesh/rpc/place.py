@@ -1,0 +1,24 @@
+"""Whether a URL still leads to the socket that was dialled: numbers of descriptors are used again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nsmesh.rpc.address import parse
+
+Place = tuple[int, int, int]
+"""What tells one socket's file from another, also from one that gets its inode number later."""
+
+
+def place_of(url: str) -> Place | None:
+    """Return the place of a socket at ``unix:///proc/PID/fd/N``, whose number may be used again.
+
+    None for all other addresses, and where nothing is there.
+    """
+    if not url.startswith("unix:///proc/"):
+        return None
+    try:
+        found = Path(parse(url).path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
