@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import inspect
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def _command(command: click.Command, context: click.Context) -> list[str]:
     words += [_argument(item) for item in command.params if isinstance(item, click.Argument)]
     if isinstance(command, click.Group):
         words += ["COMMAND", "..."]
-    parts = [f"    {' '.join(words)}", inspect.cleandoc(command.help or "")]
+    parts = [f"    {' '.join(words)}", *map(_paragraph, inspect.cleandoc(command.help or "").split("\n\n"))]
     rows = [_option(item) for item in command.params if isinstance(item, click.Option)]
     if rows:
         parts.append(_table(("option", "meaning"), rows))
@@ -92,11 +93,20 @@ def _command(command: click.Command, context: click.Context) -> list[str]:
         below = [command.get_command(context, name) for name in command.list_commands(context)]
         rows = [(_linked(context, item.name or ""), _first_line(item)) for item in below if item is not None]
         parts.append(_table(("command", "does"), rows))
-    if command.epilog and not command.epilog.startswith("\b"):  # a list of settings has a page of its own
-        parts.append(command.epilog)
-    if context.parent is not None and context.parent.info_name == "run":
+    if context.parent is not None and context.parent.info_name == "run":  # its epilog has a page of its own
         parts.append(SEE.get(command.name or "", "Settings: [settings](settings.md)."))
+    elif command.epilog:
+        parts.append(_paragraph(inspect.cleandoc(command.epilog)))
     return parts
+
+
+def _paragraph(text: str) -> str:
+    """Return a paragraph of a help; lines that click leaves as they are become a block."""
+    if not text.startswith("\b"):
+        return text
+    lines = text.removeprefix("\b").strip("\n").splitlines()
+    title = [lines.pop(0), ""] if lines[0].endswith(":") and lines[1:2] and lines[1].startswith(" ") else []
+    return "\n".join([*title, "```text", *textwrap.dedent("\n".join(lines)).splitlines(), "```"])
 
 
 def _linked(context: click.Context, name: str) -> str:
