@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from docs_console import BIN, ROOT, Shell
@@ -29,6 +31,13 @@ def scratch_shell(folder: Path = ROOT) -> Iterator[Shell]:
     finally:
         shell.close()
         command = [BIN / "nsm", "-q", "--mesh", mesh, "down", "--purge"]
-        subprocess.run(command, check=False, capture_output=True, timeout=60)
+        if subprocess.run(command, check=False, capture_output=True, timeout=60).returncode:
+            terminate(Path("/run/nsmesh", mesh, "lock"))
         for name in OWN_NAMES:
             subprocess.run(["ip", "netns", "del", names[name]], check=False, capture_output=True)
+
+
+def terminate(lock: Path) -> None:
+    """Tell the daemon that holds a lock to go down: of use where the command does not work at all."""
+    with suppress(OSError, ValueError):
+        os.kill(int(lock.read_text().split()[0]), signal.SIGTERM)
