@@ -21,6 +21,7 @@ from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.core.mechanism import CLIENT_INTERFACE, MechanismPlugin, by_type, note_interface
 from nsmesh.datapath import netns
 from nsmesh.datapath.echo import Echoes
+from nsmesh.elements.client_info import ClientInfo
 from nsmesh.elements.heal import Alive, Heal
 from nsmesh.elements.keep_apart import KeepApart
 from nsmesh.mechanisms.kernel import NAME, OWN_NAMESPACE, Kernel
@@ -113,7 +114,7 @@ async def running_nsc(
         heal=Heal(
             alive, interval=settings.liveness_check_interval, limit=settings.liveness_check_timeout + 0.1
         ),
-        function=(KeepApart(),),
+        function=(ClientInfo(settings.place), KeepApart()),
         checks=runtime.checks(),
         dial_timeout=settings.dial_timeout,
         clock=runtime.clock,

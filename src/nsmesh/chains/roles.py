@@ -38,18 +38,13 @@ def public_url(urls: tuple[str, ...]) -> str:
 @asynccontextmanager
 async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncIterator[Nsmgr]:
     """Run a manager while the block runs."""
-    labels = {
-        "nodeName": settings.node_name,
-        "podName": settings.pod_name,
-        "clusterName": settings.cluster_name,
-    }
     manager = Nsmgr(
         settings.name,
         public_url(settings.listen_on),
         registry=settings.registry_url,
         peers=runtime.peers,
         tokens=runtime.tokens,
-        labels={key: value for key, value in labels.items() if value},
+        labels=settings.place,
         excluded_prefixes_file=settings.excluded_prefixes_file,
         policies=runtime.policies(),
         registry_front=runtime.registry_front(settings.registry_server_policies),

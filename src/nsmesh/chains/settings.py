@@ -29,6 +29,28 @@ class Common:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Placed:
+    """What is known of where a component runs."""
+
+    node_name: str = _named("NODE_NAME")
+    """Label nodeName, for requests and endpoints that have none."""
+    pod_name: str = _named("POD_NAME")
+    """Label podName, likewise."""
+    cluster_name: str = _named("CLUSTER_NAME")
+    """Label clusterName, likewise."""
+
+    @property
+    def place(self) -> dict[str, str]:
+        """The labels that are known."""
+        labels = {
+            "nodeName": self.node_name,
+            "podName": self.pod_name,
+            "clusterName": self.cluster_name,
+        }
+        return {name: value for name, value in labels.items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Registers(Common):
     """What every daemon reads that registers something."""
 
@@ -45,7 +67,7 @@ class Serves(Registers):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NsmgrSettings(Serves):
+class NsmgrSettings(Placed, Serves):
     """The manager of a node."""
 
     name: str = "nmgr"
@@ -60,12 +82,6 @@ class NsmgrSettings(Serves):
     """Service name under which forwarders register."""
     excluded_prefixes_file: str = "/var/lib/networkservicemesh/config/excluded_prefixes.yaml"
     """Prefixes that no endpoint may assign; re-read when it changes."""
-    node_name: str = _named("NODE_NAME")
-    """Label nodeName for requests and endpoints of this node."""
-    pod_name: str = _named("POD_NAME")
-    """Label podName, where a client gives none."""
-    cluster_name: str = _named("CLUSTER_NAME")
-    """Label clusterName, where a client gives none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +117,7 @@ class RegistrySettings(Serves):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NscSettings(Common):
+class NscSettings(Placed, Common):
     """The client: asks for services and keeps their wires alive."""
 
     name: str = "nsc"
@@ -127,7 +143,7 @@ class NscSettings(Common):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NseSettings(Registers):
+class NseSettings(Placed, Registers):
     """An endpoint: answers requests for its services."""
 
     name: str = "nse"

@@ -31,7 +31,7 @@ class ClientInfo(Element):
 
     async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:
         """Add to an endpoint's labels, pass on."""
-        if isinstance(entry, NetworkServiceEndpoint):
+        if self.labels and isinstance(entry, NetworkServiceEndpoint):
             for service in entry.network_service_names:
                 labels = entry.network_service_labels[service].labels
                 for name, value in self.labels.items():

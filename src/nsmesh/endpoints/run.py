@@ -128,7 +128,7 @@ def _entries(settings: NseSettings, url: str) -> list[Entry]:
     services: list[Entry] = []
     if settings.register_service:
         services = [NetworkService(name=name, payload=settings.payload) for name in settings.service_names]
-    labels = NetworkServiceLabels(labels=settings.labels)
+    labels = NetworkServiceLabels(labels={**settings.place, **settings.labels})
     entry = NetworkServiceEndpoint(
         name=settings.name,
         network_service_names=settings.service_names,
