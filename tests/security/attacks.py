@@ -188,10 +188,10 @@ class Insider:
 class Raw:
     """HTTP/2 by hand, over TLS, to a unix socket."""
 
-    def __init__(self, url, context):
+    def __init__(self, url, context, limits=LIMITS):
         self.path = url.removeprefix("unix://")
         self.context = context
-        self.engine = http2.make("ng", LIMITS, client=True)
+        self.engine = http2.make("ng", limits, client=True)
         self.engine.start()
         self.heard = bytearray()
         self.events = []

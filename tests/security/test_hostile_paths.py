@@ -66,14 +66,20 @@ def no_path(who):
     return made
 
 
-def endless(who):
+def endless(who, segments=10_000, token=""):
     made = connection("m-0")
-    token = who.token(to=who.name)
-    for number in range(1, 10_000):
+    for number in range(1, segments):
         add(made, f"hop-{number}", f"m-{number}", token)
-    made.path.path_segments[0].token = token
-    made.id, made.path.index = "m-9999", 9999
+    made.id, made.path.index = f"m-{segments - 1}", segments - 1
     return made
+
+
+def long(who):
+    return endless(who, 1100)
+
+
+def endless_and_signed(who):
+    return endless(who, 10_000, who.token(to=who.name))
 
 
 CASES = {
@@ -84,7 +90,9 @@ CASES = {
     "the largest index": (farthest_index, "should be less or equal"),
     "another id than its segment": (other_id, "should be equal Connection.Id"),
     "no path": (no_path, "no segment of the caller before ours"),
-    "ten thousand segments": (endless, "10001 segments is longer than 1024"),
+    "a thousand segments": (long, "1101 segments is longer than 1024"),
+    "ten thousand segments": (endless, "bytes is larger than"),
+    "ten thousand segments with tokens": (endless_and_signed, "bytes is larger than"),
 }
 
 

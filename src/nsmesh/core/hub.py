@@ -17,7 +17,20 @@ from nsmesh.model.messages import Connection, ConnectionEvent, ConnectionEventTy
 from nsmesh.model.selector import selected
 
 BATCH = 256
-"""Most connections in one event: messages stay below the 4 MiB that peers accept."""
+"""Most connections in one event."""
+BATCH_BYTES = 2 << 20
+"""Bytes of connections in one event, unless it is a single one: peers accept messages of 4 MiB."""
+
+
+def _fitting(connections: Iterable[Connection]) -> int:
+    """Return how many of ``connections`` go into one event, one at least."""
+    count = total = 0
+    for connection in connections:
+        total += connection.ByteSize()
+        if count and (count == BATCH or total > BATCH_BYTES):
+            break
+        count += 1
+    return count
 
 
 class _Subscriber:
@@ -101,10 +114,11 @@ class Hub:
         """Yield what is there at once, also when it is nothing, then each change."""
         subscriber = _Subscriber(peer, selector)
         there = [key for key, (connection, _) in self._known.items() if selected(selector, connection)]
-        subscriber.updated.update(dict.fromkeys(there[BATCH:]))
+        first = _fitting(self._known[key][0] for key in there)
+        subscriber.updated.update(dict.fromkeys(there[first:]))
         self._subscribers.add(subscriber)
         try:
-            yield self._event(subscriber, ConnectionEventType.INITIAL_STATE_TRANSFER, there[:BATCH])
+            yield self._event(subscriber, ConnectionEventType.INITIAL_STATE_TRANSFER, there[:first])
             while not subscriber.ended:
                 for event in self._waiting(subscriber):
                     yield event
@@ -117,14 +131,15 @@ class Hub:
 
     def _waiting(self, subscriber: _Subscriber) -> Iterator[ConnectionEvent]:
         if subscriber.deleted:
-            deleted = list(islice(subscriber.deleted, BATCH))
+            deleted = list(islice(subscriber.deleted, _fitting(subscriber.deleted.values())))
             event = ConnectionEvent(type=ConnectionEventType.DELETE)
             for key in deleted:
                 event.connections[key].CopyFrom(_shown(subscriber.deleted.pop(key), peer=None))
                 subscriber.heard.discard(key)
             yield event
         if subscriber.updated:
-            updated = list(islice(subscriber.updated, BATCH))
+            count = _fitting(self._known[key][0] for key in subscriber.updated)
+            updated = list(islice(subscriber.updated, count))
             for key in updated:
                 del subscriber.updated[key]
             yield self._event(subscriber, ConnectionEventType.UPDATE, updated)

@@ -16,7 +16,7 @@ from nsmesh import rpc
 from nsmesh.api import health_pb2
 from nsmesh.core.call import Call
 from nsmesh.core.element import Handler
-from nsmesh.core.errors import Invalid, NotFound
+from nsmesh.core.errors import Exhausted, Invalid, NotFound
 from nsmesh.core.passing import PASSING
 from nsmesh.model import methods
 from nsmesh.model.messages import (
@@ -36,7 +36,22 @@ Methods = dict[str, rpc.Unary | rpc.ServerStream | rpc.Bidi]
 _EMPTY = Empty().SerializeToString()
 
 
+LARGEST = {
+    NetworkServiceRequest: 256 << 10,
+    Connection: 256 << 10,
+    NetworkService: 1 << 20,
+    NetworkServiceEndpoint: 256 << 10,
+}
+"""Bytes of what processes keep as long as its sender wants, and copy at each hop; real ones have 5 kB."""
+
+
 def _parse(kind: Any, body: bytes) -> Any:
+    largest = LARGEST.get(kind)
+    if largest is not None and len(body) > largest:
+        raise Exhausted(
+            f"a {kind.DESCRIPTOR.full_name} of {len(body)} bytes is larger than the {largest} that are taken",
+            remedy="look for a loop between services, or for labels that are none",
+        )
     try:
         return kind.FromString(body)
     except DecodeError as error:

@@ -43,7 +43,7 @@ class Limits:
     """Connections of one server; more are closed at once."""
 
     half_open: int = 128
-    """Connections that have not finished their handshake; the oldest makes room for the newest."""
+    """Connections that have not finished their handshake; the oldest that is silent makes room."""
 
     handshake: float = 5.0
     """Time in which a new connection must have done TLS and sent its HTTP/2 settings."""

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Server:
         self._inode = self._own_inode()
         self._scope = Scope(f"server {self.url}")
         self._connections: set[ServerConnection] = set()
-        self._half_open: dict[ServerConnection, None] = {}  # oldest first
+        self._half_open: dict[ServerConnection, object] = {}  # oldest first, with their origins
         self._changed = asyncio.Event()
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
@@ -114,9 +115,7 @@ class Server:
             foreign.close_socket(sock)
             return
         if len(self._half_open) >= self._limits.half_open:
-            oldest = next(iter(self._half_open))
-            self._say("closed a connection without handshake to make room", limit=self._limits.half_open)
-            oldest.wire.abort(Unavailable("too many connections without a handshake", remedy="connect again"))
+            self._make_room()
         engine = http2.make(self._engine, self._limits, client=False)
         connection = ServerConnection(
             self, self._methods, engine, self._limits, self._scope, self._descriptors
@@ -137,8 +136,17 @@ class Server:
             return
         connection.wire = wire
         self._connections.add(connection)
-        self._half_open[connection] = None
+        self._half_open[connection] = sockets.origin(sock)
         wire.start()
+
+    def _make_room(self) -> None:
+        """Drop one connection without a handshake: from where most come, a silent one first, the oldest."""
+        origins = Counter(self._half_open.values())
+        origin = max(origins, key=lambda one: origins[one])
+        of_it = [connection for connection, one in self._half_open.items() if one == origin]
+        dropped = next((connection for connection in of_it if not connection.wire.heard), of_it[0])
+        self._say("closed a connection without handshake to make room", limit=self._limits.half_open)
+        dropped.wire.abort(Unavailable("too many connections without a handshake", remedy="connect again"))
 
     def _say(self, text: str, **values: object) -> None:
         """Log, but not the same thing a thousand times."""
@@ -171,7 +179,7 @@ class Server:
     def lost(self, connection: ServerConnection, reason: MeshError) -> None:
         """Hear that a connection is over."""
         self._connections.discard(connection)
-        if self._half_open.pop(connection, self) is None and not self._closed:
+        if self._half_open.pop(connection, None) is not None and not self._closed:
             kind = (
                 "refused a peer"
                 if isinstance(reason, Unauthorized)

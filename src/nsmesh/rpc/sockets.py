@@ -28,6 +28,14 @@ def tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
+def origin(sock: socket.socket) -> object:
+    """Return where connections come from, to tell one origin of many from many: process, or host."""
+    if sock.family == socket.AF_UNIX:
+        peer = credentials(sock)
+        return peer.uid, peer.pid
+    return sock.getpeername()[0]
+
+
 def name(sock: socket.socket) -> str:
     """Return what tells one client from another in a log."""
     if sock.family == socket.AF_UNIX:

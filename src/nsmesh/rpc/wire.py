@@ -48,6 +48,7 @@ class Wire:
     """One connection. ``where`` names the other side in errors; ``tls`` is None for plaintext.
 
     ``peer``: who is on the other side, as far as it is known. ``dead``: nothing is written or read any more.
+    ``heard``: whether it has said anything.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Wire:
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.where = where
         self.dead = False
+        self.heard = False
         self.unix = sock.family == socket.AF_UNIX
         self.peer = sockets.credentials(sock)
         self._source = descriptors.source(self.peer, limits.descriptors)
@@ -135,6 +137,7 @@ class Wire:
         except OSError as error:
             self._broken(error)
             return
+        self.heard = True
         if self.dead:
             if not data:
                 self._drop()

@@ -6,7 +6,7 @@ import pytest
 
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Unavailable
-from nsmesh.core.hub import BATCH, Hub
+from nsmesh.core.hub import BATCH, BATCH_BYTES, Hub
 from nsmesh.core.virtual import run
 from nsmesh.model.messages import (
     Connection,
@@ -98,6 +98,32 @@ def test_many_connections_come_in_batches():
             assert len(event.connections) <= BATCH
             heard += event.connections
         assert sorted(heard) == sorted(str(number) for number in range(3 * BATCH + 1))
+        await stream.aclose()
+
+    run(main())
+
+
+def test_large_connections_come_in_smaller_batches():
+    """No event is larger than what peers accept, unless a single connection is; none is left out."""
+
+    async def main():
+        hub = Hub("h")
+        for number in range(40):
+            large = connection(str(number))
+            large.labels["filler"] = "x" * (BATCH_BYTES // 10)
+            hub.put(large, "")
+        stream = hub.subscribe(Peer(), ALL)
+        heard = set()
+        while len(heard) < 40:
+            event = await anext(stream)
+            assert event.ByteSize() < BATCH_BYTES * 1.1
+            heard |= set(event.connections)
+        for number in range(40):
+            hub.drop(str(number))
+        while heard:
+            event = await anext(stream)
+            assert event.ByteSize() < BATCH_BYTES * 1.1
+            heard -= set(event.connections)
         await stream.aclose()
 
     run(main())
