@@ -70,7 +70,7 @@ def measure(a: str, b: str, seconds: int) -> tuple[float, float, float]:
         tcp = iperf(a, seconds)["sum_received"]["bits_per_second"] / 1e9
         udp = iperf(a, seconds, "--udp", "--length", "64", "--bitrate", "0")["sum"]
         kpps = udp["packets"] * (1 - udp["lost_percent"] / 100) / udp["seconds"] / 1e3
-        said = inside(a, "ping", "-q", "-i", "0.002", "-c", "500", "10.0.0.2")
+        said = inside(a, "ping", "-q", "-i", "0.002", "-c", str(250 * seconds), "10.0.0.2")
         found = re.search(r"= [\d.]+/([\d.]+)/", said)
         assert found is not None
         return tcp, kpps, float(found[1]) * 1e3

@@ -41,7 +41,7 @@ class Held:
 
 def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001 - the face of a benchmark
     """Measure each form by itself: a thousand wires of one are enough for a kernel."""
-    count, block = (60, 10) if short else (1000, 50)
+    count, block = (30, 5) if short else (1000, 50)
     report = Report()
     for form in FORMS:
         with ExitStack() as stack:

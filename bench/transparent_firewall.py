@@ -115,7 +115,7 @@ def measure(seconds: int) -> tuple[float, float, float]:
     tcp = iperf(seconds)["sum_received"]["bits_per_second"] / 1e9
     udp = iperf(seconds, "-u", "-b", "0", "-l", "64")["sum"]
     received = udp["packets"] * (1 - udp["lost_percent"] / 100) / udp["seconds"] / 1e3
-    trips = inside("ping", "-q", "-c", "1000", "-i", "0.002", "10.0.0.2", space=CLIENT)
+    trips = inside("ping", "-q", "-c", str(300 * seconds), "-i", "0.002", "10.0.0.2", space=CLIENT)
     return tcp, received, float(re.search(r"= [\d.]+/([\d.]+)/", trips)[1]) * 1000
 
 

@@ -38,7 +38,7 @@ class Found:
 
 def run(*, short: bool, profiles: Path | None = None) -> Report:
     """Measure all forms of a mesh and the floor, in turn."""
-    rounds, single, many = (2, 10, 64) if short else (10, 50, 192)
+    rounds, single, many, warm = (1, 4, 16, 16) if short else (10, 50, 192, 64)
     floor: list[Phase] = []
     found = {form.name: Found() for form in FORMS}
     with ExitStack() as stack:
@@ -48,7 +48,7 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:
             folder = _folder(profiles, form.name)
             standing.append(stack.enter_context(meshes.running(form, near, far, folder)))
         for mesh in standing:  # what is imported or opened at first use is not what is measured
-            _round(mesh, Found(), 10, 64)
+            _round(mesh, Found(), single, warm)
         for number in range(rounds):
             floor.append(_floor(single))
             for mesh in standing[number % len(standing) :] + standing[: number % len(standing)]:
