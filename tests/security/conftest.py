@@ -47,7 +47,8 @@ class Mesh:
         """Return the lines of the log since ``mark``."""
         with self.log.open() as lines:
             lines.seek(self._heard)
-            return [json.loads(line) for line in lines.read().splitlines() if line.startswith("{")]
+            whole = lines.read().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def heard(self, pattern, seconds=3.0, **fields):
         """Wait for a line whose reason matches, and has these fields; return it."""
