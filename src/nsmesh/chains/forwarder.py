@@ -11,6 +11,7 @@ from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.core.peering import Dialled, Peers
 from nsmesh.core.tokens import TokenSource
 from nsmesh.datapath.base import Datapath
+from nsmesh.elements.change_tunnel import ChangeTunnel
 from nsmesh.elements.client_token import ClientToken
 from nsmesh.elements.connect import Connect
 from nsmesh.elements.cross_connect import CrossConnectWire
@@ -72,6 +73,7 @@ class Forwarder:
             ReceiveFd(),
             DiscoverEndpoint(self.registry),
             RoundRobin(),
+            ChangeTunnel(mechanisms),
             SelectMechanism(mechanisms),
             CrossConnectWire(datapath, mechanisms),
             TranslateMechanism(),

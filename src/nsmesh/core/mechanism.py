@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from nsmesh.model.messages import Connection, Mechanism
+from nsmesh.core.call import Key
+from nsmesh.model.messages import REMOTE, Connection, ConnectionContext, Mechanism
 from nsmesh.model.wire import Port
 from nsmesh.model.wiring import Side
 
@@ -13,6 +14,8 @@ SERVER_INTERFACE = "server_interface"
 """Path segment metric: the interface of the wire on the side of whoever asks."""
 CLIENT_INTERFACE = "client_interface"
 """Path segment metric: the interface of the wire on the side of whoever is asked."""
+NEAR_MAC: Key[str] = Key("near-mac")
+"""In ``call.state`` of a forwarder: the MAC of the client's interface, for the next forwarder; empty: any."""
 
 
 class MechanismPlugin(Protocol):
@@ -42,6 +45,36 @@ class MechanismPlugin(Protocol):
     def describe(self, mechanism: Mechanism) -> str:
         """Return the mechanism in short, as in path segment metrics: ``KERNEL/nsm-1``."""
         ...
+
+
+@runtime_checkable
+class TunnelPlugin(MechanismPlugin, Protocol):
+    """A mechanism of cls REMOTE: two forwarders agree on a tunnel between their nodes."""
+
+    def largest(self, mechanism: Mechanism) -> int:
+        """Return the largest MTU that fits through, in bytes; 0 leaves it open."""
+        ...
+
+    def introduce(self, mechanism: Mechanism, side: Side, mac: str) -> None:
+        """Tell the other forwarder the MAC of the interface on ``side``; an empty one takes it back."""
+        ...
+
+    def another(self, mechanism: Mechanism) -> Mechanism:
+        """Return what was offered or agreed with another tunnel in place of one that is taken."""
+        ...
+
+
+def tunnels(plugins: Iterable[MechanismPlugin]) -> Mapping[str, TunnelPlugin]:
+    """Return those plug-ins that make wires between nodes, by type."""
+    return {
+        plugin.type: plugin for plugin in plugins if plugin.cls == REMOTE and isinstance(plugin, TunnelPlugin)
+    }
+
+
+def lower_mtu(context: ConnectionContext, largest: int) -> None:
+    """Lower the MTU of a connection to what fits; 0 leaves it as it is."""
+    if largest and (not context.MTU or largest < context.MTU):
+        context.MTU = largest
 
 
 def by_type(plugins: Iterable[MechanismPlugin]) -> Mapping[str, MechanismPlugin]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Port, Route
+from nsmesh.core.errors import Conflict
+from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Port, Route, VxlanPort
 
 __all__ = [
     "Applied",
@@ -18,7 +19,13 @@ __all__ = [
     "PolicyRule",
     "Port",
     "Route",
+    "TunnelTaken",
+    "VxlanPort",
 ]
+
+
+class TunnelTaken(Conflict):
+    """Another wire of this node has that tunnel (VXLAN: VNI and UDP port): the two nodes choose another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ It keeps the same promises as the drivers do, and can be told to fail.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nsmesh.core.errors import Conflict, MeshError, NotFound
-from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort
+from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken, VxlanPort
 from nsmesh.datapath.netns import path_of
 from nsmesh.datapath.wirestate import check_wire, desired_end, mac_text
 
@@ -42,6 +42,8 @@ class FakeKernel:
     """How often the kernel's state was changed."""
     made: int = 0
     """How many interfaces were ever made; indexes and MACs come from it."""
+    tunnels: dict[str, VxlanPort] = field(default_factory=dict)
+    """Where wires go on to another node, by wire id."""
     _ends: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def put(self, interface: FakeInterface) -> None:
@@ -53,13 +55,17 @@ class FakeKernel:
         self.changes += 1
 
     def wire(self, wire_id: str) -> tuple[FakeInterface, FakeInterface] | None:
-        """Return both ends of a wire in the order a, b, or None where there is none."""
-        ends = self._ends.get(wire_id)
-        return (self.interfaces[ends[0]], self.interfaces[ends[1]]) if ends else None
+        """Return both ends of a wire in the order a, b, or None where not both are here."""
+        ends = self.ends(wire_id)
+        return (ends[0], ends[1]) if len(ends) == 2 else None
+
+    def ends(self, wire_id: str) -> list[FakeInterface]:
+        """Return the ends of a wire that are here, in the order a, b."""
+        return [self.interfaces[key] for key in self._ends.get(wire_id, ())]
 
     def wires(self) -> dict[str, tuple[FakeInterface, FakeInterface]]:
-        """Return both ends of each wire, by its id, in the order a, b."""
-        return {wire_id: (self.interfaces[a], self.interfaces[b]) for wire_id, (a, b) in self._ends.items()}
+        """Return both ends of each wire that has both here, by its id, in the order a, b."""
+        return {wire_id: both for wire_id in self._ends if (both := self.wire(wire_id)) is not None}
 
     def peer(self, netns: str, name: str) -> FakeInterface | None:
         """Return the interface at the other end of an interface's wire, or None where there is none."""
@@ -67,7 +73,8 @@ class FakeKernel:
         if here is None:
             return None
         both = self.wire(here.wire_id)
-        assert both is not None
+        if both is None:
+            return None  # it is on another node
         return both[1] if both[0] == here else both[0]
 
     def linked(self, netns: str, other: str) -> bool:
@@ -76,6 +83,7 @@ class FakeKernel:
 
     def delete_wire(self, wire_id: str) -> None:
         """Take both ends of a wire away, as somebody else might."""
+        self.tunnels.pop(wire_id, None)
         for key in self._ends.pop(wire_id, ()):
             del self.interfaces[key]
             self.changes += 1
@@ -84,8 +92,8 @@ class FakeKernel:
         """Let a namespace vanish: the wires that end there vanish with it."""
         if self.namespaces is not None:
             self.namespaces.discard(netns)
-        for wire_id, (a, b) in self.wires().items():
-            if netns in {a.netns, b.netns}:
+        for wire_id in list(self._ends):
+            if any(end.netns == netns for end in self.ends(wire_id)):
                 self.delete_wire(wire_id)
 
 
@@ -118,7 +126,7 @@ class FakeDatapath:
         """See :meth:`Datapath.apply`."""
         await self._enter("apply", wire.id)
         check_wire(wire)
-        ports = (wire.a, wire.b)
+        ports = wire.interfaces
         keys = [(path_of(port.netns), port.name) for port in ports]
         for port, (netns, _) in zip(ports, keys, strict=True):
             desired_end(port, 1)
@@ -131,12 +139,28 @@ class FakeDatapath:
                     f"an interface {name} exists in {netns} already and belongs to {holder.wire_id}",
                     remedy=f"ask for another interface name than {name}",
                 )
-        present = self.kernel.wire(wire.id)
-        if present and [(end.netns, end.port.name) for end in present] == keys:
-            return self._change(present, ports)
-        self.kernel.delete_wire(wire.id)
-        a, b = (self._make(wire.id, port, netns) for port, (netns, _) in zip(ports, keys, strict=True))
-        return Applied("changed" if present else "created", a.mac, b.mac)
+        self._check_tunnel(wire)
+        present = self.kernel.ends(wire.id)
+        same_tunnel = self.kernel.tunnels.get(wire.id) == wire.tunnel
+        if present and same_tunnel and [(end.netns, end.port.name) for end in present] == keys:
+            outcome, macs = self._change(present, ports)
+        else:
+            self.kernel.delete_wire(wire.id)
+            outcome = "changed" if present else "created"
+            macs = [self._make(wire.id, port, key[0]).mac for port, key in zip(ports, keys, strict=True)]
+            if wire.tunnel is not None:
+                self.kernel.tunnels[wire.id] = wire.tunnel
+        here = iter(macs)
+        a, b = (next(here) if isinstance(port, KernelPort) else "" for port in (wire.a, wire.b))
+        return Applied(outcome, a, b)
+
+    def _check_tunnel(self, wire: CrossConnect) -> None:
+        if wire.tunnel is None:
+            return
+        wanted = (wire.tunnel.local_port, wire.tunnel.vni)
+        for other, tunnel in self.kernel.tunnels.items():
+            if other != wire.id and (tunnel.local_port, tunnel.vni) == wanted:
+                raise TunnelTaken(f"VNI {wanted[1]} at UDP port {wanted[0]} belongs to {other}")
 
     def _make(self, wire_id: str, port: KernelPort, netns: str) -> FakeInterface:
         self.kernel.made += 1
@@ -146,16 +170,14 @@ class FakeDatapath:
         self.kernel.put(interface)
         return interface
 
-    def _change(
-        self, present: tuple[FakeInterface, FakeInterface], ports: tuple[KernelPort, KernelPort]
-    ) -> Applied:
-        macs = tuple(port.mac or end.mac for end, port in zip(present, ports, strict=True))
+    def _change(self, present: Sequence[FakeInterface], ports: Sequence[KernelPort]) -> tuple[str, list[str]]:
+        macs = [port.mac or end.mac for end, port in zip(present, ports, strict=True)]
         outcome = "unchanged"
         for end, port, mac in zip(present, ports, macs, strict=True):
             if (end.port, end.mac) != (port, mac):
                 outcome = "changed"
                 self.kernel.put(FakeInterface(end.wire_id, end.netns, port, end.index, mac))
-        return Applied(outcome, macs[0], macs[1])
+        return outcome, macs
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""

@@ -19,8 +19,9 @@ from nsmesh.core.errors import (
 _PRIVILEGE = (Unauthorized, "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")
 _ABSENT = (NotFound, "the interface or its namespace went away meanwhile: ask again")
 _TAKEN = (Conflict, "remove what is in the way, or choose another name or address")
+_PORT_TAKEN = (Conflict, "another program has that UDP port of the node: set NSM_VXLAN_PORT to a free one")
 _EXHAUSTED = (Exhausted, "free memory or descriptors, or raise the limit")
-_LACKING = (Unimplemented, "load the kernel module for it (veth, ipv6) or use another kernel")
+_LACKING = (Unimplemented, "load the kernel module for it (veth, vxlan, ipv6) or use another kernel")
 _INVALID = (Invalid, "correct the connection's context (addresses, routes, MTU)")
 
 _BY_NUMBER: dict[int, tuple[type[MeshError], str]] = {
@@ -32,6 +33,7 @@ _BY_NUMBER: dict[int, tuple[type[MeshError], str]] = {
     errno.ENXIO: _ABSENT,
     errno.EEXIST: _TAKEN,
     errno.EBUSY: _TAKEN,
+    errno.EADDRINUSE: _PORT_TAKEN,
     errno.ENOMEM: _EXHAUSTED,
     errno.ENOBUFS: _EXHAUSTED,
     errno.EMFILE: _EXHAUSTED,

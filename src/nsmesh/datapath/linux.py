@@ -1,4 +1,4 @@
-"""The driver ``linux``: kernel wires as veth pairs, programmed over route netlink.
+"""The driver ``linux``: wires as veth pairs, or VXLAN devices between nodes, programmed over route netlink.
 
 Set-up is done in the calling thread: a wire takes the kernel some 0.3 ms under its global lock, and handing
 that to a thread costs more than it frees. Deletions take 20 ms and go to the reaper.
@@ -7,18 +7,18 @@ that to a thread costs more than it frees. Deletions take 20 ms and go to the re
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
 
 from nsmesh.core.errors import Conflict, Exhausted, Invalid, MeshError
-from nsmesh.datapath import rtnetlink, veth
-from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort
+from nsmesh.datapath import netns, rtnetlink, veth, vxlan
+from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken
 from nsmesh.datapath.inventory import Census, close_ends, survey
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Batch
+from nsmesh.datapath.netlink import Batch, Netlink
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.reaper import Reaper
 from nsmesh.datapath.rtread import Link
@@ -37,13 +37,10 @@ class Record(NamedTuple):
     """A wire as this driver last applied it: where its ends are and which interfaces they are."""
 
     wire: CrossConnect
-    indexes: tuple[int, int]
+    ends: tuple[tuple[str, int], ...]
+    """Namespace and index of each interface on this node, in the order a, b."""
     macs: tuple[str, str]
-
-    @property
-    def ends(self) -> list[tuple[str, int]]:
-        """Namespace and interface index of both ends."""
-        return [(self.wire.a.netns, self.indexes[0]), (self.wire.b.netns, self.indexes[1])]
+    """Of a and b; empty where that end is on another node."""
 
 
 def _nowhere() -> Iterable[str]:
@@ -55,13 +52,17 @@ class LinuxDatapath:
 
     ``owner`` sets several drivers of one host apart: ``has`` and ``sweep`` see only their own owner's wires.
     ``namespaces`` gives the paths in which ``has``, ``sweep`` and ``remove`` look besides those that this
-    driver worked in (for example :func:`nsmesh.datapath.netns.named`).
+    driver worked in (for example :func:`nsmesh.datapath.netns.named`). ``node`` is the path of the namespace
+    that has the underlay, in which tunnels end; empty: this process's own.
     """
 
     name = "linux"
 
-    def __init__(self, *, owner: str = "", namespaces: Callable[[], Iterable[str]] = _nowhere) -> None:
+    def __init__(
+        self, *, owner: str = "", namespaces: Callable[[], Iterable[str]] = _nowhere, node: str = ""
+    ) -> None:
         self._doors = Doors()
+        self._node = node
         self._reaper = Reaper()
         self._namespaces = namespaces
         self._group = LIVE_GROUP + zlib.crc32(owner.encode()) % 0xFF_FFFF if owner else LIVE_GROUP
@@ -78,8 +79,11 @@ class LinuxDatapath:
             return Applied("unchanged", *record.macs)
         check_wire(wire)
         try:
-            with self._doors.open((wire.a.netns, wire.b.netns), prepare=True) as places:
-                return self._apply(wire, places[wire.a.netns], places[wire.b.netns])
+            try:
+                return self._open_and_apply(wire)
+            except TunnelTaken:
+                await self._reaper.drain()  # a closed device has its tunnel until it is deleted
+                return self._open_and_apply(wire)
         except OSError as error:
             await self._reaper.drain()
             raise explain(error.errno or 0, f"cannot apply connection {wire.id}") from error
@@ -88,65 +92,72 @@ class LinuxDatapath:
             raise
 
     def _stands(self, record: Record) -> bool:
-        """Whether both interfaces are still where they were made; asks without netlink."""
-        return self._doors.names_at(record.ends) == [record.wire.a.name, record.wire.b.name]
+        """Whether the interfaces are still where they were made; asks without netlink."""
+        return self._doors.names_at(record.ends) == [port.name for port in record.wire.interfaces]
 
-    def _apply(self, wire: CrossConnect, a: Place, b: Place) -> Applied:
-        if a is b and wire.a.name == wire.b.name:
+    def _open_and_apply(self, wire: CrossConnect) -> Applied:
+        locations = [port.netns for port in wire.interfaces]
+        with self._doors.open(locations, prepare=True) as places:
+            return self._apply(wire, [places[location] for location in locations])
+
+    def _apply(self, wire: CrossConnect, places: Sequence[Place]) -> Applied:
+        ports = wire.interfaces
+        if len(ports) == 2 and places[0] is places[1] and ports[0].name == ports[1].name:
             raise Invalid(
-                f"both ends of connection {wire.id} are called {wire.a.name} in one namespace",
+                f"both ends of connection {wire.id} are called {ports[0].name} in one namespace",
                 remedy="give the two ends different names, or different namespaces",
             )
         if wire.id not in self._records and wire.id not in self._met:
             try:
-                return self._create(wire, a, b)
+                return self._create(wire, places)
             except NameTaken:
                 log.debug("interface exists", connection=wire.id)
-        links = veth.find_link(a, name=wire.a.name), veth.find_link(b, name=wire.b.name)
-        if _is_pair(wire.id, *links):
-            return self._adopt(wire, (a, b), links)
-        self._refuse_strangers(wire, (a, b), links)
+        links = [veth.find_link(place, name=port.name) for place, port in zip(places, ports, strict=True)]
+        if _is_wire(wire, places, links):
+            return self._adopt(wire, places, links)
+        self._refuse_strangers(wire, places, links)
         outcome = "changed" if self._clear(wire, links) else "created"
         try:
-            return replace(self._create(wire, a, b), outcome=outcome)
+            return replace(self._create(wire, places), outcome=outcome)
         except NameTaken as error:
+            names = " or ".join(f"{port.name} in {port.netns}" for port in ports)
             raise Conflict(
-                f"{wire.a.name} in {a.path} or {wire.b.name} in {b.path} was taken by somebody else just now",
+                f"{names} was taken by somebody else just now",
                 remedy="ask again, or ask for another interface name",
             ) from error
 
     def _refuse_strangers(
-        self, wire: CrossConnect, places: tuple[Place, Place], links: tuple[Link | None, Link | None]
+        self, wire: CrossConnect, places: Sequence[Place], links: Sequence[Link | None]
     ) -> None:
         """Raise Conflict where a name belongs to somebody else than this wire and its remains."""
-        for place, port, link in zip(places, (wire.a, wire.b), links, strict=True):
+        for place, port, link in zip(places, wire.interfaces, links, strict=True):
             if link is None or link.group == DOOMED_GROUP or link.owner == wire.id:
                 continue
             if link.group == self._group and not link.alias:
                 continue  # a process of ours died while it made this one
             raise veth.name_conflict(End(place, port.name, link.index, wire.id), link)
 
-    def _clear(self, wire: CrossConnect, links: tuple[Link | None, Link | None]) -> bool:
+    def _clear(self, wire: CrossConnect, links: Sequence[Link | None]) -> bool:
         """Take away what is left of this wire, and what has a name that it needs; say if it was there."""
         record = self._records.pop(wire.id, None)
         ends = set(record.ends) if record else set()
         ends.update((met.netns, met.index) for met in self._met.pop(wire.id, []))
         ends.update(
-            (port.netns, link.index) for port, link in zip((wire.a, wire.b), links, strict=True) if link
+            (port.netns, link.index) for port, link in zip(wire.interfaces, links, strict=True) if link
         )
         return close_ends(self._doors, self._reaper, ends, {wire.id, ""}, rename=True)
 
-    def _create(self, wire: CrossConnect, a: Place, b: Place) -> Applied:
-        """Make a new pair; raises NameTaken where a name is in use, and MeshError, leaving nothing."""
-        alias = alias_of(wire.id)
+    def _create(self, wire: CrossConnect, places: Sequence[Place]) -> Applied:
+        """Make new interfaces; raises NameTaken where a name is in use, and MeshError, leaving nothing."""
+        alias, ports = alias_of(wire.id), wire.interfaces
         for _ in range(_ATTEMPTS):
-            ends = (
-                End(a, wire.a.name, veth.fresh_index(), wire.id),
-                End(b, wire.b.name, veth.fresh_index(), wire.id),
-            )
-            wanted = _born(wire.a, ends[0].ifindex), _born(wire.b, ends[1].ifindex)
+            ends = [
+                End(place, port.name, veth.fresh_index(), wire.id)
+                for place, port in zip(places, ports, strict=True)
+            ]
+            wanted = [_born(port, end.ifindex) for port, end in zip(ports, ends, strict=True)]
             batches = [veth.configuration(end, state, alias) for end, state in zip(ends, wanted, strict=True)]
-            if veth.new_pair(*ends, wanted, self._group):
+            if self._make(wire, ends, wanted):
                 break
             veth.skip_indexes()
         else:
@@ -162,7 +173,14 @@ class LinuxDatapath:
             raise
         return self._remember(wire, ends, wanted, "created")
 
-    def _undo(self, ends: tuple[End, End], wanted: tuple[EndState, EndState]) -> None:
+    def _make(self, wire: CrossConnect, ends: Sequence[End], wanted: Sequence[EndState]) -> bool:
+        """Make the bare interfaces; return False where an index is in use, with nothing made."""
+        if wire.tunnel is None:
+            return veth.new_pair(ends[0], ends[1], (wanted[0], wanted[1]), self._group)
+        with netns.call_in(self._node, Netlink) if self._node else Netlink() as node:
+            return vxlan.new_device(node, ends[0], wanted[0], wire.tunnel, self._group)
+
+    def _undo(self, ends: Sequence[End], wanted: Sequence[EndState]) -> None:
         try:
             for end, state in zip(ends, wanted, strict=True):
                 veth.retire(end.place, end.ifindex)
@@ -171,12 +189,10 @@ class LinuxDatapath:
             log.warning("a wire that failed is not closed yet", end=str(ends[0]), error=str(error))
         self._reaper.give([end.place.give() for end in ends])
 
-    def _adopt(
-        self, wire: CrossConnect, places: tuple[Place, Place], links: tuple[Link | None, Link | None]
-    ) -> Applied:
-        """Take over a pair that stands, and change only what differs."""
+    def _adopt(self, wire: CrossConnect, places: Sequence[Place], links: Sequence[Link | None]) -> Applied:
+        """Take over what stands, and change only what differs."""
         ends, wanted, details = [], [], []
-        for side, place, port, link in zip("ab", places, (wire.a, wire.b), links, strict=True):
+        for side, place, port, link in zip(_sides(wire), places, wire.interfaces, links, strict=True):
             assert link is not None
             end = End(place, port.name, link.index, wire.id)
             state = desired_end(port, link.index)
@@ -188,18 +204,18 @@ class LinuxDatapath:
                 place.netlink.send(batch)
             ends.append(end)
             wanted.append(state if state.mac else state._replace(mac=link.mac))
-        applied = self._remember(
-            wire, (ends[0], ends[1]), (wanted[0], wanted[1]), "changed" if details else "unchanged"
-        )
+        applied = self._remember(wire, ends, wanted, "changed" if details else "unchanged")
         return replace(applied, details=tuple(details))
 
     def _remember(
-        self, wire: CrossConnect, ends: tuple[End, End], states: tuple[EndState, EndState], outcome: str
+        self, wire: CrossConnect, ends: Sequence[End], states: Sequence[EndState], outcome: str
     ) -> Applied:
-        macs = mac_text(states[0].mac), mac_text(states[1].mac)
+        macs = dict(zip(_sides(wire), (mac_text(state.mac) for state in states), strict=True))
+        both = macs.get("a", ""), macs.get("b", "")
+        places = [(port.netns, end.ifindex) for port, end in zip(wire.interfaces, ends, strict=True)]
         self._met.pop(wire.id, None)
-        self._records[wire.id] = Record(wire, (ends[0].ifindex, ends[1].ifindex), macs)
-        return Applied(outcome, *macs)
+        self._records[wire.id] = Record(wire, tuple(places), both)
+        return Applied(outcome, *both)
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`. The interfaces are down at once and deleted soon after."""
@@ -208,7 +224,7 @@ class LinuxDatapath:
         record = self._records.pop(wire_id, None)
         ends = set(record.ends) if record else set()
         ends.update((met.netns, met.index) for met in self._met.pop(wire_id, []))
-        rules = record is None or bool(record.wire.a.rules or record.wire.b.rules)
+        rules = record is None or any(port.rules for port in record.wire.interfaces)
         close_ends(self._doors, self._reaper, ends, {wire_id}, rules=rules)
 
     async def has(self) -> list[Existing]:
@@ -244,7 +260,7 @@ class LinuxDatapath:
         self._met.update(met)
 
     async def _survey(self) -> list[Census]:
-        places = dict.fromkeys(netns for record in self._records.values() for netns, _ in record.ends)
+        places = dict.fromkeys(where for record in self._records.values() for where, _ in record.ends)
         places.update(dict.fromkeys(met.netns for ends in self._met.values() for met in ends))
         places.update(dict.fromkeys(self._namespaces()))
         return await survey(self._doors, places)
@@ -259,16 +275,19 @@ class LinuxDatapath:
         self._doors.close()
 
 
-def _is_pair(wire_id: str, a: Link | None, b: Link | None) -> bool:
-    """Whether two interfaces are the living ends of this wire."""
-    return (
-        a is not None
-        and b is not None
-        and a.owner == b.owner == wire_id
-        and DOOMED_GROUP not in {a.group, b.group}
-        and a.link == b.index
-        and b.link == a.index
-    )
+def _is_wire(wire: CrossConnect, places: Sequence[Place], links: Sequence[Link | None]) -> bool:
+    """Whether interfaces are the living ends of this wire, and lead where it leads."""
+    found = [link for link in links if link is not None]
+    if len(found) < len(links) or any(link.owner != wire.id or link.group == DOOMED_GROUP for link in found):
+        return False
+    if wire.tunnel is not None:
+        return vxlan.leads_to(places[0], found[0].index, wire.tunnel)
+    return found[0].link == found[1].index and found[1].link == found[0].index
+
+
+def _sides(wire: CrossConnect) -> str:
+    """Return which of a and b are interfaces on this node."""
+    return "".join(side for side, port in (("a", wire.a), ("b", wire.b)) if isinstance(port, KernelPort))
 
 
 def _born(port: KernelPort, index: int) -> EndState:

@@ -70,7 +70,8 @@ _PROMOTE = attribute(
 _SET_UP = {True: IFF_UP, False: 0}
 
 
-def _new_end(index: int, name: str, mac: bytes, mtu: int, group: int) -> bytes:
+def new_end(index: int, name: str, mac: bytes, mtu: int, group: int) -> bytes:
+    """Return what a request for a new interface says about it, whatever its kind."""
     return (
         _NEW_LINK.pack(0, 0, index, 0, 0, 10, IFLA_ADDRESS, mac, 8, IFLA_GROUP, group)
         + (u32(IFLA_MTU, mtu) if mtu else b"")
@@ -83,11 +84,11 @@ def new_veth(
     a: tuple[int, str, bytes, int], b: tuple[int, str, bytes, int], b_netns: int | None, group: int
 ) -> Message:
     """Make a veth pair: ends are (index, name, MAC, MTU); ``b_netns`` is where the second end is made."""
-    peer = _new_end(*b, group)
+    peer = new_end(*b, group)
     if b_netns is not None:
         peer += u32(IFLA_NET_NS_FD, b_netns)
     info = _VETH + attribute(IFLA_INFO_DATA | NLA_F_NESTED, attribute(VETH_INFO_PEER | NLA_F_NESTED, peer))
-    body = _new_end(*a, group) + attribute(IFLA_LINKINFO | NLA_F_NESTED, info)
+    body = new_end(*a, group) + attribute(IFLA_LINKINFO | NLA_F_NESTED, info)
     return (RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 

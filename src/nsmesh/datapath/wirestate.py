@@ -212,13 +212,19 @@ def table_index(table: int) -> int:
 def check_wire(wire: CrossConnect) -> None:
     """Check what does not depend on the kernel; raises Invalid."""
     alias_of(wire.id)
-    for port in (wire.a, wire.b):
+    ports = wire.interfaces
+    for port in ports:
         check_name(port.name)
         if not 0 <= port.mtu <= 65535:
             raise Invalid(f"an MTU of {port.mtu} is not possible", remedy="use 68 to 65535, or 0")
-    if wire.a.name == wire.b.name and wire.a.netns == wire.b.netns:
+    if not ports:
         raise Invalid(
-            f"both ends of connection {wire.id} are called {wire.a.name} in {wire.a.netns}",
+            f"neither end of connection {wire.id} is on this node",
+            remedy="ask the node that one of the ends is on",
+        )
+    if len(ports) == 2 and (ports[0].name, ports[0].netns) == (ports[1].name, ports[1].netns):
+        raise Invalid(
+            f"both ends of connection {wire.id} are called {ports[0].name} in {ports[0].netns}",
             remedy="give the two ends different names, or different namespaces",
         )
 

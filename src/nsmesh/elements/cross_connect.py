@@ -12,13 +12,13 @@ from nsmesh.core.begin import LIFE, Life
 from nsmesh.core.call import Call
 from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import Conflict, Internal, Invalid, Refused, TimedOut
-from nsmesh.core.mechanism import MechanismPlugin, by_type
-from nsmesh.datapath.base import CrossConnect, Datapath, Port
+from nsmesh.core.errors import Conflict, Internal, Invalid, NotFound, Refused, TimedOut
+from nsmesh.core.mechanism import NEAR_MAC, MechanismPlugin, by_type, tunnels
+from nsmesh.datapath.base import CrossConnect, Datapath, KernelPort, Port
 from nsmesh.datapath.netns import identity
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest
-from nsmesh.model.wiring import Side, WiringError, cross_connect
+from nsmesh.model.messages import IP, Connection, Mechanism, NetworkServiceRequest
+from nsmesh.model.wiring import Side, WiringError, cross_connect, own_mac
 
 log = structlog.get_logger()
 
@@ -52,6 +52,7 @@ class CrossConnectWire(Element):
 
     After:  Begin, SelectMechanism
     Reads:  mechanism (upstream), DOWNSTREAM (left by TranslateMechanism behind it), context, payload
+    Writes: the MAC of the interface here into a tunnel's mechanism in the answer; NEAR_MAC in the state
     Leaves: the wire; the interfaces held, per connection
     Close:  takes the wire away, then passes on
     """
@@ -66,7 +67,9 @@ class CrossConnectWire(Element):
         identify: Callable[[str], Hashable] = namespace_identity,
     ) -> None:
         self._datapath = datapath
+        plugins = list(plugins)
         self._plugins = by_type(plugins)
+        self._tunnels = tunnels(plugins)
         self._identify = identify
         self._holders: dict[str, _Holder] = {}
         self._held: dict[Place, _Holder] = {}
@@ -80,12 +83,16 @@ class CrossConnectWire(Element):
         try:
             near = self._port(Connection(id=connection.id), upstream, Side.CLIENT)
             wanted = await self._hold(call, connection, holder, near)
+            if self._tunnels:
+                numbered = isinstance(near, KernelPort) and near.numbered
+                call.state.set(NEAR_MAC, own_mac(connection, Side.CLIENT) if numbered else "")
             answer = await next.request(call, request)
             wire = self._wire(call, answer, upstream)
             if wire is not None:
                 wanted |= await self._hold(call, connection, holder, wire.b)
                 applied = await self._datapath.apply(wire)
                 log.debug("wire applied", connection=wire.id, outcome=applied.outcome)
+                self._introduce(answer, wire)
         except BaseException:
             self._let_go(holder, keep=before)
             raise
@@ -130,12 +137,24 @@ class CrossConnectWire(Element):
                     "only one of the two has an interface",
                     remedy="let both use a mechanism with an interface, or both NOOP",
                 )
+            if not isinstance(near, KernelPort) and not isinstance(far, KernelPort):
+                raise NotFound(
+                    f"endpoint {endpoint} is not on this node, to which another node sent the Request for it",
+                    remedy="ask again: its registration is on its way to another node",
+                )
             return cross_connect(answer, near, far)
         except WiringError as error:
             raise Invalid(
                 f"endpoint {endpoint} answered what cannot be wired: {error}",
                 remedy="correct the addresses and routes that the endpoint gives out",
             ) from error
+
+    def _introduce(self, answer: Connection, wire: CrossConnect) -> None:
+        """Tell the node that asked the MAC of the interface on this one, where neighbours are told at all."""
+        tunnel = self._tunnels.get(answer.mechanism.type)
+        if tunnel is not None and isinstance(wire.b, KernelPort):
+            told = wire.payload == IP and wire.b.numbered
+            tunnel.introduce(answer.mechanism, Side.ENDPOINT, wire.b.mac if told else "")
 
     def _holder(self, call: Call, connection: Connection) -> _Holder:
         segments = connection.path.path_segments
@@ -149,7 +168,7 @@ class CrossConnectWire(Element):
     async def _hold(
         self, call: Call, connection: Connection, holder: _Holder, port: Port | None
     ) -> set[Place]:
-        if port is None:
+        if not isinstance(port, KernelPort):
             return set()
         place = (self._identify(port.netns), port.name)
         other = self._held.get(place)

@@ -8,9 +8,18 @@ from urllib.parse import urlsplit
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Refused
-from nsmesh.core.mechanism import CLIENT_INTERFACE, MechanismPlugin, by_type, note_interface
+from nsmesh.core.mechanism import (
+    CLIENT_INTERFACE,
+    NEAR_MAC,
+    MechanismPlugin,
+    by_type,
+    lower_mtu,
+    note_interface,
+    tunnels,
+)
 from nsmesh.core.peering import TARGET
 from nsmesh.model.messages import LOCAL, REMOTE, Connection, NetworkServiceRequest
+from nsmesh.model.wiring import Side
 
 
 class OfferMechanisms(Element):
@@ -21,15 +30,18 @@ class OfferMechanisms(Element):
     offered.
 
     After:  Begin, TranslateMechanism
-    Reads:  TARGET, mechanism
-    Writes: preferences; the segment's metric ``client_interface`` on the way back
+    Reads:  TARGET, mechanism, NEAR_MAC
+    Writes: preferences; on the way back the MTU, where the mechanism has a limit, and the segment's metric
+            ``client_interface``
     Close:  passes on
     """
 
     after = ("Begin", "BeginClient", "TranslateMechanism")
 
     def __init__(self, plugins: Iterable[MechanismPlugin]) -> None:
+        plugins = list(plugins)
         self._plugins = by_type(plugins)
+        self._tunnels = tunnels(plugins)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Offer, pass on, note the interface."""
@@ -44,11 +56,24 @@ class OfferMechanisms(Element):
         request.mechanism_preferences.extend(offer for offer in offers if offer is not None)
         if not request.mechanism_preferences:
             raise self._nothing(call, connection, wanted)
+        if self._tunnels:
+            self._introduce(call, request)
         answer = await next.request(call, request)
         plugin = self._plugins.get(answer.mechanism.type)
         if plugin is not None:
             note_interface(answer, CLIENT_INTERFACE, plugin.describe(answer.mechanism))
+            tunnel = self._tunnels.get(plugin.type)
+            lower_mtu(answer.context, tunnel.largest(answer.mechanism) if tunnel is not None else 0)
         return answer
+
+    def _introduce(self, call: Call, request: NetworkServiceRequest) -> None:
+        """Tell the other node the MAC of the interface on this one."""
+        mac = call.state.get(NEAR_MAC) or ""
+        agreed = [request.connection.mechanism] if request.connection.HasField("mechanism") else []
+        for mechanism in (*request.mechanism_preferences, *agreed):
+            tunnel = self._tunnels.get(mechanism.type)
+            if tunnel is not None:
+                tunnel.introduce(mechanism, Side.CLIENT, mac)
 
     def _nothing(self, call: Call, connection: Connection, wanted: str) -> Refused:
         target = call.get(TARGET)

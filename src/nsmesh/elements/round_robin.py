@@ -29,8 +29,8 @@ class RoundRobin(Element):
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Choose whose turn it is, unless the endpoint is chosen already."""
         candidates = call.get(CANDIDATES)
-        if candidates is None:
-            return await next.request(call, request)
+        if candidates is None or request.connection.network_service_endpoint_name:
+            return await next.request(call, request)  # candidates beside a name are another forwarder's here
         if not candidates.members:
             raise NotFound("network service endpoint candidates not found")
         turn = self._turns.get(candidates.service, 0)

@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError
-from nsmesh.core.mechanism import SERVER_INTERFACE, MechanismPlugin, by_type, note_interface
+from nsmesh.core.mechanism import (
+    SERVER_INTERFACE,
+    MechanismPlugin,
+    by_type,
+    lower_mtu,
+    note_interface,
+    tunnels,
+)
 from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest
 
 
@@ -16,21 +23,28 @@ class SelectMechanism(Element):
 
     After:  Begin
     Reads:  preferences
-    Writes: mechanism; the segment's metric ``server_interface`` on the way back
+    Writes: mechanism; the MTU, where the mechanism has a limit; the segment's metric ``server_interface``
+            on the way back
     Close:  passes on
     """
 
     after = ("Begin",)
 
     def __init__(self, plugins: Iterable[MechanismPlugin]) -> None:
+        plugins = list(plugins)
         self._plugins = by_type(plugins)
+        self._tunnels = tunnels(plugins)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Agree, pass on, note the interface."""
         connection = request.connection
         chosen = self._agree(request)
         connection.mechanism.CopyFrom(chosen)
+        tunnel = self._tunnels.get(chosen.type)
+        largest = tunnel.largest(chosen) if tunnel is not None else 0
+        lower_mtu(connection.context, largest)
         answer = await next.request(call, request)
+        lower_mtu(answer.context, largest)
         plugin = self._plugins.get(answer.mechanism.type)
         if plugin is not None:
             note_interface(answer, SERVER_INTERFACE, plugin.describe(answer.mechanism))

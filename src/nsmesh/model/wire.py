@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,31 @@ class KernelPort:
     numbered: bool = True
 
 
-Port = KernelPort
+VXLAN_PORT = 4789
+"""UDP port of VXLAN."""
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanPort:
+    """One end of a wire: the way to another node, frames in UDP over the underlay.
+
+    ``local`` and ``remote`` are the underlay's addresses of this node and of the other, each with the UDP
+    port on which it listens. ``mtu`` is the largest that fits through, 0 leaves it open. ``mac`` is what the
+    other node was told of this node's interface, ``peer_mac`` what it has told of its own; empty: nothing.
+    The interface itself has them (see :mod:`nsmesh.model.wiring`): for the tunnel they make no difference.
+    """
+
+    vni: int
+    local: str
+    remote: str
+    local_port: int = VXLAN_PORT
+    remote_port: int = VXLAN_PORT
+    mtu: int = 0
+    mac: str = field(default="", compare=False)
+    peer_mac: str = field(default="", compare=False)
+
+
+Port = KernelPort | VxlanPort
 """What a wire can end in; other kinds join by union as their mechanisms come."""
 
 
@@ -67,3 +91,13 @@ class CrossConnect:
     a: Port
     b: Port
     payload: str = "ETHERNET"
+
+    @property
+    def interfaces(self) -> tuple[KernelPort, ...]:
+        """The ends of the wire that are interfaces on this node, in the order a, b."""
+        return tuple(port for port in (self.a, self.b) if isinstance(port, KernelPort))
+
+    @property
+    def tunnel(self) -> VxlanPort | None:
+        """The end that leads to another node, or None where both are here."""
+        return next((port for port in (self.a, self.b) if isinstance(port, VxlanPort)), None)

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 from nsmesh.model.messages import IP, Connection, IPContext, IpNeighbor, PolicyRoute
 from nsmesh.model.messages import Route as RouteMessage
-from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Route
+from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Port, Route, VxlanPort
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
@@ -77,19 +77,64 @@ def kernel_port(
     )
 
 
-def cross_connect(connection: Connection, client: KernelPort, endpoint: KernelPort) -> CrossConnect:
+def cross_connect(connection: Connection, client: Port, endpoint: Port) -> CrossConnect:
     """Return the wire between two ports.
 
     A wire for payload IP carries no ARP and no neighbour discovery, so each end knows the other's addresses
     as permanent neighbours, unless one of them stands for somebody behind it. An empty payload means IP, as
-    in the registry.
+    in the registry. Where one end leads to another node, the forwarder there must have told its MAC; else
+    neighbours find each other as on any other link.
+
+    Raises :class:`WiringError` where both ports lead to other nodes.
     """
     payload = connection.payload or IP
-    if payload == IP and client.numbered and endpoint.numbered:
-        client = replace(client, mac=client.mac or _derived_mac(connection.id, Side.CLIENT))
-        endpoint = replace(endpoint, mac=endpoint.mac or _derived_mac(connection.id, Side.ENDPOINT))
-        client, endpoint = _acquainted(client, endpoint), _acquainted(endpoint, client)
+    match client, endpoint:
+        case KernelPort(), KernelPort():
+            if payload == IP and client.numbered and endpoint.numbered:
+                client = replace(client, mac=client.mac or derived_mac(connection.id, Side.CLIENT))
+                endpoint = replace(endpoint, mac=endpoint.mac or derived_mac(connection.id, Side.ENDPOINT))
+                client, endpoint = (
+                    _acquainted(client, endpoint.addresses, endpoint.mac),
+                    _acquainted(endpoint, client.addresses, client.mac),
+                )
+        case KernelPort(), VxlanPort():
+            client = _this_side(connection, client, endpoint, Side.CLIENT, payload)
+        case VxlanPort(), KernelPort():
+            endpoint = _this_side(connection, endpoint, client, Side.ENDPOINT, payload)
+        case _:
+            raise WiringError("both ends lead to other nodes: there is nothing to wire on this one")
     return CrossConnect(connection.id, client, endpoint, payload)
+
+
+def own_mac(connection: Connection, side: Side) -> str:
+    """Return the MAC that this node's end of a wire to another node shall have; empty: any.
+
+    It is derived from the connection's id where the context gives none, and given for payload IP alone:
+    the other node needs it for its permanent neighbours.
+    """
+    ethernet = connection.context.ethernet_context
+    asked = ethernet.src_mac if side is Side.CLIENT else ethernet.dst_mac
+    if (connection.payload or IP) != IP:
+        return ""
+    return asked.lower() or derived_mac(connection.id, side)
+
+
+def _this_side(
+    connection: Connection, port: KernelPort, tunnel: VxlanPort, side: Side, payload: str
+) -> KernelPort:
+    """Return the interface on this node of a wire that goes on through ``tunnel``."""
+    fitting = [mtu for mtu in (port.mtu, tunnel.mtu) if mtu]
+    port = replace(port, mtu=min(fitting, default=0))
+    if payload != IP or not port.numbered:
+        return port
+    # what the other node was told counts; who answers tells it afterwards, see TunnelPlugin.introduce
+    told = (tunnel.mac, port.mac) if side is Side.CLIENT else (port.mac, tunnel.mac)
+    port = replace(port, mac=told[0] or told[1] or derived_mac(connection.id, side))
+    if not tunnel.peer_mac:
+        return port
+    ip = connection.context.ip_context
+    far = (ip.dst_ip_addrs, "dst_ip_addrs") if side is Side.CLIENT else (ip.src_ip_addrs, "src_ip_addrs")
+    return _acquainted(port, map(str, _interfaces(*far)), tunnel.peer_mac)
 
 
 def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
@@ -213,15 +258,16 @@ def _neighbours(messages: Iterable[IpNeighbor], own: Sequence[Interface]) -> tup
     return tuple(found.values())
 
 
-def _acquainted(port: KernelPort, peer: KernelPort) -> KernelPort:
+def _acquainted(port: KernelPort, peers: Iterable[str], mac: str) -> KernelPort:
+    """Return the port with the addresses of its peer (CIDR) as permanent neighbours at ``mac``."""
     known = {neighbour.ip for neighbour in port.neighbours}
-    met = (str(_ip_interface(address).ip) for address in peer.addresses)
+    met = (str(_ip_interface(address).ip) for address in peers)
     return replace(
-        port, neighbours=port.neighbours + tuple(Neighbour(ip, peer.mac) for ip in met if ip not in known)
+        port, neighbours=port.neighbours + tuple(Neighbour(ip, mac) for ip in met if ip not in known)
     )
 
 
-def _derived_mac(connection_id: str, side: Side) -> str:
+def derived_mac(connection_id: str, side: Side) -> str:
     """Return a locally administered MAC that is the same whenever the same wire is worked out again."""
     digest = hashlib.sha256(f"{connection_id} {side.value}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in bytes([0x02]) + digest[:5])

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from nsmesh.core.errors import Conflict, Invalid, NotFound, Unavailable
 from nsmesh.core.virtual import run
-from nsmesh.datapath.base import CrossConnect, Datapath, KernelPort
+from nsmesh.datapath.base import CrossConnect, Datapath, KernelPort, TunnelTaken, VxlanPort
 from nsmesh.datapath.fake import FakeDatapath, FakeKernel
 
 A, B, C = "/run/netns/a", "/run/netns/b", "/run/netns/c"
@@ -151,5 +151,32 @@ def test_any_history_leaves_whole_wires_only(history):
             assert {key: (x.port, y.port) for key, (x, y) in kernel.wires().items()} == {
                 key: (value.a, value.b) for key, value in wanted.items()
             }
+
+    run(main())
+
+
+def test_a_tunnel_belongs_to_one_wire_of_a_node():
+    """A VNI is unique at its port: another wire is refused, and the same wire changes it in place."""
+
+    async def main():
+        datapath = FakeDatapath(kernel := FakeKernel())
+        tunnel = VxlanPort(7, "192.0.2.1", "192.0.2.2")
+        near = CrossConnect("1", KernelPort(A, "nsm-1"), tunnel)
+        applied = await datapath.apply(near)
+        assert (applied.outcome, bool(applied.a_mac), applied.b_mac) == ("created", True, "")
+        assert (await datapath.apply(near)).outcome == "unchanged"
+        assert kernel.wire("1") is None
+        assert [end.port.name for end in kernel.ends("1")] == ["nsm-1"]
+        other = CrossConnect("2", tunnel, KernelPort(B, "nse-1"))
+        with pytest.raises(TunnelTaken):
+            await datapath.apply(other)
+        changed = CrossConnect("1", near.a, VxlanPort(8, "192.0.2.1", "192.0.2.2"))
+        assert (await datapath.apply(changed)).outcome == "changed"
+        applied = await datapath.apply(other)
+        assert (applied.a_mac, bool(applied.b_mac)) == ("", True)
+        kernel.delete_netns(A)
+        assert set(kernel.tunnels) == {"2"}
+        await datapath.remove("2")
+        assert kernel.tunnels == {}
 
     run(main())

@@ -239,10 +239,13 @@ def test_round_robin_leaves_a_chosen_endpoint_alone():
         handler = chain(RoundRobin(), end=Tail())
         made = NetworkServiceRequest(connection=Connection(network_service_endpoint_name="a"))
         assert (await handler.request(Call(), made)).network_service_endpoint_name == "a"
+        chosen = Candidates("intranet", (Candidate("b", "unix:///b"),))
+        assert (
+            await handler.request(Call().put(CANDIDATES, chosen), made)
+        ).network_service_endpoint_name == "a"  # what a forwarder in front of this one had to choose from
+        made = NetworkServiceRequest(connection=Connection())
         with pytest.raises(NotFound):
             await handler.request(Call().put(CANDIDATES, Candidates("intranet", ())), made)
-        chosen = Candidates("intranet", (Candidate("b", "unix:///b"),))
-        made = NetworkServiceRequest(connection=Connection())
         answer = await handler.request(Call().put(CANDIDATES, chosen), made)
         assert answer.network_service_endpoint_name == "b"
 

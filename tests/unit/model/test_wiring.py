@@ -17,8 +17,8 @@ from nsmesh.model.messages import (
     PolicyRoute,
 )
 from nsmesh.model.messages import Route as RouteMessage
-from nsmesh.model.wire import KernelPort, Neighbour, PolicyRule, Route
-from nsmesh.model.wiring import Side, WiringError, cross_connect, kernel_port
+from nsmesh.model.wire import KernelPort, Neighbour, PolicyRule, Route, VxlanPort
+from nsmesh.model.wiring import Side, WiringError, cross_connect, kernel_port, own_mac
 
 
 def connection(payload="ETHERNET", mtu=0, ethernet=None, **ip):
@@ -249,3 +249,58 @@ def test_the_ends_mirror_each_other(src, dst):
     other = connection(src_ip_addrs=dst, dst_ip_addrs=src)
     assert port(one, Side.CLIENT) == port(other, Side.ENDPOINT)
     assert port(one, Side.ENDPOINT) == port(other, Side.CLIENT)
+
+
+TUNNEL = VxlanPort(
+    7, "192.0.2.1", "192.0.2.2", mtu=1450, mac="02:00:00:00:00:aa", peer_mac="02:00:00:00:00:bb"
+)
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_the_far_end_is_known_by_what_its_node_has_told(side):
+    """One interface is here: it has the MAC that was told, and the far addresses at the MAC that came."""
+    made = connection(
+        "IP", mtu=1500, src_ip_addrs=["10.0.0.1/32"], dst_ip_addrs=["10.0.0.0/32", "fd00::/128"]
+    )
+    here = port(made, side)
+    ports = (here, TUNNEL) if side is Side.CLIENT else (TUNNEL, here)
+    wire = cross_connect(made, *ports)
+    (end,) = wire.interfaces
+    assert wire.tunnel == TUNNEL
+    assert (end.mac, end.mtu) == ("02:00:00:00:00:aa", 1450)
+    far = ["10.0.0.0", "fd00::"] if side is Side.CLIENT else ["10.0.0.1"]
+    assert end.neighbours == tuple(Neighbour(ip, "02:00:00:00:00:bb") for ip in far)
+
+
+def test_what_was_told_stands_for_who_asks_and_what_is_known_for_who_answers():
+    """Who asks has told its MAC before it knows the context of the answer; who answers tells it after."""
+    ethernet = EthernetContext(src_mac="02:00:00:00:00:01", dst_mac="02:00:00:00:00:02")
+    made = connection("IP", ethernet=ethernet)
+    assert cross_connect(made, port(made), TUNNEL).interfaces[0].mac == TUNNEL.mac
+    assert cross_connect(made, TUNNEL, port(made, Side.ENDPOINT)).interfaces[0].mac == "02:00:00:00:00:02"
+    assert own_mac(made, Side.CLIENT) == "02:00:00:00:00:01"
+
+
+def test_a_far_end_that_told_nothing_is_found_by_arp():
+    """No permanent neighbours, so wires to forwarders that tell no MAC work too; ours is derived."""
+    made = connection("IP", src_ip_addrs=["10.0.0.1/32"], dst_ip_addrs=["10.0.0.0/32"])
+    silent = VxlanPort(7, "192.0.2.1", "192.0.2.2")
+    (end,) = cross_connect(made, port(made), silent).interfaces
+    assert end.neighbours == ()
+    assert end.mac == own_mac(made, Side.CLIENT)
+
+
+def test_a_frame_wire_between_nodes_has_no_neighbours_either():
+    """Nor has an unnumbered end, which stands between others."""
+    made = connection("ETHERNET", src_ip_addrs=["10.0.0.1/32"], dst_ip_addrs=["10.0.0.0/32"])
+    assert cross_connect(made, port(made), TUNNEL).interfaces[0].neighbours == ()
+    assert own_mac(made, Side.CLIENT) == ""
+    made.payload = "IP"
+    (end,) = cross_connect(made, port(made, numbered=False), TUNNEL).interfaces
+    assert (end.neighbours, end.mac, end.mtu) == ((), "", 1450)
+
+
+def test_two_far_ends_are_no_wire():
+    """Somebody else's business."""
+    with pytest.raises(WiringError, match="both ends lead to other nodes"):
+        cross_connect(connection("IP"), TUNNEL, TUNNEL)

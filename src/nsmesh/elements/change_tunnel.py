@@ -1,0 +1,72 @@
+"""ChangeTunnel: two nodes agree on another tunnel when theirs is taken on one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from nsmesh.core.begin import REACHED
+from nsmesh.core.call import Call
+from nsmesh.core.deciding import DOWNSTREAM
+from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import Exhausted
+from nsmesh.core.mechanism import MechanismPlugin, tunnels
+from nsmesh.datapath.base import TunnelTaken
+from nsmesh.model.copying import copy_of
+from nsmesh.model.messages import Connection, NetworkServiceRequest
+
+log = structlog.get_logger()
+
+TRIES = 8
+"""Tunnels that are tried before a Request is refused."""
+
+
+class ChangeTunnel(Element):
+    """Sends a Request through again with another tunnel where the one agreed on belongs to another wire here.
+
+    A tunnel (VXLAN: its VNI) must be free on both nodes, and each node knows only its own. Who serves offers
+    itself another one; who asked proposes another one to who serves. Nobody above hears of it.
+
+    After:  Begin, RoundRobin
+    Reads:  mechanism, preferences, DOWNSTREAM
+    Writes: the same, after a collision
+    Close:  passes on
+    """
+
+    after = ("Begin", "RoundRobin")
+
+    def __init__(self, plugins: Iterable[MechanismPlugin]) -> None:
+        self._tunnels = tunnels(plugins)
+
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
+        """Pass on; after a collision change the tunnel and pass on again."""
+        if not self._tunnels:
+            return await next.request(call, request)
+        for _ in range(TRIES):
+            attempt = copy_of(request)
+            try:
+                return await next.request(call, attempt)
+            except TunnelTaken as error:
+                log.info("tunnel is taken: try another", connection=request.connection.id, why=error.what)
+                self._change(call, request)
+        raise Exhausted(
+            f"no free tunnel was found for connection {request.connection.id} in {TRIES} tries",
+            remedy="look for a program that makes very many VXLAN devices on the nodes at its ends",
+        )
+
+    def _change(self, call: Call, request: NetworkServiceRequest) -> None:
+        reached = call.state.get(REACHED)
+        if reached is not None:  # the next hop has the connection: it is to know it again
+            request.connection.path.CopyFrom(reached.path)
+            request.connection.context.CopyFrom(reached.context)
+        agreed = call.state.get(DOWNSTREAM)
+        tunnel = self._tunnels.get(agreed.type) if agreed is not None else None
+        if agreed is not None and tunnel is not None:
+            call.state.set(DOWNSTREAM, tunnel.another(agreed))
+            return
+        asked = [request.connection.mechanism] if request.connection.HasField("mechanism") else []
+        for mechanism in (*asked, *request.mechanism_preferences):
+            tunnel = self._tunnels.get(mechanism.type)
+            if tunnel is not None:
+                mechanism.CopyFrom(tunnel.another(mechanism))
