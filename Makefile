@@ -1,8 +1,8 @@
 # make demo   the article's scenario, for real        make test   the whole test suite
 # make check  linters, types, layers                  make bench  speeds, side by side
-# make clean  remove what these brought (distribution packages stay)
+# make fuzz   bent input, MINUTES=5                   make clean  remove what these brought (packages stay)
 
-.PHONY: help demo test check bench clean run-setup dev-setup
+.PHONY: help demo test check bench fuzz clean run-setup dev-setup
 BIN := .venv/bin
 
 help:
@@ -34,3 +34,6 @@ clean:
 	@rm -rf .venv .make .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find src -name '*.egg-info' -prune -exec rm -rf {} +
+
+fuzz: dev-setup
+	@$(BIN)/python tests/fuzz/fuzzing.py $(or $(MINUTES),5) $(TARGETS)

@@ -64,6 +64,8 @@ class Connection:
         handlers = self._handlers
         try:
             for event in events:
+                if self.wire.dead:  # an event before this one ended it, and all calls: begin no others
+                    return
                 handlers[type(event)](event)
         except Exception:
             log.exception("a fault in the gRPC layer ends a connection", peer=self.wire.where)
