@@ -9,9 +9,9 @@ from nsmesh.chains.registry import running_registry
 from nsmesh.chains.roles import running_forwarder, running_nsmgr
 from nsmesh.chains.runtime import runtime_of
 from nsmesh.chains.settings import ForwarderSettings, NscSettings, NsmgrSettings, RegistrySettings
+from nsmesh.chains.tunnels import mechanisms_of
 from nsmesh.datapath import netns
 from nsmesh.datapath.linux import LinuxDatapath
-from nsmesh.mechanisms.kernel import Kernel
 
 
 async def serve_nsmgr(settings: NsmgrSettings, stop: asyncio.Event) -> None:
@@ -24,11 +24,12 @@ async def serve_nsmgr(settings: NsmgrSettings, stop: asyncio.Event) -> None:
 
 
 async def serve_forwarder(settings: ForwarderSettings, stop: asyncio.Event) -> None:
-    """Run a forwarder of kernel wires until ``stop``."""
+    """Run a forwarder of kernel wires, here and to other nodes, until ``stop``."""
+    mechanisms = mechanisms_of(settings)
     datapath = LinuxDatapath(owner=f"forwarder:{settings.name}", namespaces=netns.named)
     async with (
         runtime_of(settings, settings.dial_timeout) as held,
-        running_forwarder(settings, held, datapath, [Kernel()]),
+        running_forwarder(settings, held, datapath, mechanisms),
     ):
         await stop.wait()
 

@@ -17,6 +17,7 @@ from nsmesh.chains.forwarder import Forwarder
 from nsmesh.chains.nsmgr import Nsmgr
 from nsmesh.chains.runtime import Runtime, served
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings
+from nsmesh.chains.tunnels import described
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import MeshError
@@ -98,10 +99,11 @@ async def running_forwarder(
         await stack.enter_async_context(forwarder.onward.running())
         await stack.enter_async_context(forwarder.server.running())
         urls = await stack.enter_async_context(served(runtime, (settings.listen_on,), forwarder.server))
+        labels = described(settings.labels, mechanisms)
         entry = NetworkServiceEndpoint(
             name=settings.name,
             network_service_names=[settings.nsname],
-            network_service_labels={settings.nsname: NetworkServiceLabels(labels=settings.labels)},
+            network_service_labels={settings.nsname: NetworkServiceLabels(labels=labels)},
             url=urls[0],
         )
         await stack.enter_async_context(registered(register, [entry]))

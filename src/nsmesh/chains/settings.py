@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nsmesh.model.settings import Seconds
+from nsmesh.model.wire import VXLAN_PORT
 from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POLICIES
 
 SOCKET = "unix:///var/lib/networkservicemesh/nsm.io.sock"
@@ -100,6 +101,12 @@ class ForwarderSettings(Registers):
     """Where it listens."""
     dial_timeout: Seconds = Seconds(0.75)
     """How long a dial may take."""
+    tunnel_ip: str = ""
+    """Address of this node at which tunnels of other nodes end; empty: no wires to other nodes."""
+    vxlan_port: int = VXLAN_PORT
+    """UDP port for VXLAN."""
+    mechanism_priority: tuple[str, ...] = ()
+    """Mechanisms to offer first, by type, such as VXLAN; the others follow in their usual order."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -184,10 +184,18 @@ def _named_path(name: str) -> str:
     return f"{RUN_NETNS}/{name}"
 
 
-def _unshare_onto(path: str) -> None:
-    """Give the calling thread a namespace of its own and bind it to ``path``; the thread must end then."""
+def leave() -> None:
+    """Give the calling thread a namespace of its own, new and empty; the thread must end then.
+
+    Raises OSError.
+    """
     if _libc.unshare(CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "unshare")
+
+
+def _unshare_onto(path: str) -> None:
+    """Give the calling thread a namespace of its own and bind it to ``path``; the thread must end then."""
+    leave()
     _loopback_up()
     if _libc.mount(b"/proc/thread-self/ns/net", path.encode(), b"none", MS_BIND, None) != 0:
         raise OSError(ctypes.get_errno(), "mount")

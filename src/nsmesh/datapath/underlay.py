@@ -1,0 +1,95 @@
+"""The network that joins the nodes: the link that has this node's address, and what this kernel can do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+
+from nsmesh.core.errors import Unavailable
+from nsmesh.datapath import netns
+from nsmesh.datapath import rtnetlink as rt
+from nsmesh.datapath.base import VxlanPort
+from nsmesh.datapath.kernel_errors import explain
+from nsmesh.datapath.netlink import Batch, Netlink, attributes
+from nsmesh.datapath.rtread import read_link
+from nsmesh.datapath.vxlan import new_vxlan
+from nsmesh.datapath.wirestate import parse_ip
+
+LOOK = 1.0
+"""Seconds for which what was read of the underlay's link is good."""
+
+
+class Underlay:
+    """The link of a node that has the tunnel address ``ip``; ``node`` is the path of its namespace.
+
+    An empty ``node`` means the calling thread's own.
+    """
+
+    def __init__(self, ip: str, *, node: str = "") -> None:
+        self.ip = ip
+        self._packed = parse_ip(ip)
+        self._node = node
+        self._mtu = 0
+        self._until = 0.0
+
+    def mtu(self) -> int:
+        """Return the link's MTU in bytes; raises Unavailable where no link has the address, or it is down."""
+        now = time.monotonic()
+        if now >= self._until:
+            try:
+                with netns.call_in(self._node, Netlink) if self._node else Netlink() as netlink:
+                    self._mtu = self._read(netlink)
+            except OSError as error:
+                raise explain(error.errno or 0, f"cannot look for the tunnel address {self.ip}") from error
+            self._until = now + LOOK
+        return self._mtu
+
+    def _read(self, netlink: Netlink) -> int:
+        for _, body in netlink.dump((rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, 0))):
+            *_, index = rt.IFADDR.unpack_from(body)
+            values = attributes(body, rt.IFADDR.size)
+            if (values.get(rt.IFA_LOCAL) or values.get(rt.IFA_ADDRESS)) != self._packed:
+                continue
+            link = read_link(netlink, index=index)
+            if link is not None and link.up:
+                return link.mtu
+            raise Unavailable(
+                f"the link of the tunnel address {self.ip} is down on this node",
+                remedy="set it up again; wires to other nodes need it",
+            )
+        raise Unavailable(
+            f"the tunnel address {self.ip} is on no link of this node",
+            remedy="set NSM_TUNNEL_IP of its forwarder to the address by which other nodes reach it",
+        )
+
+
+def lacks_vxlan() -> str:
+    """Return why this kernel cannot make VXLAN devices, or nothing; tried in a namespace of its own."""
+    reasons: list[str] = []
+    thread = threading.Thread(target=lambda: reasons.append(_try_vxlan()), name="probe")
+    thread.start()
+    thread.join()
+    return reasons[0] if reasons else "the probe failed"
+
+
+def _try_vxlan() -> str:
+    """Make a device in a namespace of the calling thread, which must end then."""
+    try:
+        netns.leave()
+        own = netns.current()
+        try:
+            with Netlink() as netlink:
+                batch = Batch()
+                tunnel = VxlanPort(1, "127.0.0.1", "127.0.0.2")
+                batch.put(new_vxlan((2, "probe", b"\x02\0\0\0\0\x01", 0), own, tunnel, 0))
+                failures = netlink.send(batch)
+        finally:
+            os.close(own)
+    except OSError as error:
+        return str(error)
+    if not failures:
+        return ""
+    number = failures[0].number
+    return "it has no VXLAN" if number == errno.EOPNOTSUPP else str(explain(number, "a VXLAN was refused"))
