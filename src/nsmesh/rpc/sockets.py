@@ -7,6 +7,10 @@ import struct
 
 from nsmesh.core.call import Peer
 
+UNHEARD = 5.0
+"""Seconds without an acknowledgement after which a machine counts as gone."""
+PROBE_AFTER, PROBE_EVERY = 4, 2
+"""Seconds of silence before the kernel probes a machine, and between its probes."""
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -20,12 +24,17 @@ def credentials(sock: socket.socket) -> Peer:
 
 
 def tune(sock: socket.socket) -> None:
-    """Send small messages at once, and find out when the peer's machine has gone; for tcp."""
+    """Send small messages at once, and find out soon when the peer's machine has gone; for tcp.
+
+    A Request that waits for a machine that is gone must have time left for another one: what is sent and not
+    acknowledged ends the connection after :data:`UNHEARD`, and so does silence with its probes soon after.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNHEARD * 1e3))
 
 
 def origin(sock: socket.socket) -> object:

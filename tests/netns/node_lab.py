@@ -1,0 +1,152 @@
+"""For tests of whole meshes of two nodes: each role a process in its node's namespace, with an identity."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import vxlan_lab
+
+from nsmesh.chains.workload_api import served_workload_api
+from nsmesh.security.ca import CertificateAuthority
+from nsmesh.security.entries import Entries, Template
+from nsmesh.security.workload_api import WorkloadApi
+
+NSM = Path(sys.executable).with_name("nsm")
+DOMAIN = "nodes.test"
+IPS = vxlan_lab.UNDERLAY[4]
+
+
+class Mesh(contextlib.ExitStack):
+    """Two nodes, ``1`` and ``2``, with a pod each; programs with a log each, that end with the block."""
+
+    def __init__(self, mtu: int = 1500) -> None:
+        super().__init__()
+        self.nodes = self.enter_context(vxlan_lab.nodes(mtu))
+        self.spaces = {1: self.nodes.a, 2: self.nodes.b}
+        self.pods = {1: self.nodes.pod_a, 2: self.nodes.pod_b}
+        self.forwarders: dict[int, subprocess.Popen[bytes]] = {}
+        self.folder = Path(self.enter_context(tempfile.TemporaryDirectory(prefix="nodes-")))
+        self.enter_context(identities(self.folder, self.url("workload")))
+
+    def url(self, name: str) -> str:
+        return f"unix://{self.folder}/{name}.sock"
+
+    def start(self, name: str, space: str, *argv: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start ``nsm run ...`` in a namespace."""
+        command = ["nsenter", f"--net={space}", str(NSM), "run", *argv]
+        log = self.enter_context((self.folder / f"{name}.log").open("ab"))
+        own = {
+            "PATH": os.environ["PATH"],
+            "NSM_NAME": name,
+            "NSM_LOG_LEVEL": "DEBUG",
+            "SPIFFE_ENDPOINT_SOCKET": self.url("workload"),
+        }
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=own | environment)
+        self.callback(end, process)
+        return process
+
+    def registry(self) -> None:
+        """Start it on the first node; the others reach it by its path."""
+        self.start("registry", self.spaces[1], "registry-memory", NSM_LISTEN_ON=self.url("registry"))
+        self.until("registry", "registry ready")
+
+    def manager(self, number: int, **environment: str) -> subprocess.Popen[bytes]:
+        return self.start(
+            f"nsmgr{number}",
+            self.spaces[number],
+            "nsmgr",
+            NSM_LISTEN_ON=f"{self.url(f'nsmgr{number}')},tcp://{IPS[number - 1]}:5001",
+            NSM_REGISTRY_URL=self.url("registry"),
+            NODE_NAME=f"node{number}",
+            **environment,
+        )
+
+    def forwarder(self, number: int, **environment: str) -> subprocess.Popen[bytes]:
+        own = {
+            "NSM_LISTEN_ON": self.url(f"fwd{number}"),
+            "NSM_CONNECT_TO": self.url(f"nsmgr{number}"),
+            "NSM_TUNNEL_IP": IPS[number - 1],
+        }
+        made = self.start(f"fwd{number}", self.spaces[number], "forwarder", **own | environment)
+        self.forwarders[number] = made
+        return made
+
+    def endpoint(self, number: int, **environment: str) -> subprocess.Popen[bytes]:
+        own = {
+            "NSM_CONNECT_TO": self.url(f"nsmgr{number}"),
+            "NSM_LISTEN_ON": self.url(f"nse{number}"),
+            "NSM_NETNS": self.pods[number],
+            "NSM_CIDR_PREFIX": f"[10.9.{number}.0/24],[fd09:{number}::/64]",
+            "NSM_SERVICE_NAMES": "s",
+            "NSM_PAYLOAD": "IP",
+        }
+        process = self.start(f"nse{number}", self.pods[number], "nse", "icmp-responder", **own | environment)
+        self.until(f"nse{number}", f'"name": "nse{number}".*"event": "registered"')
+        return process
+
+    def client(self, number: int, name: str = "nsc", **environment: str) -> subprocess.Popen[bytes]:
+        own = {
+            "NSM_CONNECT_TO": self.url(f"nsmgr{number}"),
+            "NSM_NETNS": self.pods[number],
+            "NSM_NETWORK_SERVICES": "kernel://s/nsm-1",
+        }
+        return self.start(name, self.pods[number], "nsc", **own | environment)
+
+    def roles(self) -> None:
+        """Start registry, managers and forwarders, and wait until they are ready."""
+        self.registry()
+        for number in (1, 2):
+            self.manager(number)
+            self.forwarder(number)
+        for number in (1, 2):
+            self.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def until(self, name: str, text: str, seconds: float = 20, after: int = 0) -> None:
+        """Wait for ``text`` in a log, behind its first ``after`` characters."""
+        limit = time.monotonic() + seconds
+        while not re.search(text, self.log(name)[after:]):
+            assert time.monotonic() < limit, f"no {text!r} in the log of {name}:\n{self.log(name)[-4000:]}"
+            time.sleep(0.02)
+
+
+def end(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:
+    """End a program; nsenter has become it."""
+    process.send_signal(number)
+    process.wait(20)
+
+
+@contextlib.contextmanager
+def identities(folder: Path, url: str):
+    """Serve a Workload API in a thread: one identity for each namespace."""
+    ready, loops = threading.Event(), []
+    stop = asyncio.Event()
+
+    async def main() -> None:
+        authority = CertificateAuthority.open(folder / "ca", DOMAIN)
+        entries = Entries(template=Template("spiffe://{trust_domain}/netns/{netns}", DOMAIN))
+        async with served_workload_api(WorkloadApi(authority, entries), url):
+            loops.append(asyncio.get_running_loop())
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join(10)
