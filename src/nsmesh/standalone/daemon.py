@@ -9,7 +9,7 @@ from contextlib import suppress
 import structlog
 
 from nsmesh import rpc
-from nsmesh.core import logging
+from nsmesh.core import garbage, logging
 from nsmesh.core.errors import MeshError
 from nsmesh.standalone import leftovers
 from nsmesh.standalone.control import Control
@@ -65,6 +65,7 @@ async def _serve(mesh: Mesh, stop: asyncio.Event) -> None:
     reconciler = Reconciler(mesh)
     control = Control(mesh, reconciler, stop)
     async with rpc.serve(f"unix://{mesh.paths.control}", control.methods()):
+        garbage.settle()
         log.info("mesh ready", control=str(mesh.paths.control))
         restoring = mesh.scope.spawn(_restore(mesh, reconciler), name="restore")
         await stop.wait()
