@@ -22,7 +22,9 @@ from nsmesh.core.errors import Invalid
 from nsmesh.model.names import nearest
 from nsmesh.model.settings import PREFIX, describe
 
-_OWN = frozenset({"NSM_MESH", "NSM_RUN_DIR", "NSM_STATE_DIR", "NSM_ENDPOINT_OPTIONS"})
+_OWN = frozenset(
+    {"NSM_MESH", "NSM_RUN_DIR", "NSM_STATE_DIR", "NSM_ENDPOINT_OPTIONS", "NSM_CA_PASSPHRASE_FILE"}
+)
 """Variables of the command line and of the standalone mode."""
 _OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 """What a pod finds in its environment for each Service whose name begins with ``nsm-``."""

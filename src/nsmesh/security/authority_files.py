@@ -107,6 +107,11 @@ def _damaged(path: Path, why: str) -> Invalid:
     )
 
 
+def encrypted(path: Path) -> bool:
+    """Whether the keys of an authority's file are encrypted."""
+    return b"ENCRYPTED" in read_private(path)
+
+
 def load(path: Path, number: int, passphrase: bytes | None) -> Authority:
     """Read one authority back.
 

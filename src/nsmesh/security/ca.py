@@ -30,7 +30,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.errors import Invalid, Refused
-from nsmesh.security.authority_files import Authority, load, read_private, save, write_private
+from nsmesh.security.authority_files import (
+    Authority,
+    encrypted,
+    load,
+    read_private,
+    save,
+    write_private,
+)
 from nsmesh.security.spiffe import SpiffeId, check_trust_domain
 from nsmesh.security.svid import Svid
 from nsmesh.security.verify import Bundle
@@ -123,6 +130,15 @@ class CertificateAuthority:
         for authority in authorities:
             self._check_domain(authority)
         self._authorities, self._active, self._since = authorities, active[0].number, float(since)
+        self._encrypt()
+
+    def _encrypt(self) -> None:
+        """Encrypt the keys of files that were written without the passphrase."""
+        for authority in self._authorities:
+            path = self._path(authority.number)
+            if self._passphrase and not encrypted(path):
+                save(path, authority, self._passphrase)
+                log.info("CA: keys encrypted", trust_domain=self.trust_domain, authority=authority.number)
 
     def _check_domain(self, authority: Authority) -> None:
         names = authority.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

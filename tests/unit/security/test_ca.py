@@ -87,6 +87,17 @@ def test_a_passphrase_is_demanded_and_checked(tmp_path):
         CertificateAuthority.open(tmp_path, "my.nsm", passphrase=b"wrong")
 
 
+def test_a_passphrase_that_comes_later_encrypts_what_is_there(tmp_path):
+    """Keys that were written in the clear are encrypted at the next start with a passphrase."""
+    first = CertificateAuthority.open(tmp_path, "my.nsm")
+    assert b"ENCRYPTED" not in (tmp_path / "authority-1.pem").read_bytes()
+    second = CertificateAuthority.open(tmp_path, "my.nsm", passphrase=b"secret")
+    assert second.bundle().der() == first.bundle().der()
+    assert b"ENCRYPTED" in (tmp_path / "authority-1.pem").read_bytes()
+    with pytest.raises(Refused, match=r"are encrypted"):
+        CertificateAuthority.open(tmp_path, "my.nsm")
+
+
 def test_a_folder_belongs_to_one_trust_domain(tmp_path):
     """A CA is not taken for another trust domain's."""
     CertificateAuthority.open(tmp_path, "my.nsm")
