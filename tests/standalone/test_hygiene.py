@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mesh_lab import Lab, finish, responder, until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]  # hundreds of commands, each a start of Python
 
 ROUNDS = 100
 
