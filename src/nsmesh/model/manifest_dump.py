@@ -124,6 +124,7 @@ def _workload(workload: Workload) -> dict[str, Any]:
             "pid": workload.pid,
             "workdir": workload.workdir,
             "restart": workload.restart if workload.restart != NEVER else "",
+            "node": workload.node,
         }
     )
 
@@ -139,6 +140,7 @@ def _endpoint_process(endpoint: Endpoint) -> dict[str, Any]:
             "payload": endpoint.payload,
             "netns": endpoint.netns,
             "restart": endpoint.restart if endpoint.restart != ALWAYS else "",
+            "node": endpoint.node,
         }
     )
 

@@ -33,7 +33,7 @@ _SMALLEST_MTU, _LARGEST_MTU = 68, 65_535
 def read_workload(document: Fields) -> Workload:
     """Return what a ``kind: Workload`` document describes."""
     name, metadata = named(document)
-    spec = document.mapping("spec", ("command", "args", "env", "netns", "pid", "workdir", "restart"))
+    spec = document.mapping("spec", ("command", "args", "env", "netns", "pid", "workdir", "restart", "node"))
     workload = Workload(
         name,
         _services(metadata),
@@ -62,6 +62,7 @@ def read_workload(document: Fields) -> Workload:
         pid,
         spec.text("workdir"),
         spec.text("restart", NEVER, choices=RESTARTS),
+        spec.name("node"),
     )
 
 
@@ -104,7 +105,7 @@ def read_endpoint_process(document: Fields) -> Endpoint:
     name, metadata = named(document)
     labels = metadata.labels("labels") if metadata else {}
     annotations = metadata.labels("annotations") if metadata else {}
-    known = ("type", "services", "labels", "options", "env", "payload", "netns", "restart")
+    known = ("type", "services", "labels", "options", "env", "payload", "netns", "restart", "node")
     spec = (
         document.mapping("spec", known)
         if document.require("spec", "spec: {type: ..., services: [...]}")
@@ -125,6 +126,7 @@ def read_endpoint_process(document: Fields) -> Endpoint:
         spec.text("restart", ALWAYS, choices=RESTARTS),
         labels,
         annotations,
+        spec.name("node"),
     )
 
 

@@ -32,7 +32,7 @@ class Workload:
     ``services`` are read from the annotation ``networkservicemesh.io``. ``command`` and ``args`` are the
     process; without a command there is none. ``netns`` is the name or absolute path of an existing namespace,
     ``pid`` a process in one (0: none); with neither, the mesh makes a namespace. ``restart``: one of
-    :data:`RESTARTS`.
+    :data:`RESTARTS`. ``node``: where it lives; empty lets the mesh choose.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Workload:
     pid: int = 0
     workdir: str = ""
     restart: str = NEVER
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Endpoint:
 
     ``type``: one of :data:`ENDPOINT_TYPES`, ``package.module:Class`` or ``./file.py:Class``. ``labels`` are
     what routes select by; ``object_labels`` are those of the document. ``options`` are checked by the
-    endpoint itself. ``payload``, ``netns``: empty leaves it to the endpoint and the mesh.
+    endpoint itself. ``payload``, ``netns``, ``node``: empty leaves it to the endpoint and the mesh.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Endpoint:
     restart: str = ALWAYS
     object_labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,7 @@ def test_link():
         (changed(WORKLOAD, "workdir: /tmp", "netns: a/b"), (12, 10), "neither a name nor an absolute path"),
         (changed(WORKLOAD, "workdir: /tmp", "netns: a\n  pid: 7"), (13, 8), "both netns and pid"),
         (changed(WORKLOAD, "workdir: /tmp", "pid: 0"), (12, 8), "whole number from 1"),
+        (changed(WORKLOAD, "workdir: /tmp", "node: Node_2"), (12, 9), "write 'node-2'"),
         (changed(ENDPOINT, "type: firewall", "type: firewal"), (5, 9), "did you mean 'firewall'?"),
         (changed(ENDPOINT, "type: firewall", "type: teapot"), (5, 9), "write one of icmp-responder"),
         (changed(ENDPOINT, "  type: firewall\n", ""), (5, 3), "spec.type is missing"),
@@ -249,6 +250,7 @@ workloads = st.builds(
     env=variables,
     pid=st.integers(0, 4_000_000),
     workdir=st.sampled_from(["", "/tmp"]),
+    node=st.sampled_from(["", "node1"]),
     restart=st.sampled_from(RESTARTS),
 )
 endpoints = st.builds(
@@ -261,6 +263,7 @@ endpoints = st.builds(
     env=variables,
     payload=st.sampled_from(["", "IP"]),
     netns=st.sampled_from(["", "blue", "/run/netns/blue"]),
+    node=st.sampled_from(["", "node1"]),
     restart=st.sampled_from(RESTARTS),
 )
 ends = st.builds(
