@@ -37,6 +37,16 @@ def test_of_a_connection(mesh):
     mesh.nsm("logs", "ox-0").fails("no line of the logs is about ox-0")
 
 
+def test_of_an_element(mesh):
+    """Only lines of the elements that are named are printed, in a connection's log as well."""
+    lines = mesh.nsm("logs", "--element", "supervisor", "--json", "-n", "0").ok().out.splitlines()
+    assert {json.loads(line)["element"] for line in lines} == {"supervisor"}
+    lines = mesh.nsm("logs", "-e", "transparent", "-e", "clients", "-n", "0").ok().out
+    assert "wire passes" in lines
+    assert "process started" not in lines
+    mesh.nsm("logs", "--element", "tiemout").fails("no line of the logs is of the element tiemout")
+
+
 def test_as_they_come(mesh):
     """-f goes on with what is written, until it is interrupted."""
     follow = mesh.process("logs", "-f", "-n", "0", "--json", "daemon")

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,9 +27,18 @@ _TAIL = 1 << 20
 @click.argument("target", required=False, default="", shell_complete=completing.logs)
 @click.option("-f", "--follow", is_flag=True, help="Then print what is written, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=50, help="Lines of the past (0: all).")
+@click.option(
+    "-e",
+    "--element",
+    "elements",
+    multiple=True,
+    help="Only lines of this element (repeatable): timeout, heal.",
+)
 @click.option("--json", "raw", is_flag=True, help="Print the lines as they were written.")
 @click.pass_obj
-def logs(context: Context, target: str, lines: int, *, follow: bool, raw: bool) -> None:
+def logs(
+    context: Context, target: str, lines: int, elements: tuple[str, ...], *, follow: bool, raw: bool
+) -> None:
     """Print the logs of a mesh: of all, or of one TARGET.
 
     TARGET is a role (daemon; registry, nsmgr, forwarder where they run apart), an endpoint, a workload, or
@@ -40,18 +50,42 @@ def logs(context: Context, target: str, lines: int, *, follow: bool, raw: bool) 
     if not files:
         raise NotFound(f"there are no logs in {folder}", remedy="bring the mesh up first: nsm up")
     own = [path for path in files if path.stem == target]
-    wanted = None if own or not target else _about(context, target)
+    about = None if own or not target else _about(context, target)
+    wanted = _Wanted(about, frozenset(elements))
     past = _past(own or files, wanted)
     for line in past[-lines:] if lines else past:
         click.echo(line[1] if raw else _pretty(*line))
     if not past and not follow:
-        known = ", ".join(path.stem for path in files)
-        raise NotFound(
-            f"no line of the logs is about {target}" if target else "the logs are empty",
-            remedy=f"logs here: {known}; or give a connection id",
-        )
+        raise _nothing(target, elements, files)
     if follow:
         _follow(folder, target if own else "", wanted, raw=raw)
+
+
+def _nothing(target: str, elements: tuple[str, ...], files: list[Path]) -> NotFound:
+    known = ", ".join(path.stem for path in files)
+    if elements:
+        of = f" about {target}" if target else ""
+        return NotFound(
+            f"no line of the logs{of} is of the element {' or '.join(elements)}",
+            remedy="see what elements there are: nsm logs --json, key element",
+        )
+    return NotFound(
+        f"no line of the logs is about {target}" if target else "the logs are empty",
+        remedy=f"logs here: {known}; or give a connection id",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which lines are printed: those that contain ``about`` and are of one of ``elements``, where given."""
+
+    about: re.Pattern[str] | None
+    elements: frozenset[str]
+
+    def __contains__(self, line: str) -> bool:
+        if self.about is not None and not self.about.search(line):
+            return False
+        return not self.elements or _field(line, "element") in self.elements
 
 
 def _about(context: Context, target: str) -> re.Pattern[str]:
@@ -72,7 +106,7 @@ def _about(context: Context, target: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-])(?:{words})(?![\w-])")
 
 
-def _past(files: list[Path], wanted: re.Pattern[str] | None) -> list[tuple[str, str]]:
+def _past(files: list[Path], wanted: _Wanted) -> list[tuple[str, str]]:
     """Return (source, line) of all files, in the order of time where lines have one."""
     found: list[tuple[str, str, str]] = []
     for path in files:
@@ -80,18 +114,18 @@ def _past(files: list[Path], wanted: re.Pattern[str] | None) -> list[tuple[str, 
             stream.seek(max(0, path.stat().st_size - _TAIL))
             last = ""
             for line in stream.read().decode(errors="replace").splitlines():
-                last = _time(line) or last
-                if wanted is None or wanted.search(line):
+                last = _field(line, "timestamp") or last
+                if line in wanted:
                     found.append((last, path.stem, line))
     return [(source, line) for _, source, line in sorted(found, key=lambda item: item[0])]
 
 
-def _time(line: str) -> str:
+def _field(line: str, name: str) -> str:
     try:
         data = json.loads(line)
     except ValueError:
         return ""
-    return str(data.get("timestamp", "")) if isinstance(data, dict) else ""
+    return str(data.get(name, "")) if isinstance(data, dict) else ""
 
 
 def _pretty(source: str, line: str) -> str:
@@ -109,7 +143,7 @@ def _pretty(source: str, line: str) -> str:
     return f"{text}\n{data['exception']}" if "exception" in data else text
 
 
-def _follow(folder: Path, only: str, wanted: re.Pattern[str] | None, *, raw: bool) -> None:
+def _follow(folder: Path, only: str, wanted: _Wanted, *, raw: bool) -> None:
     open_files: dict[Path, TextIO] = {}
     for path in folder.glob("*.log"):
         open_files[path] = path.open(errors="replace")
@@ -122,7 +156,7 @@ def _follow(folder: Path, only: str, wanted: re.Pattern[str] | None, *, raw: boo
             if only and path.stem != only:
                 continue
             for line in _new_lines(stream):
-                if wanted is None or wanted.search(line):
+                if line in wanted:
                     click.echo(line if raw else _pretty(path.stem, line))
         sys.stdout.flush()
         time.sleep(0.1)

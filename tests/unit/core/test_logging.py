@@ -23,7 +23,13 @@ def test_a_line_says_role_level_and_time(lines):
     log.warning("wire lost", connection="c-1")
     (line,) = lines()
     assert line.pop("timestamp").endswith("Z")
-    assert line == {"event": "wire lost", "connection": "c-1", "level": "warning", "role": "test"}
+    assert line == {
+        "event": "wire lost",
+        "connection": "c-1",
+        "level": "warning",
+        "role": "test",
+        "element": "test_logging",
+    }
 
 
 def test_below_the_level_nothing_is_written(lines):
@@ -60,3 +66,13 @@ def test_an_exception_is_written_with_its_traceback(lines):
     (line,) = lines()
     assert line["level"] == "error"
     assert "ValueError: invalid literal" in line["exception"]
+
+
+def test_a_line_says_which_element_wrote_it(lines):
+    """The element is the module that logs, also where another one writes on its behalf, or it is given."""
+    from nsmesh.rpc.telling import Telling
+
+    log.info("ours")
+    log.info("given", element="heal")
+    Telling().warn("on behalf")
+    assert [line["element"] for line in lines()] == ["test_logging", "heal", "test_logging"]
