@@ -112,6 +112,12 @@ class Action:
     what: str
     role: str
     text: str
+    signal: str = ""
+
+    @property
+    def ends(self) -> bool:
+        """Whether the role is gone from now on."""
+        return self.what == "ended" or self.signal == "SIGKILL"
 
 
 @dataclass
@@ -141,6 +147,19 @@ class Trace:
         inodes: dict[str, str] = self.header.get("inodes", {})
         return inodes
 
+    def sent(self, call: RecordedCall, url: str) -> bool:
+        """Whether the client of a call had sent a descriptor on its connection when it called."""
+        return any(
+            event["ev"] == "fd" and event["conn"] == call.conn and event["dir"] == ">" and event["url"] == url
+            for event in self.events
+            if event["t"] <= call.t + 0.05
+        )
+
+    @property
+    def bent(self) -> bool:
+        """Whether paths in it are wrong on purpose."""
+        return self.name in {"errors-paths", "errors-tokens"}
+
     def spiffe_id(self, role: str) -> str:
         """Return the identity of a role."""
         found: str = self.header["identities"][role]["spiffe_id"]
@@ -152,7 +171,7 @@ class Trace:
 
     def environment(self, role: str) -> dict[str, str]:
         """Return the variables that a role ran with."""
-        found: dict[str, str] = self.header["components"][role].get("environment", {})
+        found: dict[str, str] = self.header["components"].get(role, {}).get("environment", {})
         return dict(found)
 
 
@@ -165,7 +184,11 @@ def load(name: str) -> Trace:
     for event in events:
         kind, t = event["ev"], event["t"]
         if kind == "action":
-            actions.append(Action(t, event["what"], event.get("role", ""), event.get("text", "")))
+            actions.append(
+                Action(
+                    t, event["what"], event.get("role", ""), event.get("text", ""), event.get("signal", "")
+                )
+            )
         elif kind == "request":
             calls[event["call"]] = RecordedCall(
                 event["call"],
@@ -178,6 +201,10 @@ def load(name: str) -> Trace:
             )
         elif "call" in event:
             _add(calls[event["call"]], event)
+        elif kind == "disconnect":
+            for call in calls.values():
+                if call.conn == event["conn"] and call.ended is None:
+                    call.ended, call.reset_by = t, event["dir"]
     return Trace(name, header, events, list(calls.values()), actions)
 
 

@@ -31,6 +31,7 @@ from nsmesh.model.copying import copy_of
 from nsmesh.model.merge import merged, remembered
 from nsmesh.model.messages import Connection, Entry, NetworkServiceRequest
 from nsmesh.model.messages import State as Condition
+from nsmesh.model.path import closable
 
 log = structlog.get_logger()
 
@@ -200,7 +201,7 @@ class Begin(Element):
         connection.state = Condition.UP
         life.peer = call.peer
         life.request = self.kept(kept)
-        life.connection = copy_of(connection)
+        life.connection = closable(connection, kept.connection)
         life.state.pop(REACHED)  # it was for an undo
         life.wanted = None
         return connection

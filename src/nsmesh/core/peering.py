@@ -26,6 +26,7 @@ from nsmesh.model.messages import (
     NetworkServiceRequest,
     Query,
 )
+from nsmesh.model.path import closable
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ class Dialled:
         """Pass a copy on: the elements in front may look at theirs again."""
         handler = self._handler(call)
         answer = await handler.request(handed_over(call, handler), copy_of(request))
-        call.state.set(REACHED, copy_of(answer))
+        call.state.set(REACHED, closable(answer, request.connection))
         return answer
 
     async def close(self, call: Call, connection: Connection) -> None:

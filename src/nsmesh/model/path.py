@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection
 
 
@@ -84,3 +85,17 @@ def leave(answer: Connection, entered: Entered) -> None:
         )
     answer.id = entered.id
     answer.path.index = entered.index
+
+
+def closable(answer: Connection, asked: Connection) -> Connection:
+    """Return a copy of what a next hop answered as it can be refreshed and closed there.
+
+    That is by the id, the index and the head of the path that we asked with, whatever the answer says of them.
+    """
+    found = copy_of(answer)
+    found.id = asked.id
+    head = asked.path.path_segments[: asked.path.index + 1]
+    if [one.id for one in head] != [one.id for one in found.path.path_segments[: len(head)]]:
+        found.path.CopyFrom(asked.path)
+    found.path.index = asked.path.index
+    return found

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Path, PathSegment
-from nsmesh.model.path import PathError, enter, leave
+from nsmesh.model.path import PathError, closable, enter, leave
 
 
 def counter():
@@ -156,3 +156,17 @@ def test_segments_are_never_dropped_or_reordered(names, index, name):
     assert ids(one)[:own] == before[:own]
     assert ids(one)[own + 1 :] == before[own + 1 :]
     assert ids(one)[own] == (name, one.id)
+
+
+def test_a_bent_answer_can_be_closed():
+    """Id, index and head of the path are those that were asked with; the tail is the answer's where it fits."""
+    asked = Connection(id="fwd-1", path=Path(index=2))
+    asked.path.path_segments.extend(PathSegment(name=name, id=f"{name}-1") for name in ("nsc", "mgr", "fwd"))
+    answer = copy_of(asked)
+    answer.path.path_segments.add(name="nse", id="nse-1")
+    answer.path.index, answer.id = 3, "nse-1"
+    found = closable(answer, asked)
+    assert (found.id, found.path.index) == ("fwd-1", 2)
+    assert [one.id for one in found.path.path_segments] == ["nsc-1", "mgr-1", "fwd-1", "nse-1"]
+    answer.ClearField("path")
+    assert closable(answer, asked).path == asked.path
