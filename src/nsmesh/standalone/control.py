@@ -178,7 +178,10 @@ class Control:
                 # in the background: whoever asked may be gone, and this must be done all the same
                 await asyncio.wait([mesh.scope.spawn(self._forget(name), name=f"forget {name}")])
             raise
-        await mesh.news.until(lambda: wire.id in mesh.model.connections, SEEN)
+        # who asks next shall see it: the read model knows it by the id that the manager gave it
+        agreed = client.connection(wire)
+        seen = agreed.path.path_segments[1].id if agreed and len(agreed.path.path_segments) > 1 else ""
+        await mesh.news.until(lambda: seen in mesh.model.connections, SEEN)
         for kind, text in told(client, wire):
             tell(mesh.events.add(kind, text, connection=wire.id))
 
