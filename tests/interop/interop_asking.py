@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TAIL = 0.3
 """Virtual seconds for which streams are heard that the end of the recording cut off."""
-ROUNDS = 25
+ROUNDS = 300
 """How often bytes that are still under way are waited for before a stream is left."""
 _NOT_SENT = {"te", "content-type", "user-agent", "grpc-timeout", "grpctracing", "grpc-accept-encoding"}
 

@@ -31,7 +31,7 @@ from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.svid import Svid, SvidSource
 
 T = TypeVar("T")
-GRACE = 0.002
+GRACE = 0.003
 """Real seconds in which bytes may be under way before virtual time moves on."""
 DEAD = {"heal-endpoint": (1, 2), "heal-forwarder": (1, 99)}
 """Conversations in which the client's wire dies: the Requests from which on and until it is seen dead."""

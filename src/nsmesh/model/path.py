@@ -90,7 +90,7 @@ def leave(answer: Connection, entered: Entered) -> None:
 def closable(answer: Connection, asked: Connection) -> Connection:
     """Return a copy of what a next hop answered as it can be refreshed and closed there.
 
-    That is by the id, the index and the head of the path that we asked with, whatever the answer says of them.
+    That is by the id, the index and the head of the path that we asked with, whatever the answer says.
     """
     found = copy_of(answer)
     found.id = asked.id

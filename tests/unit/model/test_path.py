@@ -159,7 +159,7 @@ def test_segments_are_never_dropped_or_reordered(names, index, name):
 
 
 def test_a_bent_answer_can_be_closed():
-    """Id, index and head of the path are those that were asked with; the tail is the answer's where it fits."""
+    """Id, index and head of the path are those asked with; the tail is the answer's where it fits."""
     asked = Connection(id="fwd-1", path=Path(index=2))
     asked.path.path_segments.extend(PathSegment(name=name, id=f"{name}-1") for name in ("nsc", "mgr", "fwd"))
     answer = copy_of(asked)
