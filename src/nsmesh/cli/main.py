@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": "doctor",
     "demo": "demo",
     "run": "run",
+    "conformance": "conformance",
     "completion": "completion",
     "version": "version",
 }
