@@ -30,6 +30,7 @@ DAEMONS = {
     "nsm run forwarder": settings.ForwarderSettings,
     "nsm run registry-memory, nsm run registry-sqlite": settings.RegistrySettings,
     "nsm run nsc": settings.NscSettings,
+    "nsm run nsc-init": settings.NscInitSettings,
     "nsm run nse": settings.NseSettings,
 }
 CLI_INTRODUCTION = """\

@@ -14,7 +14,7 @@ from nsmesh.chains.client import client
 from nsmesh.chains.liveness import Liveness, any_of
 from nsmesh.chains.restore import held_connection
 from nsmesh.chains.runtime import Runtime
-from nsmesh.chains.settings import NscSettings
+from nsmesh.chains.settings import Asks, NscSettings
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import Invalid, MeshError
@@ -36,7 +36,7 @@ PAUSE = 0.2
 """Seconds between two tries."""
 
 
-def wanted_services(settings: NscSettings) -> list[NetworkServiceUrl]:
+def wanted_services(settings: Asks) -> list[NetworkServiceUrl]:
     """Return what the settings ask for; raises Invalid where that is nothing, or cannot be read."""
     try:
         urls = parse_list(",".join(settings.network_services))
@@ -58,7 +58,7 @@ class Wanted:
     offer: Mechanism
 
     @classmethod
-    def of(cls, settings: NscSettings, number: int, url: NetworkServiceUrl) -> Wanted:
+    def of(cls, settings: Asks, number: int, url: NetworkServiceUrl) -> Wanted:
         """Return the ``number``-th wire; raises Invalid for a mechanism that a client cannot offer."""
         place = f"file://{settings.netns}" if settings.netns else OWN_NAMESPACE
         plugins: list[MechanismPlugin] = [Kernel(inode_url=place, name=url.interface), Noop()]

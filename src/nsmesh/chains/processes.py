@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 
 from nsmesh.chains.nsc import running_nsc, wanted_services
+from nsmesh.chains.nsc_init import ask_once, initial_client
 from nsmesh.chains.registry import running_registry
 from nsmesh.chains.roles import running_forwarder, running_nsmgr
 from nsmesh.chains.runtime import runtime_of
-from nsmesh.chains.settings import ForwarderSettings, NscSettings, NsmgrSettings, RegistrySettings
+from nsmesh.chains.settings import (
+    ForwarderSettings,
+    NscInitSettings,
+    NscSettings,
+    NsmgrSettings,
+    RegistrySettings,
+)
 from nsmesh.chains.tunnels import mechanisms_of
 from nsmesh.datapath import netns
 from nsmesh.datapath.linux import LinuxDatapath
@@ -53,3 +60,16 @@ async def serve_nsc(settings: NscSettings, stop: asyncio.Event) -> None:
         running_nsc(settings, held),
     ):
         await stop.wait()
+
+
+async def serve_nsc_init(settings: NscInitSettings, stop: asyncio.Event) -> None:
+    """Run the client of an init container until all its wires are up, or ``stop``; the wires stay."""
+    wanted_services(settings)
+    async with runtime_of(settings, settings.dial_timeout) as held, initial_client(settings, held) as chain:
+        work = chain.scope.spawn(ask_once(settings, chain), name="requests")
+        ended = chain.scope.spawn(_until(stop), name="stop")
+        await asyncio.wait((work, ended), return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()

@@ -124,8 +124,8 @@ class RegistrySettings(Serves):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NscSettings(Placed, Common):
-    """The client: asks for services and keeps their wires alive."""
+class Asks(Placed, Common):
+    """What every client reads."""
 
     name: str = "nsc"
     """Name of this client in paths; the i-th service gets the connection id NAME-i."""
@@ -139,6 +139,20 @@ class NscSettings(Placed, Common):
     """What to ask for: kernel://SERVICE/INTERFACE?label=value, ..."""
     netns: str = ""
     """Namespace in which the wires end, as a path; empty: this process's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NscInitSettings(Asks):
+    """The client of an init container: asks for services, and ends when all are there."""
+
+    name: str = "cmd-nsc-init"
+    """Name of this client in paths; the i-th service gets the connection id NAME-i."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NscSettings(Asks):
+    """The client: asks for services and keeps their wires alive."""
+
     local_dns_server_enabled: bool = True
     """Not served: there is no local DNS server. False: do not say so when an endpoint names DNS servers."""
     liveness_check_enabled: bool = True

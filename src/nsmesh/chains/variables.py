@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nsmesh.chains.settings import (
+    Asks,
     Common,
     ForwarderSettings,
-    NscSettings,
     NseSettings,
     NsmgrSettings,
     RegistrySettings,
@@ -118,7 +118,7 @@ UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
     NsmgrSettings: EVERYWHERE,
     ForwarderSettings: (*_FORWARDER, *EVERYWHERE),
     RegistrySettings: (*_REGISTRY, *_KUBELET, *EVERYWHERE),
-    NscSettings: (*_NSC, *EVERYWHERE),
+    Asks: (*_NSC, *EVERYWHERE),
     NseSettings: (*_NSE, *EVERYWHERE),
 }
 """What each role is asked for in vain."""

@@ -125,6 +125,15 @@ def nsc() -> None:
     _run(settings.name, settings, lambda stop: serve_nsc(settings, stop))
 
 
+@run.command("nsc-init", epilog=_epilog(s.NscInitSettings))
+def nsc_init() -> None:
+    """Run the client of an init container: end with 0 when all wires of NSM_NETWORK_SERVICES are up."""
+    from nsmesh.chains.processes import serve_nsc_init  # noqa: PLC0415 - likewise
+
+    settings = _settings(s.NscInitSettings)
+    _run(settings.name, settings, lambda stop: serve_nsc_init(settings, stop))
+
+
 @run.command()
 @click.argument("kind", metavar="TYPE")
 def nse(kind: str) -> None:
