@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nsmesh.chains.settings import (
-    Asks,
     Common,
     ForwarderSettings,
+    NscInitSettings,
+    NscSettings,
     NseSettings,
     NsmgrSettings,
     RegistrySettings,
@@ -118,7 +119,8 @@ UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
     NsmgrSettings: EVERYWHERE,
     ForwarderSettings: (*_FORWARDER, *EVERYWHERE),
     RegistrySettings: (*_REGISTRY, *_KUBELET, *EVERYWHERE),
-    Asks: (*_NSC, *EVERYWHERE),
+    NscSettings: (*_NSC, *EVERYWHERE),
+    NscInitSettings: (*_NSC, *EVERYWHERE),
     NseSettings: (*_NSE, *EVERYWHERE),
 }
 """What each role is asked for in vain."""
