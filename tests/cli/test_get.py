@@ -46,7 +46,7 @@ def test_nested_json_has_the_documented_fields(mesh):
     assert list(status) == fields["status"]
     assert list(status["endpoints"][0]) == fields["endpoints"]
     assert list(status["clients"][0]) == fields["clients"]
-    assert list(status["roles"][0]) == ["role", "name", "state", "pid", "url"]
+    assert list(status["roles"][0]) == ["role", "name", "state", "node", "pid", "url"]
     for finding in mesh.nsm("doctor", "-o", "json").json():
         assert list(finding) == fields["doctor"]
 

@@ -45,18 +45,20 @@ class GetRequest(_message.Message):
     def __init__(self, what: _Optional[str] = ..., name: _Optional[str] = ..., watch: _Optional[bool] = ...) -> None: ...
 
 class ConnectRequest(_message.Message):
-    __slots__ = ("url", "netns", "pid", "client", "keep")
+    __slots__ = ("url", "netns", "pid", "client", "keep", "node")
     URL_FIELD_NUMBER: _ClassVar[int]
     NETNS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     url: str
     netns: str
     pid: int
     client: str
     keep: bool
-    def __init__(self, url: _Optional[str] = ..., netns: _Optional[str] = ..., pid: _Optional[int] = ..., client: _Optional[str] = ..., keep: _Optional[bool] = ...) -> None: ...
+    node: str
+    def __init__(self, url: _Optional[str] = ..., netns: _Optional[str] = ..., pid: _Optional[int] = ..., client: _Optional[str] = ..., keep: _Optional[bool] = ..., node: _Optional[str] = ...) -> None: ...
 
 class DisconnectRequest(_message.Message):
     __slots__ = ("connection", "client", "netns", "pid")

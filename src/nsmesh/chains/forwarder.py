@@ -32,7 +32,7 @@ from nsmesh.elements.update_token import UpdateToken
 
 
 class Forwarder:
-    """``server`` takes Requests, ``onward`` asks the endpoint, ``registry`` mirrors what the manager tells."""
+    """``server`` takes Requests, ``onward`` asks the endpoint, ``registry`` mirrors what its manager has."""
 
     def __init__(
         self,

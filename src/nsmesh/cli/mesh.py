@@ -13,8 +13,10 @@ import yaml
 from nsmesh.api import control_pb2
 from nsmesh.cli import control, output
 from nsmesh.cli.context import Context, NotUp, require_root, run
+from nsmesh.cli.quantities import percent, seconds
 from nsmesh.core.errors import MeshError
 from nsmesh.model import control as api
+from nsmesh.model.duration import format_duration
 from nsmesh.standalone import launch, leftovers
 from nsmesh.standalone.lock import holder
 
@@ -27,14 +29,45 @@ RESTORED = 30.0
 @click.option(
     "--separate", is_flag=True, help="Run registry, manager and forwarder as processes of their own."
 )
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 50),
+    default=1,
+    help="Play that many nodes: node1, node2, ..., each a network namespace with roles of its own.",
+)
+@click.option(
+    "--underlay-mtu",
+    type=click.IntRange(1280, 65535),
+    default=1500,
+    help="MTU in bytes of what joins the nodes.",
+)
+@click.option(
+    "--latency",
+    metavar="DURATION",
+    default="0s",
+    callback=seconds,
+    help="Time from one node to another, such as 2ms (tc netem).",
+)
+@click.option(
+    "--loss",
+    metavar="PERCENT",
+    default="0%",
+    callback=percent,
+    help="Packets lost between nodes, such as 0.1% (tc netem).",
+)
 @click.option("-f", "--file", "files", multiple=True, help="Apply these manifests once it is up.")
 @click.pass_obj
-def up(context: Context, files: tuple[str, ...], *, foreground: bool, separate: bool) -> None:
+def up(
+    context: Context, /, files: tuple[str, ...], *, foreground: bool, separate: bool, **underlay: Any
+) -> None:
     """Bring a mesh up on this host; nothing happens if it is up already.
 
-    What was applied before the mesh went down, or died, is put up again.
+    What was applied before the mesh went down, or died, is put up again. With several nodes, workloads and
+    endpoints say theirs in spec.node, and wires cross from one to another.
     """
     require_root("a mesh")
+    if underlay["nodes"] == 1 and any(_given(name) for name in ("underlay_mtu", "latency", "loss")):
+        raise click.UsageError("--underlay-mtu, --latency and --loss are for several nodes: add --nodes 2")
     if foreground and files:
         raise click.UsageError("--foreground and -f exclude each other: apply from another terminal")
     manifests = control.read_manifests(files)
@@ -42,24 +75,46 @@ def up(context: Context, files: tuple[str, ...], *, foreground: bool, separate: 
     paths.make()
     if foreground:
         from nsmesh.standalone import daemon  # noqa: PLC0415 - the whole mesh, for this one command
+        from nsmesh.standalone.nodes import Conditions  # noqa: PLC0415 - likewise
 
         level = ("INFO", "DEBUG", "TRACE")[min(context.verbose, 2)]
-        daemon.run(paths, separate=separate, level="WARN" if context.quiet else level)
+        conditions = Conditions(
+            underlay["nodes"], underlay["underlay_mtu"], underlay["latency"], underlay["loss"]
+        )
+        daemon.run(paths, separate=separate, conditions=conditions, level="WARN" if context.quiet else level)
         return
     found = holder(paths.lock)
     if found is not None and found.mesh == paths.mesh:
         context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
-        run(_start(context, separate=separate))
+        run(_start(context, [*(["--separate"] if separate else []), *_arguments(underlay)]))
     if manifests:
         request = control_pb2.ApplyRequest(manifests=manifests, wait=True)
         run(control.steps(context, api.APPLY, request))
 
 
-async def _start(context: Context, *, separate: bool) -> None:
+def _given(name: str) -> bool:
+    """Say whether an option stands on the command line."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
+def _arguments(underlay: dict[str, Any]) -> list[str]:
+    """Return the options that say the same to the daemon."""
+    if underlay["nodes"] == 1:
+        return []
+    return [
+        f"--nodes={underlay['nodes']}",
+        f"--underlay-mtu={underlay['underlay_mtu']}",
+        f"--latency={format_duration(underlay['latency'])}",
+        f"--loss={underlay['loss']:g}%",
+    ]
+
+
+async def _start(context: Context, options: list[str]) -> None:
     paths = context.paths
     arguments = ["--mesh", paths.mesh, "--run-dir", str(paths.run), "--state-dir", str(paths.state)]
-    arguments += ["-v"] * context.verbose + ["up", "--foreground"] + (["--separate"] if separate else [])
+    arguments += ["-v"] * context.verbose + ["up", "--foreground", *options]
     pid = await launch.launch(paths, arguments)
     context.say(f"mesh {paths.mesh} is up (pid {pid}, {paths.run})", fg="green")
     end = asyncio.get_running_loop().time() + RESTORED
@@ -142,7 +197,7 @@ def _print_status(data: dict[str, Any]) -> None:
     )
     click.echo(f"run {data['run_dir']}, state {data['state_dir']}")
     for title, columns in (
-        ("roles", ("role", "name", "state", "pid", "url")),
+        ("roles", ("role", "name", "state", "node", "pid", "url")),
         ("endpoints", ("name", "type", "state", "pid", "restarts")),
         ("clients", ("name", "state", "wires", "pid", "message")),
         ("dead", ("name", "why", "ago", "restarted")),

@@ -39,14 +39,17 @@ _ALIASES = {
 
 COLUMNS = {
     "services": (("name", "payload", "matches", "endpoints"), ("rules",)),
-    "endpoints": (("name", "services", "labels", "state", "pid"), ("type", "url", "netns", "expires")),
-    "clients": (("name", "state", "wires", "pid", "netns"), ("asks", "command", "message")),
+    "endpoints": (
+        ("name", "services", "labels", "state", "pid"),
+        ("type", "node", "url", "netns", "expires"),
+    ),
+    "clients": (("name", "state", "wires", "pid", "netns"), ("node", "asks", "command", "message")),
     "connections": (
         ("client", "service", "endpoint", "interface", "address", "state", "age"),
-        ("id", "mechanism", "payload", "mtu", "peer_address", "path"),
+        ("id", "mechanism", "payload", "mtu", "peer_address", "nodes", "path"),
     ),
-    "managers": (("name", "state", "url", "connections"), ("pid",)),
-    "forwarders": (("name", "state", "labels", "mechanisms", "wires"), ("url", "pid")),
+    "managers": (("name", "state", "url", "connections"), ("node", "pid")),
+    "forwarders": (("name", "state", "labels", "mechanisms", "wires"), ("node", "url", "pid")),
     "links": (("name", "a", "b", "state"), ("mtu",)),
     "events": (("time", "kind", "text"), ("connection",)),
 }

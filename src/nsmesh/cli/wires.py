@@ -29,6 +29,7 @@ def _one_place(netns: str, pid: int) -> None:
 @click.option("--netns", default="", help="Network namespace: a name of `ip netns`, or a path.")
 @click.option("--pid", type=click.IntRange(min=1), default=None, help="A process in the namespace.")
 @click.option("--name", default="", help="Name of the client; default: made from namespace or pid.")
+@click.option("--node", default="", help="Node whose manager is asked; default: the mesh chooses.")
 @click.option(
     "-o",
     "--output",
@@ -38,14 +39,16 @@ def _one_place(netns: str, pid: int) -> None:
     help="How to print: each step, or the connection.",
 )
 @click.pass_obj
-def connect(context: Context, url: str, netns: str, pid: int | None, name: str, style: str) -> None:
+def connect(
+    context: Context, url: str, netns: str, pid: int | None, name: str, node: str, style: str
+) -> None:
     """Wire whatever already runs on this host to a service.
 
     URL is kernel://SERVICE/INTERFACE?label=value; interface and labels may be left out. The wire lives until
     it is disconnected, or its process or namespace ends.
     """
     _one_place(netns, pid or 0)
-    request = control_pb2.ConnectRequest(url=url, netns=netns, pid=pid or 0, client=name)
+    request = control_pb2.ConnectRequest(url=url, netns=netns, pid=pid or 0, client=name, node=node)
     if style == "text":
         run(control.steps(context, api.CONNECT, request))
         return

@@ -118,7 +118,8 @@ class Dial(Element):
             return await next.request(call.put(DIALLED, handler), request)
         except MeshError as error:
             if place is None and error.status in _REFUSALS and call.state.get(REACHED) is None:
-                call.state.pop(PLACE)  # it said no to a first Request: it holds nothing that a Close could end
+                # it said no to a first Request: it holds nothing that a Close could end
+                call.state.pop(PLACE)
             raise
 
     async def _move(self, call: Call, place: _Place, connection: Connection, next: Handler) -> None:

@@ -11,7 +11,7 @@ from nsmesh.core.errors import MeshError, NotFound, TimedOut, Unauthorized
 PATIENCE = 10.0
 """Seconds that a program may take."""
 
-PACKAGES = {"nft": "nftables", "ip": "iproute2", "wg": "wireguard-tools"}
+PACKAGES = {"nft": "nftables", "ip": "iproute2", "tc": "iproute2", "wg": "wireguard-tools"}
 """Distribution packages that bring a program along."""
 
 

@@ -12,12 +12,10 @@ from typing import TypeVar
 from nsmesh.core.errors import Conflict, Invalid, MeshError, NotFound
 from nsmesh.model.manifest import Document, Endpoint, Link, Workload
 from nsmesh.standalone.documents import Local, key
+from nsmesh.standalone.nodes import Node, wanted_node
 from nsmesh.standalone.spaces import existing
 
 D = TypeVar("D", bound=Document)
-
-RESERVED = ("registry", "nsmgr", "forwarder", "daemon")
-"""Names that roles of the mesh have, as processes and in the logs."""
 
 
 def located(document: D, directory: str) -> D:
@@ -37,12 +35,14 @@ def located(document: D, directory: str) -> D:
 class Surroundings:
     """What documents are checked against.
 
-    ``known``: the documents that stand already. ``clients``: names that ``nsm connect`` has given. ``path``
-    is where commands are looked for, ``directory`` where they run.
+    ``known``: the documents that stand already. ``clients``: names that ``nsm connect`` has given. ``taken``:
+    names of parts of the mesh. ``path`` is where commands are looked for, ``directory`` where they run.
     """
 
     known: Mapping[tuple[str, str], Local]
     clients: Collection[str]
+    taken: Collection[str]
+    nodes: Mapping[str, Node]
     path: str
     directory: str
 
@@ -88,13 +88,9 @@ def _problems(
             f"workload {name}: a client of that name is connected already",
             remedy=f"give it another name, or: nsm disconnect --client {name}",
         )
-    if name in RESERVED:
+    if name in around.taken:
         yield Conflict(f"{kind} {name}: a role of the mesh has that name", remedy="give it another name")
-    try:
-        if item.netns or (isinstance(item, Workload) and item.pid):
-            existing(item.netns, getattr(item, "pid", 0))
-    except MeshError as error:
-        yield type(error)(f"{kind} {name}: {error.what}", remedy=error.remedy)
+    yield from _place(item, f"{kind} {name}", around)
     if isinstance(item, Workload) and item.command:
         yield from _command(item, item.env.get("PATH", around.path), item.workdir or around.directory)
     if isinstance(item, Endpoint):
@@ -104,6 +100,19 @@ def _problems(
                 f"endpoint {name}: there is no file {place}",
                 remedy="the path in spec.type is relative to the manifest's folder",
             )
+
+
+def _place(item: Workload | Endpoint, what: str, around: Surroundings) -> Iterator[MeshError]:
+    """Yield what is wrong with the node and the namespace that a document wants."""
+    try:
+        wanted_node(around.nodes, item.node, what)
+    except MeshError as error:
+        yield error
+    try:
+        if item.netns or (isinstance(item, Workload) and item.pid):
+            existing(item.netns, getattr(item, "pid", 0))
+    except MeshError as error:
+        yield type(error)(f"{what}: {error.what}", remedy=error.remedy)
 
 
 def _link(link: Link, after: Mapping[tuple[str, str], Local]) -> Iterator[MeshError]:

@@ -22,6 +22,7 @@ from nsmesh.standalone.check import located
 from nsmesh.standalone.events import Event
 from nsmesh.standalone.making import Tell
 from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.nodes import wanted_node
 from nsmesh.standalone.reconcile import Reconciler
 from nsmesh.standalone.rows import Rows
 from nsmesh.standalone.spaces import existing
@@ -166,7 +167,10 @@ class Control:
             raise Invalid(what, remedy=error.remedy) from error
         path = existing(request.netns, request.pid)
         name = self._client_name(request)
+        wanted_node(mesh.nodes, request.node, f"client {name}")
         ours = name not in mesh.clients.known
+        if ours:
+            mesh.placement.put("client", name, request.node)
         client = await mesh.clients.add(name, path)
         try:
             if ours:
@@ -195,7 +199,7 @@ class Control:
         elif problem := name_problem(name):
             raise Invalid(problem, remedy=f"for example: --name {name_suggestion(name) or 'client-1'}")
         endpoints = [entry.name for entry in mesh.documents.of(Endpoint)]
-        if name in {mesh.paths.manager_name, mesh.paths.forwarder_name, *endpoints, *mesh.model.endpoints}:
+        if name in mesh.taken or name in {*endpoints, *mesh.model.endpoints}:
             raise Conflict(
                 f"{name} is the name of a part of the mesh already", remedy="give another one with --name"
             )
@@ -222,7 +226,10 @@ class Control:
         client = self.mesh.clients.known.get(name)
         self.mesh.followers.forget(name)
         await self.mesh.clients.remove(name)
-        if client is None or ("workload", name) in self.mesh.documents.known:
+        if ("workload", name) in self.mesh.documents.known:
+            return
+        self.mesh.placement.drop("client", name)
+        if client is None:
             return
         if all(other.netns != client.netns for other in self.mesh.clients.known.values()):
             self.mesh.children.drop_place(client.netns)

@@ -14,14 +14,16 @@ from nsmesh.core.errors import MeshError
 from nsmesh.standalone import leftovers
 from nsmesh.standalone.control import Control
 from nsmesh.standalone.lock import MeshLock
-from nsmesh.standalone.mesh import Mesh, running_mesh
+from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.reconcile import Reconciler
+from nsmesh.standalone.running import running_mesh
 
 log = structlog.get_logger()
 
 
-def run(paths: MeshPaths, *, separate: bool, level: str) -> None:
+def run(paths: MeshPaths, *, separate: bool, conditions: Conditions, level: str) -> None:
     """Run until SIGTERM, SIGINT or ``nsm down``; then take everything down, the run directory too.
 
     Raises Conflict when this mesh is up already. SIGUSR1 logs everything, SIGUSR2 goes back.
@@ -31,14 +33,14 @@ def run(paths: MeshPaths, *, separate: bool, level: str) -> None:
     lock.take()
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):  # asked to end before it was up
-            asyncio.run(_main(paths, separate=separate, level=level))
+            asyncio.run(_main(paths, separate=separate, conditions=conditions, level=level))
         if not leftovers.find(paths):
             paths.clear()
     finally:
         lock.release()
 
 
-async def _main(paths: MeshPaths, *, separate: bool, level: str) -> None:
+async def _main(paths: MeshPaths, *, separate: bool, conditions: Conditions, level: str) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     starting = asyncio.current_task()
@@ -53,7 +55,7 @@ async def _main(paths: MeshPaths, *, separate: bool, level: str) -> None:
     loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
     loop.add_signal_handler(signal.SIGUSR2, logging.set_level, level)
     left = await leftovers.clean(paths)
-    async with running_mesh(paths, separate=separate) as mesh:
+    async with running_mesh(paths, separate=separate, conditions=conditions) as mesh:
         starting = None
         for item in left:
             mesh.events.add("mesh", f"removed what a dead mesh had left: {item}")

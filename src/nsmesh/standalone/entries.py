@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nsmesh.core.call import Call, Peer
+from nsmesh.core.element import Handler
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Entry, NetworkService, NetworkServiceEndpoint
 from nsmesh.standalone.mesh import Mesh
@@ -32,7 +33,8 @@ class Entries:
 
     async def register(self, entry: Entry) -> None:
         """Register, and wait until it is seen."""
-        await self._mesh.manager.register(Call(peer=Peer(in_process=True)).within(CALL), copy_of(entry))
+        manager = self._manager(entry.name)
+        await manager.register(Call(peer=Peer(in_process=True)).within(CALL), copy_of(entry))
         if isinstance(entry, NetworkService):
             await self._mesh.news.until(lambda: self.has_service(entry), ARRIVE)
         else:
@@ -54,7 +56,13 @@ class Entries:
             await self._mesh.news.until(lambda: name not in endpoints, ARRIVE)
 
     async def _unregister(self, entry: Entry) -> None:
-        await self._mesh.manager.unregister(Call(peer=Peer(in_process=True)).within(CALL), entry)
+        manager = self._manager(entry.name)
+        await manager.unregister(Call(peer=Peer(in_process=True)).within(CALL), entry)
+
+    def _manager(self, name: str) -> Handler:
+        """Return whom to ask about an entry: an endpoint's own manager alone can unregister it."""
+        node = self._mesh.placement.of("endpoint", name)
+        return self._mesh.managers[node.name] if node else next(iter(self._mesh.managers.values()))
 
 
 def rules(service: NetworkService) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import structlog
@@ -14,6 +14,7 @@ from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.standalone import processes
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.lock import MeshLock
+from nsmesh.standalone.nodes import MOST, nodes_of
 from nsmesh.standalone.paths import MeshPaths
 
 log = structlog.get_logger()
@@ -49,12 +50,19 @@ async def clean(paths: MeshPaths) -> list[str]:
         await processes.stop(list(children.processes.values()), GRACE)
         for name in sorted(children.namespaces):
             await end_inside(f"{netns.RUN_NETNS}/{name}")
-        left += await _sweep(paths, children.places)
+        left += await _sweep(paths, children.places, _owners(paths, children.namespaces))
         for name in sorted(children.namespaces):
             netns.delete(name)
     for stale in (paths.children, paths.control, *paths.run.glob("*.sock"), *paths.run.glob("sock/*.sock")):
         stale.unlink(missing_ok=True)
     return left
+
+
+def _owners(paths: MeshPaths, namespaces: Collection[str]) -> list[str]:
+    """Return the owners of wires: the forwarders of nodes that have a namespace, and that of a single one."""
+    nodes = [node for node in nodes_of(paths, MOST).values() if paths.netns(node.name) in namespaces]
+    (single,) = nodes_of(paths, 1).values()
+    return [paths.owner_of(node.forwarder) for node in (single, *nodes)]
 
 
 async def end_inside(namespace: str) -> None:
@@ -65,13 +73,13 @@ async def end_inside(namespace: str) -> None:
         await processes.stop_each(strays)
 
 
-async def _sweep(paths: MeshPaths, places: Iterable[str]) -> list[str]:
+async def _sweep(paths: MeshPaths, places: Iterable[str], owners: Iterable[str]) -> list[str]:
     """Delete the interfaces of a dead mesh in the namespaces of others."""
     own = f"{netns.RUN_NETNS}/{paths.mesh}."
     wanted = dict.fromkeys([*places, *netns.named(), *netns.of_processes()])
     wanted = dict.fromkeys(place for place in wanted if not place.startswith(own) and Path(place).exists())
     swept: list[str] = []
-    for owner in (paths.forwarder_owner, paths.link_owner):
+    for owner in (*owners, paths.link_owner):
         datapath = LinuxDatapath(owner=owner, namespaces=lambda: wanted)
         try:
             gone = await datapath.sweep(())

@@ -14,8 +14,9 @@ from nsmesh.standalone.clients import Client
 from nsmesh.standalone.documents import Local, key
 from nsmesh.standalone.entries import Entries
 from nsmesh.standalone.events import Event
-from nsmesh.standalone.mesh import Mesh, command, search_path
+from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.processes import Command
+from nsmesh.standalone.roles import command, search_path
 from nsmesh.standalone.supervisor import Unit
 from nsmesh.standalone.telling import last_words, told
 
@@ -105,10 +106,11 @@ class Maker:
     def _endpoint_command(self, endpoint: Endpoint) -> Command:
         mesh = self.mesh
         path = mesh.spaces.of(endpoint.name).path
+        node = mesh.placement.put("endpoint", endpoint.name, endpoint.node)
         environment = {
             "NSM_NAME": endpoint.name,
             "SPIFFE_ENDPOINT_SOCKET": mesh.paths.workload_api,
-            "NSM_CONNECT_TO": mesh.manager_url,
+            "NSM_CONNECT_TO": node.manager_url,
             "NSM_LISTEN_ON": f"unix://{mesh.paths.socket(endpoint.name)}",
             "NSM_SERVICE_NAMES": ",".join(endpoint.services),
             "NSM_LABELS": ",".join(f"{name}:{value}" for name, value in endpoint.labels.items()),
@@ -149,6 +151,7 @@ class Maker:
 
     async def _workload(self, workload: Workload, run: _Run) -> None:
         mesh = self.mesh
+        mesh.placement.put("client", workload.name, workload.node)
         client = await mesh.clients.add(workload.name, mesh.spaces.of(workload.name).path)
         if workload.netns or workload.pid:
             mesh.followers.follow(workload.name, client.netns, workload.pid)
@@ -219,6 +222,7 @@ class Maker:
         await mesh.spaces.drop(name)
         if kind == "endpoint":
             await self.entries.drop_endpoint(name)
+        mesh.placement.drop("client" if kind == "workload" else kind, name)
 
 
 class NotWired(Unavailable):

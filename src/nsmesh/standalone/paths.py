@@ -118,10 +118,9 @@ class MeshPaths:
         """Name of the manager in paths."""
         return f"nsmgr-{self.mesh}"
 
-    @property
-    def forwarder_owner(self) -> str:
-        """Owner of the wires, for the datapath."""
-        return f"forwarder:{self.forwarder_name}"
+    def owner_of(self, forwarder: str) -> str:
+        """Owner of a forwarder's wires, for the datapath."""
+        return f"forwarder:{forwarder}"
 
     @property
     def link_owner(self) -> str:

@@ -1,9 +1,10 @@
-"""The one read model: a manager's MonitorConnections and its view of the registry, kept as plain messages."""
+"""The one read model: MonitorConnections of the managers and a view of the registry, as plain messages."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -39,14 +40,16 @@ SYNC = 5.0
 
 
 class ReadModel:
-    """Follows one manager; a stream that breaks is opened again, and what it told stays till then.
+    """Follows the managers; a stream that breaks is opened again, and what it told stays till then.
 
-    The manager's view of the registry leaves out what its node had before a restart and has not again yet.
+    The registry is seen by the first one. A manager's view of it leaves out what its node had before a
+    restart and has not again yet.
     """
 
-    def __init__(self, scope: Scope, manager: Handler, news: News) -> None:
+    def __init__(self, scope: Scope, managers: Sequence[Handler], news: News) -> None:
         self.scope = scope
-        self._manager = manager
+        self._managers = managers
+        self._manager = managers[0]
         self._news = news
         self.services: dict[str, NetworkService] = {}
         self.endpoints: dict[str, NetworkServiceEndpoint] = {}
@@ -56,7 +59,8 @@ class ReadModel:
     async def start(self) -> None:
         """Begin to follow, and wait for the first lists; ends with the scope."""
         listed = asyncio.Event()
-        self._spawn("connections", self._connections)
+        for manager in self._managers:
+            self._spawn("connections", partial(self._connections, manager, {}))
         self._spawn("services", lambda: self._entries(NetworkServiceQuery(), self.services, listed))
         self._spawn("endpoints", lambda: self._entries(NetworkServiceEndpointQuery(), self.endpoints, listed))
         try:
@@ -76,17 +80,21 @@ class ReadModel:
                 log.debug("read model: stream broke", what=what, error=str(error))
             await asyncio.sleep(AGAIN)
 
-    async def _connections(self) -> None:
+    async def _connections(self, manager: Handler, own: dict[str, None]) -> None:
+        """Follow one manager; ``own`` are the keys of what it has told and not taken back."""
         call = Call(peer=Peer(in_process=True))
-        async with closing(self._manager.monitor(call, MonitorScopeSelector())) as events:
+        async with closing(manager.monitor(call, MonitorScopeSelector())) as events:
             async for event in events:
                 if event.type == ConnectionEventType.INITIAL_STATE_TRANSFER:
-                    for gone in set(self.connections) - set(event.connections):
+                    for gone in set(own) - set(event.connections):
                         self._forget(gone)
+                        del own[gone]
                 for key, connection in event.connections.items():
                     if event.type == ConnectionEventType.DELETE:
                         self._forget(key)
+                        own.pop(key, None)
                     else:
+                        own[key] = None
                         self.connections[key] = copy_of(connection)
                         self.since.setdefault(key, self.scope.clock.now())
                 self._news.tell()

@@ -15,7 +15,8 @@ from nsmesh.standalone.documents import Local, key
 from nsmesh.standalone.entries import Entries, rules
 from nsmesh.standalone.events import Event
 from nsmesh.standalone.making import Failure, Maker, Tell
-from nsmesh.standalone.mesh import Mesh, search_path
+from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.roles import search_path
 
 log = structlog.get_logger()
 
@@ -45,6 +46,8 @@ class Reconciler:
         return Surroundings(
             known=known,
             clients=[name for name in self.mesh.clients.known if ("workload", name) not in known],
+            taken=self.mesh.taken,
+            nodes=self.mesh.nodes,
             path=search_path(),
             directory=str(self.mesh.paths.files),
         )

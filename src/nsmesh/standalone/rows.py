@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 
 import nsmesh
+from nsmesh.chains.tunnels import MECHANISMS
 from nsmesh.model.manifest import Endpoint, Link, Workload, dump
 from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServiceEndpoint
 from nsmesh.standalone.clients import Client
 from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.nodes import Node
 from nsmesh.standalone.rows_connection import Row, connection_row
 from nsmesh.standalone.telling import describe_match, duration
 
@@ -90,6 +92,7 @@ class Rows:
             "state": state,
             "type": document.type if document is not None else "external",
             "pid": unit.process.pid if unit and unit.process else None,
+            "node": self._node("endpoint", name) or labels.get("nodeName", ""),
             "netns": space.path if space else "",
             "url": self._url(name, entry, document),
             "expires": duration(entry.expiration_time.seconds - now) if entry else "",
@@ -122,6 +125,7 @@ class Rows:
             "state": state,
             "wires": f"{up}/{len(asks)}",
             "pid": unit.process.pid if unit and unit.process else None,
+            "node": self._node("client", name),
             "netns": client.netns if client is not None else "",
             "asks": asks,
             "connections": [wire.id for wire in wires],
@@ -129,43 +133,67 @@ class Rows:
             "message": next((str(wire.error) for wire in wires if wire.error), ""),
         }
 
+    def _node(self, kind: str, name: str) -> str:
+        node = self._mesh.placement.of(kind, name)
+        return node.name if node else ""
+
     def _connections(self) -> list[Row]:
         now = self._mesh.scope.clock.now()
+        nodes = {
+            name: node.name for node in self._mesh.nodes.values() for name in (node.manager, node.forwarder)
+        }
         return [
-            connection_row(connection, self._mesh.model.since.get(key, now), now)
+            connection_row(connection, self._mesh.model.since.get(key, now), now, nodes)
             for key, connection in self._mesh.model.connections.items()
             if connection.path.index <= 1  # a function in the middle asks for the client's rest of the path
         ]
 
     def _managers(self) -> list[Row]:
-        return [
-            {
-                "name": f"nsmgr-{self._mesh.paths.mesh}",
-                "state": self._role_state("nsmgr")[0],
-                "url": self._mesh.manager_url,
-                "connections": len(self._connections()),
-                "pid": self._role_state("nsmgr")[1],
-            }
+        return [self._manager(node) for node in self._mesh.nodes.values()]
+
+    def _manager(self, node: Node) -> Row:
+        state, pid = self._role_state(node.manager_unit)
+        mine = [
+            connection
+            for connection in self._mesh.model.connections.values()
+            if connection.path.index == 1 and connection.path.path_segments[1].name == node.manager
         ]
+        return {
+            "name": node.manager,
+            "state": state,
+            "url": node.public_url,
+            "connections": len(mine),
+            "node": node.name,
+            "pid": pid,
+        }
 
     def _forwarders(self) -> list[Row]:
-        state, pid = self._role_state("forwarder")
+        nodes = {node.forwarder: node for node in self._mesh.nodes.values()}
         return [
-            {
-                "name": entry.name,
-                "state": state,
-                "labels": dict(entry.network_service_labels[FORWARDER_SERVICE].labels),
-                "mechanisms": ["KERNEL"],
-                "wires": sum(
-                    any(segment.name == entry.name for segment in connection.path.path_segments)
-                    for connection in self._mesh.model.connections.values()
-                ),
-                "url": entry.url,
-                "pid": pid,
-            }
+            self._forwarder(entry, nodes.get(entry.name))
             for entry in self._mesh.model.endpoints.values()
             if FORWARDER_SERVICE in entry.network_service_names
         ]
+
+    def _forwarder(self, entry: NetworkServiceEndpoint, node: Node | None) -> Row:
+        state, pid = self._role_state(node.forwarder_unit) if node else ("external", None)
+        labels = dict(entry.network_service_labels[FORWARDER_SERVICE].labels)
+        mechanisms = labels.pop(MECHANISMS, "")
+        return {
+            "name": entry.name,
+            "state": state,
+            "labels": labels,
+            "mechanisms": mechanisms.split(".") if mechanisms else [],
+            "wires": sum(
+                segment.name == entry.name
+                for connection in self._mesh.model.connections.values()
+                if connection.path.index <= 1  # the whole path; a forwarder may stand in it several times
+                for segment in connection.path.path_segments
+            ),
+            "node": node.name if node else "",
+            "url": node.forwarder_url if node else entry.url,
+            "pid": pid,
+        }
 
     def _links(self) -> list[Row]:
         return [
@@ -180,19 +208,38 @@ class Rows:
             for link in self._mesh.documents.of(Link)
         ]
 
-    def _role_state(self, role: str) -> tuple[str, int | None]:
+    def _role_state(self, name: str) -> tuple[str, int | None]:
         if not self._mesh.separate:
             return "running", os.getpid()
-        unit = self._mesh.supervisor.units.get(role)
+        unit = self._mesh.supervisor.units.get(name)
         if unit is None:
             return "dead", None
         return unit.state, unit.process.pid if unit.process else None
+
+    def _roles(self) -> list[Row]:
+        mesh = self._mesh
+        roles = [("registry", f"registry-{mesh.paths.mesh}", "registry", mesh.registry_url, "")]
+        for node in mesh.nodes.values():
+            roles += [
+                ("nsmgr", node.manager, node.manager_unit, node.public_url, node.name),
+                ("forwarder", node.forwarder, node.forwarder_unit, node.forwarder_url, node.name),
+            ]
+        return [
+            {
+                "role": role,
+                "name": name,
+                "state": self._role_state(unit)[0],
+                "node": node,
+                "pid": self._role_state(unit)[1],
+                "url": url,
+            }
+            for role, name, unit, url, node in roles
+        ]
 
     def status(self) -> Row:
         """Return the whole mesh in one document."""
         mesh = self._mesh
         now = mesh.scope.clock.now()
-        urls = {"registry": mesh.registry_url, "nsmgr": mesh.manager_url, "forwarder": mesh.forwarder_url}
         return {
             "mesh": mesh.paths.mesh,
             "state": mesh.state,
@@ -200,20 +247,12 @@ class Rows:
             "uptime": duration(now - mesh.started),
             "version": nsmesh.__version__,
             "mode": "separate" if mesh.separate else "one process",
+            "nodes": len(mesh.nodes),
             "run_dir": str(mesh.paths.run),
             "state_dir": str(mesh.paths.state),
             "connections": len(self._connections()),
             "services": sorted(mesh.model.services),
-            "roles": [
-                {
-                    "role": role,
-                    "name": f"{role}-{mesh.paths.mesh}",
-                    "state": self._role_state(role)[0],
-                    "pid": self._role_state(role)[1],
-                    "url": url,
-                }
-                for role, url in urls.items()
-            ],
+            "roles": self._roles(),
             "endpoints": self.of("endpoints"),
             "clients": self.of("clients"),
             "dead": [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -13,8 +15,11 @@ from nsmesh.standalone.telling import duration
 Row = dict[str, Any]
 
 
-def connection_row(connection: Connection, since: float, now: float) -> Row:
-    """Return a connection as its client has it, first seen at ``since`` (wall time, seconds)."""
+def connection_row(connection: Connection, since: float, now: float, nodes: Mapping[str, str]) -> Row:
+    """Return a connection as its client has it, first seen at ``since`` (wall time, seconds).
+
+    ``nodes``: which node each manager and forwarder is on, by name.
+    """
     ip = connection.context.ip_context
     segments = connection.path.path_segments
     return {
@@ -33,6 +38,7 @@ def connection_row(connection: Connection, since: float, now: float) -> Row:
         "mtu": connection.context.MTU or None,
         "labels": dict(connection.labels),
         "path": [segment.name for segment in segments],
+        "nodes": [name for name, _ in groupby(nodes[s.name] for s in segments if nodes.get(s.name))],
         "hops": [
             {
                 "index": number,

@@ -1,0 +1,119 @@
+"""The nodes of a mesh: one, which is this host itself, or several, each a network namespace of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nsmesh.core.errors import NotFound
+from nsmesh.datapath import netns
+from nsmesh.standalone.paths import MeshPaths
+
+MOST = 50
+"""Nodes that one host can play."""
+UNDERLAY_NET = "100.64.0"
+"""First three bytes of the underlay's addresses: shared address space, which wires hardly ever use."""
+MANAGER_PORT = 5001
+"""TCP port of a manager, as in NSM's deployments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What joins several nodes.
+
+    ``mtu`` in bytes; ``latency`` in seconds and ``loss`` in percent, of the way from one node to another.
+    """
+
+    nodes: int = 1
+    mtu: int = 1500
+    latency: float = 0.0
+    loss: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node: its manager and its forwarder, with the names of their processes (``*_unit``).
+
+    The only node of a mesh has no ``name`` and no ``ip``, and lives in the host's own namespace (``netns``
+    empty).
+    """
+
+    name: str
+    netns: str
+    ip: str
+    manager: str
+    manager_unit: str
+    manager_url: str
+    forwarder: str
+    forwarder_unit: str
+    forwarder_url: str
+
+    @property
+    def public_url(self) -> str:
+        """Where other nodes reach the manager."""
+        return f"tcp://{self.ip}:{MANAGER_PORT}" if self.ip else self.manager_url
+
+
+def nodes_of(paths: MeshPaths, count: int) -> dict[str, Node]:
+    """Return the nodes of a mesh by name, in order."""
+    if count == 1:
+        return {"": _node(paths, "", "", "")}
+    found = {}
+    for number in range(1, count + 1):
+        name = f"node{number}"
+        path = f"{netns.RUN_NETNS}/{paths.netns(name)}"
+        found[name] = _node(paths, name, path, f"{UNDERLAY_NET}.{number}")
+    return found
+
+
+def _node(paths: MeshPaths, name: str, path: str, ip: str) -> Node:
+    tail = f"-{name}" if name else ""
+    manager = paths.socket(f"nsmgr{tail}") if name else paths.manager
+    return Node(
+        name,
+        path,
+        ip,
+        manager=f"{paths.manager_name}{tail}",
+        manager_unit=f"nsmgr{tail}",
+        manager_url=f"unix://{manager}",
+        forwarder=f"{paths.forwarder_name}{tail}",
+        forwarder_unit=f"forwarder{tail}",
+        forwarder_url=f"unix://{paths.socket(f'forwarder{tail}')}",
+    )
+
+
+def wanted_node(nodes: Mapping[str, Node], name: str, what: str) -> None:
+    """Raise NotFound where ``what`` wants a node that is not there; an empty name wants none."""
+    if not name or name in nodes:
+        return
+    known = ", ".join(filter(None, nodes))
+    single = "this mesh has one node: bring it up with --nodes 2, or leave the node out"
+    raise NotFound(f"{what}: there is no node {name}", remedy=f"there are {known}" if known else single)
+
+
+class Placement:
+    """Which node each workload, endpoint and client lives on, by kind and name; it stays as long as that."""
+
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
+        self._nodes = nodes
+        self._at: dict[tuple[str, str], str] = {}
+
+    def put(self, kind: str, name: str, wanted: str = "") -> Node:
+        """Return the node of something: the wanted one, its own already, or one with the fewest."""
+        chosen = wanted or self._at.get((kind, name)) or self._emptiest()
+        self._at[kind, name] = chosen
+        return self._nodes[chosen]
+
+    def _emptiest(self) -> str:
+        counts = Counter(self._at.values())
+        return min(self._nodes, key=lambda name: counts[name])  # of several the first
+
+    def of(self, kind: str, name: str) -> Node | None:
+        """Return the node of something that was put, else None."""
+        found = self._at.get((kind, name))
+        return self._nodes[found] if found is not None else None
+
+    def drop(self, kind: str, name: str) -> None:
+        """Forget something; what is not known is forgotten already."""
+        self._at.pop((kind, name), None)

@@ -1,0 +1,141 @@
+"""Starting the roles of a mesh: all in the daemon's process, or each as a process on its node."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from nsmesh.chains.registry import running_registry
+from nsmesh.chains.roles import running_forwarder, running_nsmgr
+from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings, RegistrySettings
+from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.datapath import netns
+from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.processes import Command
+from nsmesh.standalone.supervisor import Unit
+from nsmesh.standalone.telling import last_words
+
+READY = 10.0
+"""Seconds within which a role that runs apart must answer."""
+
+
+def command(role: str, *arguments: str) -> list[str]:
+    """Return the command line of a role of its own."""
+    return [sys.executable, "-m", "nsmesh.cli.main", "run", role, *arguments]
+
+
+def search_path() -> str:
+    """Return PATH with the folder of the command ``nsm`` in front."""
+    return f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+
+
+async def start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
+    """Run registry, manager and forwarder of the only node in this process."""
+    paths, held = mesh.paths, mesh.runtime
+    (node,) = mesh.nodes.values()
+    registry = RegistrySettings(listen_on=(mesh.registry_url,), database=str(paths.registry))
+    front = held.registry_front(registry.registry_server_policies)
+    await stack.enter_async_context(running_registry(registry, held, sqlite=True, front=front))
+    manager = NsmgrSettings(
+        name=node.manager,
+        listen_on=(node.manager_url,),
+        registry_url=mesh.registry_url,
+        excluded_prefixes_file=_excluded(mesh),
+    )
+    await stack.enter_async_context(running_nsmgr(manager, held))
+    datapath = LinuxDatapath(owner=paths.owner_of(node.forwarder), namespaces=netns.named)
+    forwarder = ForwarderSettings(
+        name=node.forwarder, connect_to=node.manager_url, listen_on=node.forwarder_url
+    )
+    await stack.enter_async_context(running_forwarder(forwarder, held, datapath, [Kernel()]))
+    mesh.events.add("mesh", f"mesh {paths.mesh} is up: registry, manager and forwarder in one process")
+
+
+def _excluded(mesh: Mesh) -> str:
+    return str(mesh.paths.state / "excluded_prefixes.yaml")
+
+
+def role_units(mesh: Mesh) -> list[tuple[Unit, str]]:
+    """Return the processes of a mesh whose roles run apart, in order, each with its URL on this host."""
+    found = [
+        _unit(
+            mesh,
+            "registry",
+            "registry-sqlite",
+            {
+                "NSM_NAME": f"registry-{mesh.paths.mesh}",
+                "NSM_LISTEN_ON": mesh.registry_url,
+                "NSM_DATABASE": str(mesh.paths.registry),
+            },
+        )
+    ]
+    urls = [mesh.registry_url]
+    for node in mesh.nodes.values():
+        listen_on = dict.fromkeys((node.manager_url, node.public_url))
+        manager = {
+            "NSM_NAME": node.manager,
+            "NSM_LISTEN_ON": ",".join(listen_on),
+            "NSM_REGISTRY_URL": mesh.registry_url,
+            "NSM_EXCLUDED_PREFIXES_FILE": _excluded(mesh),
+            "NODE_NAME": node.name,
+        }
+        forwarder = {
+            "NSM_NAME": node.forwarder,
+            "NSM_CONNECT_TO": node.manager_url,
+            "NSM_LISTEN_ON": node.forwarder_url,
+            "NSM_TUNNEL_IP": node.ip,
+        }
+        found += [
+            _unit(mesh, node.manager_unit, "nsmgr", manager, node.netns),
+            _unit(mesh, node.forwarder_unit, "forwarder", forwarder, node.netns),
+        ]
+        urls += [node.manager_url, node.forwarder_url]
+    return list(zip(found, urls, strict=True))
+
+
+def _unit(mesh: Mesh, name: str, program: str, environment: dict[str, str], place: str = "") -> Unit:
+    environment["SPIFFE_ENDPOINT_SOCKET"] = mesh.paths.workload_api
+    run = Command(command(program), mesh.paths.logs / f"{name}.log", netns=place, environment=environment)
+    return Unit(name, "role", run, restart="always")
+
+
+async def start_apart(mesh: Mesh) -> None:
+    """Start each role as a process, on its node, and wait until all answer; raises MeshError."""
+    if mesh.underlay is not None:
+        await mesh.underlay.make(mesh.nodes.values())
+        for node in mesh.nodes.values():
+            mesh.identities.add(node.name, node.netns)
+    units = role_units(mesh)
+    for unit, _ in units:
+        mesh.supervisor.start(unit)
+    for unit, url in units:
+        await _answers(mesh, unit.name, url)
+    where = f" on {len(mesh.nodes)} nodes" if mesh.underlay is not None else ""
+    mesh.events.add(
+        "mesh",
+        f"mesh {mesh.paths.mesh} is up{where}: registry, manager and forwarder as processes of their own",
+    )
+
+
+async def _answers(mesh: Mesh, name: str, url: str) -> None:
+    """Wait until a role answers; raises Unavailable with its last words when it does not, or cannot live."""
+    unit = mesh.supervisor.units[name]
+    end = mesh.scope.clock.monotonic() + READY * len(mesh.nodes)
+    while True:
+        try:
+            await mesh.runtime.peers.get(url)
+        except MeshError as error:
+            if unit.failures > 1 or mesh.scope.clock.monotonic() > end:
+                words = last_words(mesh.paths.logs / f"{name}.log")
+                raise Unavailable(
+                    f"the {name} does not answer at {url}, and said last: {words}",
+                    remedy=f"see the logs in {mesh.paths.logs}",
+                ) from error
+            await asyncio.sleep(0.05)
+        else:
+            return

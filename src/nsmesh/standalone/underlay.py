@@ -1,0 +1,95 @@
+"""The network between the nodes of a mesh on one host: a bridge in a namespace of its own, a veth to each.
+
+Nothing of it is in the host's own namespace. Latency and loss are those of ``tc netem``, at the way out of
+each node, so a packet meets them once on its way to another node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+
+from nsmesh.core.errors import Internal, Unimplemented
+from nsmesh.datapath import netns
+from nsmesh.endpoints import programs
+from nsmesh.standalone.children import Children
+from nsmesh.standalone.leftovers import end_inside
+from nsmesh.standalone.nodes import Conditions, Node
+from nsmesh.standalone.paths import MeshPaths
+
+log = structlog.get_logger()
+
+UNDERLAY = "underlay"
+"""Name of the namespace, and of the bridge in it."""
+LINK = "eth0"
+"""The underlay's interface in each node."""
+QUEUE = 10_000
+"""Packets that may be on their way at a time: netem drops what goes beyond it."""
+
+
+class Underlay:
+    """Makes the namespaces of nodes and joins them; takes all of it away again."""
+
+    def __init__(self, paths: MeshPaths, children: Children, conditions: Conditions) -> None:
+        self._paths = paths
+        self._children = children
+        self._conditions = conditions
+        self._made: list[str] = []
+
+    async def make(self, nodes: Iterable[Node]) -> None:
+        """Make bridge and nodes; raises MeshError. What was made is kept in mind for :meth:`aclose`."""
+        hub = await self._namespace(UNDERLAY)
+        mtu = str(self._conditions.mtu)
+        await _ip(hub, "link", "add", UNDERLAY, "mtu", mtu, "type", "bridge", "stp_state", "0")
+        await _ip(hub, "link", "set", UNDERLAY, "up")
+        for node in nodes:
+            space = await self._namespace(node.name)
+            await _ip(
+                *(hub, "link", "add", node.name, "mtu", mtu, "master", UNDERLAY),
+                *("type", "veth", "peer", "name", LINK, "netns", space, "mtu", mtu),
+            )
+            await _ip(hub, "link", "set", node.name, "up")
+            await _ip(space, "address", "add", f"{node.ip}/24", "dev", LINK)
+            await _ip(space, "link", "set", LINK, "up")
+            await self._condition(space)
+
+    async def _namespace(self, name: str) -> str:
+        """Make a namespace and return its name for ``ip``."""
+        full = self._paths.netns(name)
+        self._children.add_namespace(full)
+        self._made.append(full)
+        netns.delete(full)  # what a dead mesh left under our own name
+        netns.create(full)
+        return full
+
+    async def _condition(self, space: str) -> None:
+        wanted = self._conditions
+        if not wanted.latency and not wanted.loss:
+            return
+        options = ["delay", f"{round(wanted.latency * 1e6)}us"] if wanted.latency else []
+        options += ["loss", f"{wanted.loss:g}%"] if wanted.loss else []
+        done = await programs.run(
+            *("tc", "-n", space, "qdisc", "add", "dev", LINK, "root", "netem", "limit", str(QUEUE), *options)
+        )
+        if done.code:
+            said = done.errors.strip().partition("\n")[0]
+            raise Unimplemented(
+                f"--latency and --loss need tc netem, which this kernel lacks: {said}",
+                remedy="leave them out, or use a kernel with CONFIG_NET_SCH_NETEM",
+            )
+
+    async def aclose(self) -> None:
+        """Delete the namespaces, with what still runs in them."""
+        while self._made:
+            name = self._made.pop()
+            path = f"{netns.RUN_NETNS}/{name}"
+            if Path(path).exists():
+                await end_inside(path)
+            netns.delete(name)
+            self._children.drop_namespace(name)
+
+
+async def _ip(space: str, *arguments: str) -> None:
+    await programs.demand(Internal, "ip", "-n", space, *arguments)
