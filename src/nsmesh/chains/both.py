@@ -24,6 +24,11 @@ class Both:
         self.connections = connections
         self.registry = registry
 
+    @property
+    def name(self) -> str:
+        """Name of the role."""
+        return str(getattr(self.connections, "name", ""))
+
     async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:
         """Pass to the connections' side."""
         return await self.connections.request(call, request)

@@ -14,6 +14,7 @@ from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid
 from nsmesh.core.identity import Identity
+from nsmesh.core.observing import observed_role
 from nsmesh.core.tokens import PlainTokens, TokenSource
 from nsmesh.elements import serve
 from nsmesh.elements.peer import LocalPeers, RemotePeers
@@ -106,6 +107,7 @@ async def served(
                 f"{url} would be open to everybody on the network: this role has no identity",
                 remedy="set SPIFFE_ENDPOINT_SOCKET to a Workload API, or listen on unix sockets only",
             )
+    handler = observed_role(getattr(handler, "name", ""), handler)
     methods: dict[str, rpc.Method] = {}
     if connections:
         methods |= serve.connections(handler, runtime.secured.reader if runtime.secured else None)

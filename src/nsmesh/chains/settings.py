@@ -17,6 +17,11 @@ def _named(variable: str, default: str = "") -> str:
     return value
 
 
+def _switch(variable: str) -> bool:
+    value: bool = field(default=False, metadata={"variable": variable})
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """What every daemon reads."""
@@ -27,6 +32,14 @@ class Common:
     """How long what this component vouches for lives without a refresh."""
     spiffe_endpoint_socket: str = _named("SPIFFE_ENDPOINT_SOCKET")
     """Workload API that gives this component its identity; empty: no identity, own unix sockets only."""
+    prometheus: bool = _switch("PROMETHEUS")
+    """Whether metrics are served, at /metrics."""
+    prometheus_listen_on: str = ":8081"
+    """Where metrics are served: IP:PORT, unix:///SOCKET, or unix:///FOLDER/ for a socket named as we are."""
+    telemetry: bool = _switch("TELEMETRY")
+    """Whether traces are sent; needs the extra nsmesh[telemetry]."""
+    open_telemetry_endpoint: str = "otel-collector.observability.svc.cluster.local:4317"
+    """Collector of traces: OTLP over gRPC, in plaintext."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,16 +68,9 @@ def _of(feature: str, *names: str, off: tuple[str, ...] = ("",), refused: bool =
 
 _FALSE = ("", "0", "f", "false")
 EVERYWHERE = (
-    Unserved(
-        "OpenTelemetry: nothing is exported",
-        {
-            "TELEMETRY": _FALSE,
-            "NSM_OPEN_TELEMETRY_ENDPOINT": ("",),
-            "NSM_METRICS_EXPORT_INTERVAL": ("",),
-        },
-    ),
+    _of("metrics by OpenTelemetry: Prometheus reads them, see PROMETHEUS", "NSM_METRICS_EXPORT_INTERVAL"),
     Unserved("pprof profiles", {"NSM_PPROF_ENABLED": _FALSE, "NSM_PPROF_LISTEN_ON": ("",)}),
-    Unserved("Prometheus metrics", {"PROMETHEUS": _FALSE, "PROMETHEUS_METRICS_PREFIX": ("",)}),
+    _of("another prefix for metrics: theirs is nsm_", "PROMETHEUS_METRICS_PREFIX"),
     _of("a debugger's port", "DLV_LISTEN_*"),
 )
 """What no role serves."""
@@ -97,7 +90,15 @@ _FORWARDER = (
     _of("links to VLANs outside of the mesh", "NSM_DEVICE_SELECTOR_FILE", "NSM_L2_RESOURCE_SELECTOR_FILE"),
     _of("Open vSwitch: wires are veth pairs", "NSM_BRIDGE_NAME"),
     _of("VPP: wires are veth pairs", "NSM_VPP_*"),
-    _of("Prometheus metrics", "NSM_PROMETHEUS_*"),
+    _of(
+        "TLS for metrics: let a proxy or a network policy guard them",
+        "NSM_PROMETHEUS_CA_FILE",
+        "NSM_PROMETHEUS_KEY_FILE",
+        "NSM_PROMETHEUS_CERT_FILE",
+        "NSM_PROMETHEUS_MONITOR_CERTIFICATE",
+        "NSM_PROMETHEUS_SERVER_HEADER_TIMEOUT",
+        "NSM_PROMETHEUS_MAX_BIND_THRESHOLD",
+    ),
 )
 _NSC = (
     Unserved(

@@ -17,6 +17,7 @@ from nsmesh.core import garbage, logging
 from nsmesh.core.errors import Invalid
 from nsmesh.model.duration import format_duration
 from nsmesh.model.settings import Setting, SettingsError, describe, load
+from nsmesh.telemetry.running import telemetry
 
 log = structlog.get_logger()
 
@@ -53,7 +54,8 @@ def _run(
         loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
         loop.add_signal_handler(signal.SIGUSR2, logging.set_level, settings.log_level)
         garbage.settle()
-        await serve(stop)
+        async with telemetry(settings, role):
+            await serve(stop)
 
     asyncio.run(main())
 

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from nsmesh.core.call import Call
 from nsmesh.core.clock import Clock
 from nsmesh.core.errors import Unimplemented
+from nsmesh.core.observing import observed_link, watched
 from nsmesh.core.scope import Scope
 from nsmesh.model.messages import (
     Connection,
@@ -174,8 +175,12 @@ class Chain(_Link):
             element.scope = self.scope
         handler: Handler = end
         for element in reversed(self.elements[1:]):
-            handler = _Link(element, handler)
-        super().__init__(self.elements[0] if self.elements else Element(), handler)
+            handler = observed_link(name, element, _Link(element, handler))
+        first = self.elements[0] if self.elements else Element()
+        if watched():  # the first element is surrounded as well: it moves behind one that passes all on
+            handler = observed_link(name, first, _Link(first, handler))
+            first = Element()
+        super().__init__(first, handler)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:

@@ -12,6 +12,7 @@ from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Internal
 from nsmesh.core.headers import ANSWERED
+from nsmesh.core.observing import outgoing
 from nsmesh.core.passing import Passing
 from nsmesh.core.tokens import OUTGOING
 from nsmesh.model import methods
@@ -71,12 +72,13 @@ class RemotePeer:
             raise Internal(f"{self.url} answered with something that is no {name}: {error}") from error
 
     async def _unary(self, call: Call, path: str, message: Any) -> bytes:
-        reply = await self._client.unary(
-            path,
-            message.SerializeToString(),
-            metadata=_headers(call),
-            deadline=call.deadline,
-        )
+        with outgoing(path, self._client.url, call, _headers(call)) as headers:
+            reply = await self._client.unary(
+                path,
+                message.SerializeToString(),
+                metadata=headers,
+                deadline=call.deadline,
+            )
         answered = call.get(ANSWERED)
         if answered is not None:
             answered.update(reply.metadata)

@@ -1,0 +1,1 @@
+"""What a process tells of itself to the tools of others: metrics for Prometheus, traces for OpenTelemetry."""
