@@ -13,6 +13,7 @@ from nsmesh.chains.settings import RegistrySettings
 from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, chain
+from nsmesh.core.metrics import Gauge
 from nsmesh.elements.by_kind import ByKind
 from nsmesh.elements.expire import PERIOD, Expire
 from nsmesh.elements.set_payload import SetPayload
@@ -25,6 +26,8 @@ from nsmesh.registry.sqlite import RegistryFile
 from nsmesh.registry.store import Store
 
 log = structlog.get_logger()
+
+ENTRIES = Gauge("nsm_registry_entries", "Entries of a registry, by kind.", ("registry", "kind"))
 
 
 def registry_chain(
@@ -92,16 +95,19 @@ async def running_registry(
     settings: RegistrySettings, runtime: Runtime, *, sqlite: bool, front: Sequence[Element] = ()
 ) -> AsyncIterator[Chain]:
     """Run a registry while the block runs: in the file that the settings name, or in memory."""
+    name = settings.name
     with ExitStack() as files:
-        if sqlite:
-            file = files.enter_context(RegistryFile(Path(settings.database)))
-            registry = sqlite_registry(
-                file, name=settings.name, period=settings.expire_period, front=front, clock=runtime.clock
-            )
-        else:
-            registry = memory_registry(
-                name=settings.name, period=settings.expire_period, front=front, clock=runtime.clock
-            )
+        file = files.enter_context(RegistryFile(Path(settings.database))) if sqlite else None
+        services = file.services if file else MemoryStore(SERVICE)
+        endpoints = file.endpoints if file else MemoryStore(ENDPOINT)
+        registry = registry_chain(
+            services, endpoints, name=name, period=settings.expire_period, front=front, clock=runtime.clock
+        )
+
+        def entries() -> dict[tuple[str, ...], float]:
+            return {(name, "services"): len(services), (name, "endpoints"): len(endpoints)}
+
+        files.enter_context(ENTRIES.reading(entries))
         async with (
             registry.running(),
             served(runtime, settings.listen_on, registry, connections=False, registry=True) as urls,

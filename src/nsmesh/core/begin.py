@@ -19,13 +19,16 @@ The contract that all elements behind a ``Begin`` may count on:
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol, Self
 
 import structlog
 
 from nsmesh.core.call import Call, Key, Peer, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError, TimedOut
+from nsmesh.core.metrics import Gauge
 from nsmesh.core.turns import Turns
 from nsmesh.model.copying import copy_of
 from nsmesh.model.merge import merged, remembered
@@ -34,6 +37,8 @@ from nsmesh.model.messages import State as Condition
 from nsmesh.model.path import closable
 
 log = structlog.get_logger()
+
+CONNECTIONS = Gauge("nsm_begin_connections", "Connections that are alive in a chain.", ("chain",))
 
 BUDGET = 15.0
 """Seconds that a re-request, a Close or an undo of our own may take."""
@@ -150,6 +155,12 @@ class Begin(Element):
         self._lives: dict[str, _Life] = {}
         self.turns = Turns()
         self._entries = Turns()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Let the living connections be counted."""
+        with CONNECTIONS.reading(lambda: {(self.scope.name,): len(self._lives)}):
+            yield self
 
     @property
     def connections(self) -> list[Connection]:

@@ -10,7 +10,7 @@ from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Unauthorized
 from nsmesh.core.peering import DIALLED, peer_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest, PathSegment
-from nsmesh.security.policy import CLIENT_POLICIES, REFUSED, SERVER_POLICIES, authorize, select
+from nsmesh.security.policy import CLIENT_POLICIES, REFUSALS, REFUSED, SERVER_POLICIES, authorize, select
 from nsmesh.security.rules import Question, shown
 from nsmesh.security.token import TokenReader
 
@@ -68,6 +68,7 @@ class Authorize(_Policies):
             names = " -> ".join(
                 shown(one.name) for one in path.path_segments[path.index - 1 : path.index + 1]
             )
+            REFUSALS.add("connection_owner")
             whose = owner or "a role of this process"
             raise Unauthorized(
                 f"{REFUSED}: connection_owner refused hop {path.index - 1} ({names}): "

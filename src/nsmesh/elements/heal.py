@@ -13,11 +13,16 @@ from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
 from nsmesh.core.follow import Follower, Following, Ours
+from nsmesh.core.metrics import Counter
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest, State
 
 log = structlog.get_logger()
+
+ATTEMPTS = Counter(
+    "nsm_heal_attempts", "Tries to heal a connection, by way and gRPC status.", ("way", "status")
+)
 
 PAUSE = 0.2
 """Seconds after a first failed attempt; it grows by half each time."""
@@ -188,6 +193,7 @@ class Heal(Element):
                 watch.asking = True
                 healed = await watch.life.rerequest(reselect=reselect)
         except MeshError as error:
+            ATTEMPTS.add("reselect" if reselect else "restore", error.status.name)
             log.warning(
                 "healing failed",
                 element="heal",
@@ -202,6 +208,7 @@ class Heal(Element):
             watch.down = False
             self._forget(connection_id, watch)
         else:
+            ATTEMPTS.add("reselect" if reselect else "restore", "OK")
             endpoint = healed.network_service_endpoint_name
             log.info("healed", element="heal", connection=connection_id, reselect=reselect, endpoint=endpoint)
         return True

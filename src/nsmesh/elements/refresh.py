@@ -11,11 +11,14 @@ from nsmesh.core.begin import LIFE, Life
 from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
+from nsmesh.core.metrics import Counter
 from nsmesh.core.scope import Timer
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 from nsmesh.model.refresh import refresh_delay
 
 log = structlog.get_logger()
+
+REFRESHES = Counter("nsm_refresh_refreshes", "Refreshes that a client has sent, by gRPC status.", ("status",))
 
 RETRY = 0.2
 """Seconds between two tries of a refresh that failed, and the least between any two refreshes."""
@@ -92,7 +95,10 @@ class Refresh(Element):
             await life.rerequest()
         except MeshError as error:
             name = known.id if known is not None else ""
+            REFRESHES.add(error.status.name)
             log.warning("refresh failed", element="refresh", connection=name, error=str(error))
+        else:
+            REFRESHES.add("OK")
         finally:
             watch.trying = False
             if watch.timer is None and not watch.ended and life.connection is not None:

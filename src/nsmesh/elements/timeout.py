@@ -10,11 +10,14 @@ from nsmesh.core.begin import LIFE, Life
 from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.core.metrics import Counter
 from nsmesh.core.scope import Timer
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 from nsmesh.model.times import seconds
 
 log = structlog.get_logger()
+
+CLOSES = Counter("nsm_timeout_closes", "Connections that were closed because nobody refreshed them.")
 
 
 class _Alarm:
@@ -96,6 +99,7 @@ class Timeout(Element):
         connection = life.connection
         if connection is None:
             return
+        CLOSES.add()
         log.info("nobody refreshed the connection: close", element="timeout", connection=connection.id)
         try:
             await life.close()

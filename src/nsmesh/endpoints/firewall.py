@@ -5,7 +5,7 @@ Its use: docs/reference/endpoints/firewall.md. How it works: :mod:`nsmesh.endpoi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from nsmesh.core.call import Call
 from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Internal, Invalid, NotFound
+from nsmesh.core.metrics import ReadCounter
 from nsmesh.endpoints.firewall_table import Counted
 from nsmesh.endpoints.options import reading, structure
 from nsmesh.endpoints.rules import Ruleset, parse_ruleset, parse_ruleset_text
@@ -58,6 +59,11 @@ class FirewallOptions:
         return parse_ruleset_text(text, source=self.config)
 
 
+_LABELS = ("connection", "rule")
+PACKETS = ReadCounter("nsm_firewall_packets", "Packets that a rule has decided on, or let pass.", _LABELS)
+BYTES = ReadCounter("nsm_firewall_bytes", "Bytes that a rule has decided on, or let pass.", _LABELS)
+
+
 class Firewall(Element):
     """Lets each connection pass, by the rules, from the interface it serves to the one it was given.
 
@@ -83,9 +89,11 @@ class Firewall(Element):
         """Follow the interfaces; sweep tables of an earlier run that nobody refreshed within a lifetime."""
         self._transparent.scope = self.scope
         async with self._transparent.running():
+            counts = _Counts(self)
             sweep = self.scope.after(self._lifetime, self._start_sweep)
             try:
-                yield self
+                with PACKETS.reading(counts.packets), BYTES.reading(counts.bytes):
+                    yield self
             finally:
                 sweep.cancel()
 
@@ -122,6 +130,23 @@ class Firewall(Element):
         """Return the counters of each connection that passes, by its id."""
         wired = [passage.id for passage in self.passages.values() if passage.ready.is_set()]
         return {wire_id: await self._transparent.counters(wire_id) for wire_id in wired}
+
+
+class _Counts:
+    """The kernel's counters, as metrics."""
+
+    def __init__(self, firewall: Firewall) -> None:
+        self._firewall = firewall
+
+    async def packets(self) -> dict[tuple[str, ...], float]:
+        return await self._read(lambda counted: counted.packets)
+
+    async def bytes(self) -> dict[tuple[str, ...], float]:
+        return await self._read(lambda counted: counted.bytes)
+
+    async def _read(self, part: Callable[[Counted], int]) -> dict[tuple[str, ...], float]:
+        found = await self._firewall.counters()
+        return {(wire, one.name): part(one) for wire, rules in found.items() for one in rules}
 
 
 def _interface(mechanism: Mechanism) -> str:

@@ -16,6 +16,7 @@ from typing import Self
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, Unavailable
+from nsmesh.core.metrics import Gauge, ReadCounter
 from nsmesh.endpoints import interfaces, nft, wireguard_keys
 from nsmesh.endpoints.icmp_responder import ResponderOptions
 from nsmesh.endpoints.options import reading, structure
@@ -40,6 +41,15 @@ PEER_KEY = 5.0
 
 _HEADERS = {"ip": 40, "ip6": 60}
 """IP and TCP headers without options, bytes."""
+
+TRAFFIC = ReadCounter(
+    "nsm_vpn_gateway_bytes", "Bytes exchanged with a peer of the tunnel.", ("peer", "direction")
+)
+HANDSHAKE = Gauge(
+    "nsm_vpn_gateway_handshake_seconds",
+    "When the last handshake with a peer was, seconds since the epoch.",
+    ("peer",),
+)
 
 
 def read_peers(value: object) -> tuple[TunnelPeer, ...]:
@@ -103,7 +113,11 @@ class VpnGateway(Element):
             if interfaces.HAS_IPV6:
                 interfaces.set_sysctl("ipv6/conf/all/forwarding", "1")
             async with tunnel_up(self.scope, self._tunnel) as self._device:
-                yield self
+                with (
+                    TRAFFIC.reading(self._traffic),
+                    HANDSHAKE.reading(self._handshakes),
+                ):
+                    yield self
         finally:
             await nft.apply(f"add table inet {TABLE}\ndelete table inet {TABLE}\n")
 
@@ -117,6 +131,18 @@ class VpnGateway(Element):
                     prefix=prefix
                 )  # the next hop is ours: the endpoint's address of that family
         return await next.request(call, request)
+
+    async def _traffic(self) -> dict[tuple[str, ...], float]:
+        found = await self.peers()
+        return {
+            (peer.public_key, way): count
+            for peer in found
+            for way, count in (("received", peer.received), ("sent", peer.sent))
+        }
+
+    async def _handshakes(self) -> dict[tuple[str, ...], float]:
+        found = await self.peers()
+        return {(peer.public_key,): peer.last_handshake for peer in found if peer.last_handshake is not None}
 
     async def peers(self) -> list[PeerStatus]:
         """Return how the tunnel's peers are. Raises Unavailable."""

@@ -10,10 +10,13 @@ from cryptography import x509
 
 from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.identity import Identity
+from nsmesh.core.metrics import Counter
 from nsmesh.rpc.client import Client, connect
 from nsmesh.rpc.descriptors import SHARED, Descriptors
 from nsmesh.rpc.limits import DEFAULT, Limits
 from nsmesh.rpc.place import Place, place_of
+
+DIALS = Counter("nsm_rpc_dials", "Connections that were dialled, by gRPC status.", ("status",))
 
 
 class Pool:
@@ -98,6 +101,7 @@ class Pool:
                 descriptors=self._descriptors,
             )
         except MeshError as error:
+            DIALS.add(error.status.name)
             future.set_exception(error)
             future.exception()  # seen, also where nobody shares it
             raise
@@ -110,6 +114,7 @@ class Pool:
             await client.aclose(0)
             future.cancel()
             raise Unavailable(f"no connection to {url}: this pool is closed")
+        DIALS.add("OK")
         self._clients[url] = client
         if client.peer.certificate:
             self._renew_at[client] = _half_life(client.peer.certificate)

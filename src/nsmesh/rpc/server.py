@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+from nsmesh.core import metrics
 from nsmesh.core.errors import Exhausted, MeshError, Unauthorized, Unavailable
 from nsmesh.core.identity import Identity
 from nsmesh.core.scope import Scope
@@ -28,6 +29,13 @@ ACCEPT_AT_ONCE = 64
 
 PAUSE = 0.1
 """Seconds without accepting after the process ran out of descriptors."""
+
+HANDSHAKES = metrics.Counter(
+    "nsm_rpc_handshakes", "Connections that were accepted, by how they began.", ("result",)
+)
+CONNECTIONS = metrics.Gauge(
+    "nsm_rpc_connections", "Connections that are open, half-open ones included.", ("server",)
+)
 
 
 class Server:
@@ -175,6 +183,7 @@ class Server:
     def established(self, connection: ServerConnection) -> None:
         """Hear that a connection finished its handshake."""
         self._half_open.pop(connection, None)
+        HANDSHAKES.add("ok")
 
     def lost(self, connection: ServerConnection, reason: MeshError) -> None:
         """Hear that a connection is over."""
@@ -185,6 +194,7 @@ class Server:
                 if isinstance(reason, Unauthorized)
                 else "a connection ended in its handshake"
             )
+            HANDSHAKES.add("refused" if isinstance(reason, Unauthorized) else "broken")
             self._say(kind, at=self.own, where=connection.where, reason=str(reason))
         self._changed.set()
 
@@ -266,6 +276,7 @@ async def serve(
     )
     await server.start()
     try:
-        yield server
+        with CONNECTIONS.reading(lambda: {(server.url,): server.connections}):
+            yield server
     finally:
         await server.aclose()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from nsmesh.core.errors import Internal, Invalid, Unauthorized
+from nsmesh.core.metrics import Counter
 from nsmesh.security.rules import (
     Policy,
     Question,
@@ -26,6 +27,7 @@ from nsmesh.security.rules import (
 
 MAX_SEGMENTS = 1024
 """Longest path that is looked at, segments; real ones have 4 to 10."""
+REFUSALS = Counter("nsm_authorize_refusals", "Calls that a policy refused, by its name.", ("rule",))
 REFUSED = "no sufficient privileges"
 """How every refusal begins: peers of the field look for it."""
 
@@ -97,6 +99,7 @@ def authorize(policies: Sequence[Policy], question: Question) -> None:
                 f"authorization policy check: {error}", remedy="address a token to one audience"
             ) from error
         if refusal is not None:
+            REFUSALS.add(policy.__name__)
             hop = f" {question.hop(refusal.hop)}" if refusal.hop is not None else " the call"
             raise Unauthorized(
                 f"{REFUSED}: {policy.__name__} refused{hop}: {refusal.why}", remedy=_REMEDIES[policy]

@@ -14,11 +14,15 @@ from typing import Any
 import structlog
 
 from nsmesh.core.errors import MeshError
+from nsmesh.core.metrics import Counter
 from nsmesh.core.scope import Scope
 from nsmesh.standalone import processes
 from nsmesh.standalone.children import Children
 
 log = structlog.get_logger()
+
+RESTARTS = Counter("nsm_supervisor_restarts", "Processes that were started again, by unit.", ("unit",))
+DEATHS = Counter("nsm_supervisor_deaths", "Processes that died by themselves, by unit.", ("unit",))
 
 BACKOFF = (0.1, 0.5, 2.0, 5.0)
 """Seconds before the first, second, ... restart in a row; the last one repeats."""
@@ -126,6 +130,7 @@ class Supervisor:
         death = Death(unit.name, unit.last, self.scope.clock.now(), again)
         if code != 0 or again:
             self.deaths.append(death)
+            DEATHS.add(unit.name)
             log.warning("process died", unit=unit.name, kind=unit.kind, why=unit.last, restarts=again)
         if again:
             unit.failures = 0 if lived > STEADY else unit.failures + 1
@@ -135,6 +140,7 @@ class Supervisor:
 
     def _again(self, unit: Unit) -> None:
         unit.restarts += 1
+        RESTARTS.add(unit.name)
         try:
             self._launch(unit)
         except MeshError as error:
