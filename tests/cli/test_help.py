@@ -63,7 +63,8 @@ def test_version_is_quick():
 @pytest.mark.parametrize("module", ["nsmesh.rpc", "google.protobuf", "yaml", "cryptography", "structlog"])
 def test_what_the_start_does_not_need_is_not_loaded(module):
     """The start of a command loads what this command needs: nothing of this list for ``version``."""
-    program = f"import sys\nfrom nsmesh.cli.main import main\nmain(['version'])\nsys.exit({module!r} in sys.modules)"
+    lines = ("import sys", "from nsmesh.cli.main import main", "main(['version'])")
+    program = "\n".join((*lines, f"sys.exit({module!r} in sys.modules)"))
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
 
 

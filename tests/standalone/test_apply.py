@@ -98,8 +98,10 @@ def unchanged(mesh):
         ("", ["stdin has no document"]),
         ("# nothing\n---\n", ["stdin has no document"]),
         (
-            "apiVersion: nsmesh/v1\nkind: Endpoint\nmetadata: {name: a}\n"
-            "spec: {type: firewal, services: [s]}\n",
+            (
+                "apiVersion: nsmesh/v1\nkind: Endpoint\nmetadata: {name: a}\n"
+                "spec: {type: firewal, services: [s]}\n"
+            ),
             ["there is no endpoint type 'firewal'", "did you mean 'firewall'?"],
         ),
         (

@@ -247,3 +247,18 @@ def test_what_was_applied_comes_again_on_its_node(lab):
     until(lambda: lab.get("connections"))
     assert lab.get("connections")[0]["nodes"] == ["node1", "node2"]
     assert ping(f"{lab.mesh}.app", "172.30.0.0")
+
+
+def test_a_deleted_endpoint_gives_its_wires_to_another_node(lab):
+    """The near endpoint goes, with its namespace: the client is served by the one on the other node."""
+    lab.up("--nodes", "2")
+    here, there = at(responder("here"), "node1"), at(responder("there", prefix="172.29.0.0/24"), "node2")
+    lab.apply(documents(here, client("app", node="node1"))).ok()
+    lab.apply(there).ok()
+    lab.nsm("delete", "endpoint", "here").ok()
+    until(
+        lambda: (
+            [row["nodes"] for row in lab.get("connections") if row["state"] == "up"] == [["node1", "node2"]]
+        )
+    )
+    until(lambda: ping(f"{lab.mesh}.app", peer_of(lab, "app")))
