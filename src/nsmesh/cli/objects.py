@@ -197,7 +197,7 @@ def describe(context: Context, what: str, name: str) -> None:
     if not found:
         raise NotFound(f"there is no {kind[:-1]} called {name}", remedy=f"list them with: nsm get {kind}")
     for row in found:
-        _describe(row)
+        _describe({**row, **row.pop("status", {})})
 
 
 def _describe(row: dict[str, Any]) -> None:

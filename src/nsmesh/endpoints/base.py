@@ -7,6 +7,7 @@ joins the interface it serves with the one it asked for, in an element of its ow
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import sys
@@ -50,6 +51,10 @@ class Endpoint:
 
     async def reload(self) -> None:
         """Read changed files again (SIGHUP)."""
+
+    async def status(self) -> dict[str, list[dict[str, Any]]]:
+        """Return tables for ``nsm describe endpoint``: rows of plain data by title. Raises MeshError."""
+        return {}
 
 
 class Hooks(Element):
@@ -100,15 +105,35 @@ class FirewallEndpoint(Endpoint):
         """Read the rules again."""
         await self._firewall.reload(self.options.ruleset())
 
+    async def status(self) -> dict[str, list[dict[str, Any]]]:
+        """Return what each rule has counted, by connection."""
+        found = await self._firewall.counters()
+        rules = [
+            {"connection": wire, "rule": one.name, "packets": one.packets, "bytes": one.bytes}
+            for wire, counted in found.items()
+            for one in counted
+        ]
+        return {"rules": rules}
+
 
 class VpnGatewayEndpoint(Endpoint):
     """Leads what is behind a WireGuard tunnel, and nothing else, to its clients."""
 
     Options = VpnGatewayOptions
 
+    def __init__(self, name: str, options: Any) -> None:
+        super().__init__(name, options)
+        self._gateway: VpnGateway | None = None
+
     def elements(self) -> Sequence[Element]:
         """Return address management and the gateway."""
-        return (*self.options.elements(), VpnGateway(self.options.tunnel()))
+        self._gateway = VpnGateway(self.options.tunnel())
+        return (*self.options.elements(), self._gateway)
+
+    async def status(self) -> dict[str, list[dict[str, Any]]]:
+        """Return how the peers of the tunnel are."""
+        found = await self._gateway.peers() if self._gateway is not None else []
+        return {"peers": [dataclasses.asdict(peer) for peer in found]}
 
 
 TYPES: dict[str, type[Endpoint]] = {

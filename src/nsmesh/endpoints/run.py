@@ -14,17 +14,20 @@ from typing import Any
 
 import structlog
 
+from nsmesh import rpc
+from nsmesh.api import control_pb2
 from nsmesh.chains.endpoint import PassthroughEndpoint, endpoint, registration
 from nsmesh.chains.roles import registered
 from nsmesh.chains.runtime import Runtime, runtime_of, served
 from nsmesh.chains.settings import NseSettings
 from nsmesh.core.element import Chain
-from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.core.errors import Invalid, MeshError, Unauthorized
 from nsmesh.endpoints.base import Endpoint, Hooks, find_type
 from nsmesh.endpoints.idle import Idle
 from nsmesh.endpoints.options import read_options
 from nsmesh.mechanisms.kernel import OWN_NAMESPACE, Kernel
 from nsmesh.mechanisms.noop import Noop
+from nsmesh.model.control import ENDPOINT_STATUS
 from nsmesh.model.messages import Entry, NetworkService, NetworkServiceEndpoint, NetworkServiceLabels
 
 log = structlog.get_logger()
@@ -69,7 +72,7 @@ async def running_endpoint(
     async with AsyncExitStack() as stack:
         chain = await _chain(function, settings, runtime, place, stop, stack)
         listen = settings.listen_on or f"unix://{_private_folder(stack)}/listen.on.sock"
-        urls = await stack.enter_async_context(served(runtime, (listen,), chain))
+        urls = await stack.enter_async_context(served(runtime, (listen,), chain, extra=_status(function)))
         register = registration(
             settings.name,
             manager=settings.connect_to,
@@ -140,6 +143,17 @@ def _entries(settings: NseSettings, url: str) -> list[Entry]:
 
 def _private_folder(stack: AsyncExitStack) -> Path:
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nse-")))
+
+
+def _status(function: Endpoint) -> dict[str, rpc.Method]:
+    """Return the method by which a mesh asks how its endpoint is; others of this host's user may ask too."""
+
+    async def status(call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG001 - the face of a method
+        if call.peer.uid not in {0, os.geteuid()}:
+            raise Unauthorized("the status of an endpoint is for its mesh alone")
+        return control_pb2.Item(json=json.dumps(await function.status())).SerializeToString()
+
+    return {ENDPOINT_STATUS: rpc.Unary(status)}
 
 
 async def _reload(function: Endpoint) -> None:

@@ -10,6 +10,8 @@ CONNECT = PREFIX + "Connect"
 DISCONNECT = PREFIX + "Disconnect"
 STATUS = PREFIX + "Status"
 DOWN = PREFIX + "Down"
+ENDPOINT_STATUS = "/nsmesh.control.Endpoint/Status"
+"""Served by each endpoint process at its own socket: what it says of itself, for its mesh."""
 
 KINDS = ("services", "endpoints", "clients", "connections", "managers", "forwarders", "links", "events")
 """What ``nsm get`` takes, in the order in which help shows it."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 
 import structlog
 
 from nsmesh import rpc
+from nsmesh.chains.settings import Common
 from nsmesh.core import garbage, logging
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.model.settings import SettingsError, load
 from nsmesh.standalone import leftovers
 from nsmesh.standalone.control import Control
 from nsmesh.standalone.lock import MeshLock
@@ -19,6 +22,7 @@ from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.reconcile import Reconciler
 from nsmesh.standalone.running import running_mesh
+from nsmesh.telemetry.running import telemetry
 
 log = structlog.get_logger()
 
@@ -55,12 +59,27 @@ async def _main(paths: MeshPaths, *, separate: bool, conditions: Conditions, lev
     loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
     loop.add_signal_handler(signal.SIGUSR2, logging.set_level, level)
     left = await leftovers.clean(paths)
-    async with running_mesh(paths, separate=separate, conditions=conditions) as mesh:
+    async with _telemetry(paths), running_mesh(paths, separate=separate, conditions=conditions) as mesh:
         starting = None
         for item in left:
             mesh.events.add("mesh", f"removed what a dead mesh had left: {item}")
             log.warning("removed what a dead mesh had left", what=item)
         await _serve(mesh, stop)
+
+
+def _telemetry(paths: MeshPaths) -> AbstractAsyncContextManager[None]:
+    """Return metrics and traces as the environment says; the processes that we start serve theirs to us.
+
+    Raises Invalid for settings that cannot be used.
+    """
+    try:
+        wishes = load(Common, os.environ)
+    except SettingsError as error:
+        raise Invalid(str(error), remedy="correct these variables") from error
+    folder = paths.run / "metrics"
+    if wishes.prometheus:
+        os.environ["NSM_PROMETHEUS_LISTEN_ON"] = f"unix://{folder}/"
+    return telemetry(wishes, f"mesh-{paths.mesh}", folder)
 
 
 async def _serve(mesh: Mesh, stop: asyncio.Event) -> None:

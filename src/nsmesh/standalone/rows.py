@@ -97,6 +97,7 @@ class Rows:
             "url": self._url(name, entry, document),
             "expires": duration(entry.expiration_time.seconds - now) if entry else "",
             "restarts": unit.restarts if unit else 0,
+            "status": {},
         }
 
     def _url(self, name: str, entry: NetworkServiceEndpoint | None, document: Endpoint | None) -> str:

@@ -13,6 +13,7 @@ from nsmesh.model import control
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.rows import Rows
 from nsmesh.standalone.rows_connection import Row
+from nsmesh.standalone.statuses import add_statuses
 
 GATHER = 0.02
 """Seconds to wait for more news before looking."""
@@ -27,6 +28,8 @@ async def listing(mesh: Mesh, rows: Rows, request: control_pb2.GetRequest) -> As
     with mesh.news.listen() as changed:
         last = mesh.events.last
         shown = rows.of(request.what, request.name)
+        if request.what == "endpoints" and not request.watch:
+            await add_statuses(mesh, shown)
         for row in shown:
             yield item(row)
         if not request.watch:
