@@ -11,14 +11,16 @@ import errno
 import socket
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
+from nsmesh.core.errors import MeshError
 from nsmesh.datapath import netns
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Netlink, frames
-from nsmesh.datapath.rtnetlink import RTM_DELLINK, RTM_NEWLINK
+from nsmesh.datapath.netlink import Batch, Netlink, frames
+from nsmesh.datapath.rtnetlink import RTM_DELLINK, RTM_NEWLINK, set_up
 from nsmesh.datapath.rtread import Link, parse_link, read_links
 
 RTMGRP_LINK = 1
@@ -31,6 +33,15 @@ class LinkChange:
 
     link: Link
     gone: bool = False
+
+
+def silence(location: str) -> None:
+    """Set all interfaces of the namespace at a path down, so that nothing in it answers any more."""
+    with suppress(OSError, MeshError), netns.call_in(location, Netlink) as netlink:
+        batch = Batch()
+        for link in read_links(netlink):
+            batch.put(set_up(link.index, up=False))
+        netlink.send(batch)
 
 
 class LinkWatch:

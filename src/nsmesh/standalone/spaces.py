@@ -9,6 +9,7 @@ from pathlib import Path
 from nsmesh.core.errors import Invalid, NotFound
 from nsmesh.datapath import netns
 from nsmesh.datapath.base import CrossConnect, KernelPort, Route
+from nsmesh.datapath.links import silence
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.model.manifest import Link
 from nsmesh.model.names import nearest
@@ -108,6 +109,7 @@ class Spaces:
         path = f"{netns.RUN_NETNS}/{name}"
         if os.path.lexists(path):
             await end_inside(path)
+            silence(path)  # whoever holds a descriptor of it keeps it alive, and its wires must not look so
             netns.delete(name)
 
     async def link(self, link: Link) -> None:
