@@ -11,9 +11,9 @@ YOUNG = 10_000
 def settle() -> None:
     """Tell the collector that start-up is over: what is there now stays. Call it once, when all is imported.
 
-    Python's defaults look through everything that lives again and again while connections are made; with a
-    thousand of them that takes a third of a Request's processor time. Nearly all garbage here goes by
-    reference count; the collector is for the few cycles (tasks, tracebacks).
+    Python's defaults look through everything that lives again and again while connections are made; that is
+    some four per cent of a Request's processor time. Nearly all garbage here goes by reference count; the
+    collector is for the few cycles (tasks, tracebacks).
     """
     gc.collect()
     gc.freeze()
