@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import inspect
+import pkgutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -18,8 +20,10 @@ from pathlib import Path
 import chain_lists
 import click
 
+import nsmesh
 from nsmesh.chains import settings, variables
 from nsmesh.cli.main import cli
+from nsmesh.core.metrics import DECLARED
 from nsmesh.model.settings import Setting, describe
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -36,6 +40,10 @@ DAEMONS = {
 CLI_INTRODUCTION = """\
 `nsm` runs a mesh on this host and shows it. Results go to standard output, all else to standard error. Every
 error is one sentence with a remedy below it."""
+METRICS_INTRODUCTION = """\
+What each process serves at `/metrics` where `PROMETHEUS=true`: see [observability](../observability.md).
+Names say which element counts: `nsm_<element>_<what>`. Latencies are histograms, in seconds. At the address of
+a mesh on one host every sample has the label `process` too: `daemon`, or the name of a role or an endpoint."""
 SETTINGS_INTRODUCTION = """\
 Each role is a process that reads its settings from environment variables (`nsm run ROLE --help` shows them
 too). Names and defaults are those of NSM, where NSM has them. All mistakes are told at once. Kinds:
@@ -214,11 +222,25 @@ def architecture_page() -> str:
     return f"{head}{begin}\n\n{chain_lists.listing()}\n\n{end}{rest.partition(end)[2]}"
 
 
+def metrics_page() -> str:
+    """Return the page on metrics: all that any module declares."""
+    for module in pkgutil.walk_packages(nsmesh.__path__, "nsmesh."):
+        if module.name.count(".") > 1 and not module.name.startswith("nsmesh.api."):
+            importlib.import_module(module.name)
+    lines = ["| metric | kind | labels | what |", "|---|---|---|---|"]
+    for name, metric in sorted(DECLARED.items()):
+        suffix = "_total" if metric.kind == "counter" else ""
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "-"
+        lines.append(f"| `{name}{suffix}` | {metric.kind} | {labels} | {metric.help} |")
+    return "\n".join([NOTE, "", "# Metrics", "", METRICS_INTRODUCTION, "", *lines, ""])
+
+
 def pages() -> list[Page]:
     """Return all pages."""
     return [
         Page(DOCS / "reference" / "cli.md", cli_page()),
         Page(DOCS / "reference" / "settings.md", settings_page()),
+        Page(DOCS / "reference" / "metrics.md", metrics_page()),
         Page(DOCS / "architecture.md", architecture_page()),
     ]
 
