@@ -42,8 +42,8 @@ CLI_INTRODUCTION = """\
 error is one sentence with a remedy below it."""
 METRICS_INTRODUCTION = """\
 What each process serves at `/metrics` where `PROMETHEUS=true`: see [observability](../observability.md).
-Names say which element counts: `nsm_<element>_<what>`. Latencies are histograms, in seconds. At the address of
-a mesh on one host every sample has the label `process` too: `daemon`, or the name of a role or an endpoint."""
+Names say which element counts: `nsm_<element>_<what>`. Latencies are histograms, in seconds. At the address
+of a mesh on one host every sample has the label `process`: `daemon`, or the name of a role or an endpoint."""
 SETTINGS_INTRODUCTION = """\
 Each role is a process that reads its settings from environment variables (`nsm run ROLE --help` shows them
 too). Names and defaults are those of NSM, where NSM has them. All mistakes are told at once. Kinds:
