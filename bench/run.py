@@ -21,7 +21,7 @@ from report import Report, save, show
 
 from nsmesh.core import logging
 
-ROOT = ("request", "thousand", "start", "floor", "packets", "firewall")
+ROOT = ("request", "thousand", "start", "floor", "packets", "remote", "firewall")
 """Those that make namespaces and interfaces."""
 MODULES = {
     "request": "whole_request",
@@ -31,6 +31,7 @@ MODULES = {
     "rpc": "rpc_echo",
     "find": "registry_find",
     "packets": "local_wire",
+    "remote": "remote_wire",
     "firewall": "transparent_firewall",
 }
 
@@ -58,6 +59,7 @@ def main() -> None:
     """Run, and print."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _end)
+    profiles = arguments.profile.resolve() if arguments.profile else None  # processes start in /
     logging.configure(role="bench", level="WARN")
     if os.geteuid() == 0 and (left := sweep()):
         print(f"deleted what a killed benchmark had left: {', '.join(left)}", file=sys.stderr)
@@ -68,7 +70,7 @@ def main() -> None:
             continue
         print(f"{time.monotonic() - began:5.0f} s  {name}", file=sys.stderr, flush=True)
         module = importlib.import_module(MODULES[name])
-        report.add(module.run(short=arguments.short, profiles=arguments.profile))
+        report.add(module.run(short=arguments.short, profiles=profiles))
     show(report, f"speeds side by side{' (short form: says little)' if arguments.short else ''}")
     if arguments.json:
         save(report, arguments.json)
