@@ -20,6 +20,7 @@ from nsmesh.conformance.world import World, runtime_for
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, NotFound
+from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath.fake import FakeDatapath
 from nsmesh.elements.ipam import Ipam
 from nsmesh.mechanisms.noop import Noop
@@ -37,6 +38,17 @@ from nsmesh.model.messages import (
 from nsmesh.model.settings import Seconds
 
 LABEL = "conformance"
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanisms:
+    """What the tester's forwarder and endpoints serve."""
+
+    forwarder: tuple[MechanismPlugin, ...]
+    endpoint: tuple[MechanismPlugin, ...]
+
+
+NO_INTERFACES = Mechanisms((Noop(),), (Noop(),))
 
 
 class Seen(Element):
@@ -98,6 +110,7 @@ async def providing(
     world: World,
     endpoints: Mapping[str, Mapping[str, str]] | None = None,
     services: Mapping[str, Sequence[Match]] | None = None,
+    mechanisms: Mechanisms = NO_INTERFACES,
 ) -> AsyncIterator[Provider]:
     """Run a forwarder and endpoints (name and labels) while the block runs; raises Skipped over tcp.
 
@@ -117,13 +130,17 @@ async def providing(
             dial_timeout=Seconds(2),
         )
         provider = Provider(world, world.name("service"), settings.name, {})
-        await stack.enter_async_context(running_forwarder(settings, held, FakeDatapath(), [Noop()]))
+        await stack.enter_async_context(
+            running_forwarder(settings, held, FakeDatapath(), list(mechanisms.forwarder))
+        )
         matches = {provider.service: [Match(metadata=provider.only_here())], **(services or {})}
         for service, rules in matches.items():
             await provider.put(service, rules)
         provider.services = tuple(matches)
         for number, (name, labels) in enumerate(wanted.items()):
-            provider.seen[world.name(name)] = await _endpoint(provider, number, name, labels, held, stack)
+            provider.seen[world.name(name)] = await _endpoint(
+                provider, number, name, labels, held, stack, mechanisms
+            )
         await _registered(world, settings.name)
         yield provider
 
@@ -135,13 +152,14 @@ async def _endpoint(
     labels: Mapping[str, str],
     held: Runtime,
     stack: AsyncExitStack,
+    mechanisms: Mechanisms,
 ) -> Seen:
     world, full, seen = provider.world, provider.world.name(name), Seen()
     chain = endpoint(
         full,
         Ipam([[f"10.{77 + number}.0.0/16"]]),
         seen,
-        mechanisms=[Noop()],
+        mechanisms=mechanisms.endpoint,
         tokens=held.tokens,
         policies=held.policies(),
     )

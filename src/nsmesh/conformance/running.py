@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from nsmesh.conformance import find, health, monitor, registration, requests, selection, tokens
+from nsmesh.conformance import find, health, monitor, registration, requests, selection, tokens, tunnels
 from nsmesh.conformance.case import Case, Deviation, Result, Skipped
 from nsmesh.conformance.world import World
 from nsmesh.core.errors import MeshError, NotFound
@@ -16,7 +16,7 @@ LIMIT = 30.0
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for module in (health, find, registration, tokens, requests, monitor, selection)
+    for module in (health, find, registration, tokens, requests, monitor, selection, tunnels)
     for case in module.GROUP.cases
 )
 """All cases, in the order in which they run."""
