@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import structlog
 from descriptor_mesh import OURS, DescriptorMesh
 
 from nsmesh.core.observing import installed
@@ -124,6 +125,8 @@ def test_without_the_extra_one_line_says_so(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
     with traces.tracing("x", "localhost:1"):
         pass
+    structlog.reset_defaults()  # what was set up writes to a stream that ends with this test
+    structlog.contextvars.clear_contextvars()
     (line,) = capsys.readouterr().err.splitlines()
     assert "OpenTelemetry is not installed" in line
     assert "nsmesh[telemetry]" in line

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from nsmesh.cli.main import cli
@@ -11,6 +12,14 @@ from nsmesh.conformance import running
 from nsmesh.conformance.case import Case, Deviation, Skipped, expect
 from nsmesh.conformance.world import Addresses, world_of
 from nsmesh.core.errors import NotFound, Unavailable
+
+
+@pytest.fixture(autouse=True)
+def own_logs():
+    """A command sets logging up for a stream that ends with it."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 async def results_of(*names):
