@@ -16,7 +16,7 @@ from nsmesh.core.errors import NotFound, Unavailable
 
 @pytest.fixture(autouse=True)
 def own_logs():
-    """A command sets logging up for a stream that ends with it."""
+    """Undo what a command sets up: logging to a stream that ends with it."""
     yield
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
