@@ -74,6 +74,9 @@ def test_packets_pass_or_it_says_what_is_missing(tmp_path):
     out, rows = measured(tmp_path, "packets", "firewall")
     assert rows == []
     assert out.count("round trip us") + out.count("missing") == 2
+    out, rows = measured(tmp_path, "remote")
+    assert bool(rows) == ("round trip us" in out)
+    assert rows or "missing" in out
 
 
 @pytest.mark.root
