@@ -94,7 +94,7 @@ def test_directories_belong_to_one_mesh(lab):
     lab.up()
     other = ["--mesh", "other", "--run-dir", str(lab.run), "--state-dir", str(lab.root / "s")]
     nsm(*other, "up").fails(
-        "did not start", f"the run directory {lab.run} belongs to the mesh {lab.mesh} (pid {lab.daemon()})"
+        f"the run directory {lab.run} belongs to the mesh {lab.mesh} (pid {lab.daemon()})"
     )
     other = ["--mesh", "other", "--run-dir", str(lab.root / "r"), "--state-dir", str(lab.state)]
     nsm(*other, "up").fails(

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsmesh import rpc
-from nsmesh.core.errors import Conflict, Internal, MeshError, Unavailable
-from nsmesh.standalone.lock import daemon_pid
+from nsmesh.core.errors import Internal, MeshError, Unavailable
+from nsmesh.standalone.lock import conflict, daemon_pid, holder
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.processes import Started, alive, start_ticks
 from nsmesh.standalone.telling import last_words
@@ -56,12 +56,9 @@ async def _answering(paths: MeshPaths, child: subprocess.Popen[bytes], log: Path
     end = asyncio.get_running_loop().time() + START_TIMEOUT
     while asyncio.get_running_loop().time() < end:
         if child.poll() is not None:
-            other = daemon_pid(paths)
+            other = holder(paths.lock)
             if other is not None:  # somebody else was quicker; the last words of the log are theirs
-                raise Conflict(
-                    f"the mesh {paths.mesh} is up already (pid {other})",
-                    remedy=f"use it, or stop it with: nsm --mesh {paths.mesh} down",
-                )
+                raise conflict(paths, other)
             raise Internal(
                 f"the daemon of the mesh {paths.mesh} did not start: {last_words(log, begin)}",
                 remedy=f"see {log}, or run it in front of you: nsm up --foreground",

@@ -108,7 +108,7 @@ class MeshLock:
         run, state = self._locks
         found = run.take()
         if found is not None:
-            raise self._conflict(found)
+            raise conflict(self._paths, found)
         found = state.take()
         if found is not None:
             run.release()
@@ -117,18 +117,20 @@ class MeshLock:
                 remedy="choose another one with --state-dir",
             )
 
-    def _conflict(self, found: Holder) -> Conflict:
-        if found.mesh not in {"", self._paths.mesh}:
-            return Conflict(
-                f"the run directory {self._paths.run} belongs to the mesh {found.mesh} (pid {found.pid})",
-                remedy="choose another one with --run-dir",
-            )
-        return Conflict(
-            f"the mesh {self._paths.mesh} is up already (pid {found.pid})",
-            remedy=f"use it, or stop it with: nsm --mesh {self._paths.mesh} down",
-        )
-
     def release(self) -> None:
         """Let both go."""
         for lock in self._locks:
             lock.release()
+
+
+def conflict(paths: MeshPaths, found: Holder) -> Conflict:
+    """Return what is wrong where ``found`` has the run directory that this mesh wants."""
+    if found.mesh not in {"", paths.mesh}:
+        return Conflict(
+            f"the run directory {paths.run} belongs to the mesh {found.mesh} (pid {found.pid})",
+            remedy="choose another one with --run-dir",
+        )
+    return Conflict(
+        f"the mesh {paths.mesh} is up already (pid {found.pid})",
+        remedy=f"use it, or stop it with: nsm --mesh {paths.mesh} down",
+    )
