@@ -31,7 +31,7 @@ class OfferMechanisms(Element):
 
     After:  Begin, TranslateMechanism
     Reads:  TARGET, mechanism, NEAR_MAC
-    Writes: preferences; on the way back the MTU, where the mechanism has a limit, and the segment's metric
+    Writes: preferences; the MTU, where a mechanism has a limit; on the way back the segment's metric
             ``client_interface``
     Close:  passes on
     """
@@ -58,6 +58,8 @@ class OfferMechanisms(Element):
             raise self._nothing(call, connection, wanted)
         if self._tunnels:
             self._introduce(call, request)
+            if wanted == REMOTE:
+                self._fit(request)
         answer = await next.request(call, request)
         plugin = self._plugins.get(answer.mechanism.type)
         if plugin is not None:
@@ -65,6 +67,14 @@ class OfferMechanisms(Element):
             tunnel = self._tunnels.get(plugin.type)
             lower_mtu(answer.context, tunnel.largest(answer.mechanism) if tunnel is not None else 0)
         return answer
+
+    def _fit(self, request: NetworkServiceRequest) -> None:
+        """Lower the MTU to what fits through the widest tunnel that is offered: not all servers do so."""
+        offered = request.mechanism_preferences
+        widest = [
+            self._tunnels[offer.type].largest(offer) for offer in offered if offer.type in self._tunnels
+        ]
+        lower_mtu(request.connection.context, max(widest, default=0))
 
     def _introduce(self, call: Call, request: NetworkServiceRequest) -> None:
         """Tell the other node the MAC of the interface on this one."""

@@ -17,6 +17,7 @@ from nsmesh.elements.select_mechanism import SelectMechanism
 from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.mechanisms.kernel import Kernel
 from nsmesh.mechanisms.noop import Noop
+from nsmesh.mechanisms.vxlan import Vxlan
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest, Path, PathSegment, State
 
@@ -218,3 +219,20 @@ def test_a_hop_that_agrees_to_nothing_leaves_nothing():
         assert not bare.HasField("mechanism")
 
     run(scenario())
+
+
+def test_what_fits_a_tunnel_is_asked_for():
+    """The MTU goes down with an offer to another node, as not every server lowers it; elsewhere it stays."""
+    seen = []
+
+    class Server(Tail):
+        async def request(self, call, request):
+            seen.append(request.connection.context.MTU)
+            request.connection.mechanism.CopyFrom(request.mechanism_preferences[0])
+            return request.connection
+
+    plugins = [Kernel(), Vxlan("192.0.2.1", link_mtu=lambda: 1500)]
+    handler = chain(Begin(), OfferMechanisms(plugins), end=Server())
+    for target, wanted in (("tcp://192.0.2.2:5001", 1450), ("unix:///nse", 0)):
+        answer = ask(handler, request(payload="IP"), Call().put(TARGET, target))
+        assert seen.pop() == answer.context.MTU == wanted
