@@ -30,7 +30,8 @@ if [ -z "$python" ]; then
     say "  -> install one (Debian 12 and Ubuntu 24.04 have it as python3), or name it: make PYTHON=/path/to/python3.12"
     exit 1
 fi
-"$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    missing="$missing $("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" != 0 ]; then

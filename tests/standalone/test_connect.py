@@ -231,6 +231,16 @@ def test_a_namespace_that_goes_in_mid_request(mesh, space):
     until(lambda: mesh.get("clients") == [] and mesh.get("connections") == [], 3)
 
 
+def test_a_process_that_dies_in_mid_request(mesh):
+    """The same for a process: the error names it, and the endpoint gets everything back."""
+    resident = mesh.resident()
+    waiting = mesh.process("connect", "kernel://slow/nsm-1", "--pid", str(resident.pid))
+    until(lambda: [row for row in mesh.get("clients") if row["state"] == "connecting"])
+    end(resident)
+    finish(waiting).fails(f"process {resident.pid} ended", "-> ")
+    until(lambda: mesh.get("clients") == [] and mesh.get("connections") == [], 3)
+
+
 def test_disconnect_in_mid_request(mesh, space):
     """A wire that is being made can be taken away; whoever asked for it is told."""
     waiting = mesh.process("connect", "kernel://slow/nsm-1", "--netns", space, "--name", "hasty")
@@ -246,6 +256,15 @@ def test_interrupt_in_mid_request(mesh, space):
     until(lambda: [row for row in mesh.get("clients") if row["state"] == "connecting"])
     waiting.send_signal(2)
     finish(waiting).fails("interrupted", code=130)
+    until(lambda: mesh.get("clients") == [] and mesh.get("connections") == [], 3)
+    nothing_happened(mesh, space)
+
+
+def test_a_command_that_is_killed_in_mid_request(mesh, space):
+    """A caller that cannot take anything back any more has it taken back by the mesh."""
+    waiting = mesh.process("connect", "kernel://slow/nsm-1", "--netns", space)
+    until(lambda: [row for row in mesh.get("clients") if row["state"] == "connecting"])
+    end(waiting)
     until(lambda: mesh.get("clients") == [] and mesh.get("connections") == [], 3)
     nothing_happened(mesh, space)
 

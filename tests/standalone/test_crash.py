@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from mesh_lab import documents, end, is_gone, ping, ping_pid, responder
+from mesh_lab import documents, end, is_gone, ping, ping_pid, responder, until
 
 pytestmark = pytest.mark.root
 
@@ -71,6 +71,29 @@ def test_status_and_down_after_a_kill(lab):
     assert links_of(resident.pid) == ["lo"]
     assert all(map(is_gone, children))
     assert not lab.run.exists()
+
+
+def test_down_after_all_were_killed_at_once(lab):
+    """Daemon, registry, manager, forwarder and endpoint, all dead: status says so, down leaves nothing."""
+    lab.up("--separate")
+    resident = lab.resident()
+    lab.apply(responder()).ok()
+    lab.nsm("connect", "kernel://ping/nsm-9", "--pid", str(resident.pid)).ok()
+    pids = [
+        lab.daemon(),
+        *(role["pid"] for role in lab.status()["roles"]),
+        lab.row("endpoints", "responder")["pid"],
+    ]
+    assert len(set(pids)) == 5
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: all(map(is_gone, pids)))
+    lab.nsm("status").fails(f"the mesh {lab.mesh} is dead; it left", code=3)
+    lab.nsm("down", "--purge").ok()
+    assert lab.left() == []
+    assert links_of(resident.pid) == ["lo"]
+    assert not lab.run.exists()
+    assert not lab.state.exists()
 
 
 def test_up_after_a_kill(lab):

@@ -191,9 +191,10 @@ def status(context: Context, style: str) -> None:
 
 
 def _print_status(data: dict[str, Any]) -> None:
+    count = data["connections"]
     click.echo(
         f"mesh {data['mesh']}: {data['state']}, pid {data['pid']}, up {data['uptime']}, "
-        f"{data['connections']} wires, version {data['version']}"
+        f"{count} {'wire' if count == 1 else 'wires'}, version {data['version']}"
     )
     click.echo(f"run {data['run_dir']}, state {data['state_dir']}")
     for title, columns in (

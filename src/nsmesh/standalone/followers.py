@@ -59,7 +59,9 @@ class Followers:
         try:
             followed = _Followed(path, netns.identity(path))
         except OSError:
-            raise NotFound(f"the network namespace {path} went away just now") from None
+            raise NotFound(
+                f"the network namespace {path} went away just now", remedy="ask again for one that is there"
+            ) from None
         if pid:
             followed.watch = self._watch(name, pid)
         self._followed[name] = followed
@@ -67,7 +69,7 @@ class Followers:
             self._look = self._scope.spawn(self._look_around(), name="look at namespaces")
 
     def _watch(self, name: str, pid: int) -> Watch:
-        gone = NotFound(f"process {pid} ended just now")
+        gone = NotFound(f"process {pid} ended just now", remedy="ask again for one that runs")
         ticks = start_ticks(pid)
         if ticks is None:
             raise gone
@@ -85,7 +87,8 @@ class Followers:
     def _ended(self, name: str, why: str) -> None:
         self.forget(name)
         self._events.add("client", f"{why}: the wires of client {name} are taken away", failed=True)
-        self._scope.spawn(self._gone(name, NotFound(why)), name=f"wires of {name}")
+        gone = NotFound(f"{why}: client {name} has no wires any more", remedy="ask again for one that runs")
+        self._scope.spawn(self._gone(name, gone), name=f"wires of {name}")
 
     async def _look_around(self) -> None:
         while self._followed:
