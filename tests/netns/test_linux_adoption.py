@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nsmesh.core.errors import Conflict
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, PolicyRule, Route
 from nsmesh.datapath.linux import LIVE_GROUP, LinuxDatapath
@@ -344,3 +345,26 @@ def test_any_wish_is_reached_from_any_other():
 
         check()
         asyncio.run(datapath.aclose())
+
+
+def test_a_forwarder_of_another_name_takes_a_wire_over():
+    """With the id of its predecessor the pair stays, under the new id; without it, it is somebody else's."""
+
+    async def main(a, b):
+        wire = lab.simple(a, b)
+        await LinuxDatapath(owner="one").apply(wire)
+        before = index_and_mac(a, "nsm-1"), index_and_mac(b, "nse-1")
+        datapath = LinuxDatapath(owner="two", namespaces=lambda: [a, b])
+        with pytest.raises(Conflict):
+            await datapath.apply(replace(wire, id="new"))
+        applied = await datapath.apply(replace(wire, id="new", formerly=wire.id))
+        assert applied.outcome == "changed"
+        assert (index_and_mac(a, "nsm-1"), index_and_mac(b, "nse-1")) == before
+        assert {existing.id for existing in await datapath.has()} == {"new"}
+        assert lab.pings(a, "10.0.1.2")
+        await datapath.remove("new")
+        await datapath.aclose()
+        assert lab.names(a) == lab.names(b) == set()
+
+    with lab.spaces() as (a, b):
+        asyncio.run(main(a, b))

@@ -70,6 +70,8 @@ OWN: Key[bool] = Key("own")
 """In ``call.values`` of re-requests, automatic Closes and undos: nobody asks, nobody need prove anything."""
 DENIED: Key[bool] = Key("denied")
 """In ``call.state``, set by who refuses a caller's Close before anything was closed: all stays as it is."""
+REPLACED: Key[str] = Key("replaced")
+"""In ``call.values`` of a server half: the id that a process of another name had in our place of the path."""
 REACHED: Key[Connection] = Key("reached")
 """What the next hop answered, set as soon as it is known: the undo of a failed Request needs it."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nsmesh.core.errors import Conflict, MeshError, NotFound
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken, VxlanPort
@@ -128,6 +128,7 @@ class FakeDatapath:
         check_wire(wire)
         ports = wire.interfaces
         keys = [(path_of(port.netns), port.name) for port in ports]
+        self._take_over(wire, keys)
         for port, (netns, _) in zip(ports, keys, strict=True):
             desired_end(port, 1)
             if self.kernel.namespaces is not None and netns not in self.kernel.namespaces:
@@ -153,6 +154,17 @@ class FakeDatapath:
         here = iter(macs)
         a, b = (next(here) if isinstance(port, KernelPort) else "" for port in (wire.a, wire.b))
         return Applied(outcome, a, b)
+
+    def _take_over(self, wire: CrossConnect, keys: Sequence[tuple[str, str]]) -> None:
+        """Make a standing wire of a replaced forwarder this one, where it is the very same."""
+        old = self.kernel.ends(wire.formerly) if wire.formerly else []
+        same_tunnel = self.kernel.tunnels.get(wire.formerly) == wire.tunnel
+        if old and same_tunnel and [(end.netns, end.port.name) for end in old] == keys:
+            self.kernel.delete_wire(wire.formerly)
+            for end in old:
+                self.kernel.put(replace(end, wire_id=wire.id))
+            if wire.tunnel is not None:
+                self.kernel.tunnels[wire.id] = wire.tunnel
 
     def _check_tunnel(self, wire: CrossConnect) -> None:
         if wire.tunnel is None:

@@ -113,7 +113,7 @@ class LinuxDatapath:
             except NameTaken:
                 log.debug("interface exists", connection=wire.id)
         links = [veth.find_link(place, name=port.name) for place, port in zip(places, ports, strict=True)]
-        if _is_wire(wire, places, links):
+        if any(_is_wire(wire, owner, places, links) for owner in (wire.id, wire.formerly) if owner):
             return self._adopt(wire, places, links)
         self._refuse_strangers(wire, places, links)
         outcome = "changed" if self._clear(wire, links) else "created"
@@ -198,9 +198,13 @@ class LinuxDatapath:
             state = desired_end(port, link.index)
             done = veth.converge(self._doors, end, link, state)
             details += [f"{side}: {operation}" for operation in done]
+            batch = Batch()
+            if link.owner != wire.id:
+                batch.put(rtnetlink.mark(link.index, alias_of(wire.id), no_link_local=False))
+                details.append(f"{side}: take over from {link.owner}")
             if link.group != self._group:
-                batch = Batch()
                 batch.put(rtnetlink.set_group(link.index, self._group))
+            if batch:
                 place.netlink.send(batch)
             ends.append(end)
             wanted.append(state if state.mac else state._replace(mac=link.mac))
@@ -275,10 +279,10 @@ class LinuxDatapath:
         self._doors.close()
 
 
-def _is_wire(wire: CrossConnect, places: Sequence[Place], links: Sequence[Link | None]) -> bool:
-    """Whether interfaces are the living ends of this wire, and lead where it leads."""
+def _is_wire(wire: CrossConnect, owner: str, places: Sequence[Place], links: Sequence[Link | None]) -> bool:
+    """Whether interfaces are the living ends of this wire, of ``owner``, and lead where it leads."""
     found = [link for link in links if link is not None]
-    if len(found) < len(links) or any(link.owner != wire.id or link.group == DOOMED_GROUP for link in found):
+    if len(found) < len(links) or any(link.owner != owner or link.group == DOOMED_GROUP for link in found):
         return False
     if wire.tunnel is not None:
         return vxlan.leads_to(places[0], found[0].index, wire.tunnel)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
-from nsmesh.core.begin import LIFE, Life
+from nsmesh.core.begin import LIFE, REPLACED, Life
 from nsmesh.core.call import Call
 from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
@@ -51,7 +51,8 @@ class CrossConnectWire(Element):
     it was restarted and asks anew, so its old connection is closed first.
 
     After:  Begin, SelectMechanism
-    Reads:  mechanism (upstream), DOWNSTREAM (left by TranslateMechanism behind it), context, payload
+    Reads:  REPLACED, mechanism (upstream), DOWNSTREAM (left by TranslateMechanism behind it), context,
+            payload
     Writes: the MAC of the interface here into a tunnel's mechanism in the answer; NEAR_MAC in the state
     Leaves: the wire; the interfaces held, per connection
     Close:  takes the wire away, then passes on
@@ -89,6 +90,7 @@ class CrossConnectWire(Element):
             answer = await next.request(call, request)
             wire = self._wire(call, answer, upstream)
             if wire is not None:
+                wire = replace(wire, formerly=call.get(REPLACED) or "")
                 wanted |= await self._hold(call, connection, holder, wire.b)
                 applied = await self._datapath.apply(wire)
                 log.debug("wire applied", connection=wire.id, outcome=applied.outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 
+from nsmesh.core.begin import REPLACED
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid
@@ -22,7 +23,7 @@ class UpdatePath(Element):
     Outermost in both halves of a process, under the same name: the second half leaves the path as it is.
 
     Reads:  path, connection id
-    Writes: path, connection id; on the way back the caller's
+    Writes: path, connection id; on the way back the caller's; REPLACED in the call
     Close:  the same
     """
 
@@ -41,7 +42,9 @@ class UpdatePath(Element):
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Enter, pass on, leave."""
         entered = self._enter(request.connection)
-        answer = await next.request(call, request)
+        answer = await next.request(
+            call.put(REPLACED, entered.replaced) if entered.replaced else call, request
+        )
         try:
             leave(answer, entered)
         except PathError as error:

@@ -122,9 +122,13 @@ class Kernel:
 
 
 def _generated(connection: Connection, half: str) -> str:
-    # seeded by the connection: who asks again, after a restart too, gets the same name; by the half, since
-    # a function in the middle of a chain has both its interfaces under one id and in one namespace
-    seed = f"{connection.id} {half}"
+    # seeded by whose connection it is: who asks again, after a restart too, or when this process was replaced
+    # by one of another name, gets the same name; by the half, since a function in the middle of a chain has
+    # both its interfaces under one id and in one namespace
+    index = connection.path.index
+    segments = connection.path.path_segments
+    caller = segments[index - 1].id if 0 < index <= len(segments) else connection.id
+    seed = f"{caller} {half}"
     return generate_interface_name(connection.network_service, Random(seed))  # noqa: S311 - no secret
 
 

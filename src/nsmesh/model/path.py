@@ -22,12 +22,14 @@ class Entered:
     """What has to be put back on the way to the caller.
 
     ``id`` and ``index`` are the caller's; ``ids`` are the ids of the segments 0..index of the entering
-    process, which an answer must still begin with.
+    process, which an answer must still begin with. ``replaced`` is the id under which a process of another
+    name stood in its place, empty for none.
     """
 
     id: str
     index: int
     ids: tuple[str, ...]
+    replaced: str = ""
 
 
 def enter(connection: Connection, name: str, new_id: Callable[[], str]) -> Entered:
@@ -61,14 +63,16 @@ def _step(connection: Connection, name: str, new_id: Callable[[], str]) -> Enter
     caller = segments[index].id
     if caller != connection.id:
         raise PathError(f"Current PathSegment.Id=={caller} should be equal Connection.Id=={connection.id}")
+    replaced = ""
     if index + 1 == len(segments):
         segments.add(name=name, id=new_id())
     elif segments[index + 1].name != name:
+        replaced = segments[index + 1].id
         segments[index + 1].name = name
         segments[index + 1].id = new_id()
     connection.path.index = index + 1
     connection.id = segments[index + 1].id
-    return Entered(caller, index, tuple(segment.id for segment in segments[: index + 2]))
+    return Entered(caller, index, tuple(segment.id for segment in segments[: index + 2]), replaced)
 
 
 def leave(answer: Connection, entered: Entered) -> None:

@@ -85,12 +85,16 @@ Port = KernelPort | VxlanPort
 
 @dataclass(frozen=True, slots=True)
 class CrossConnect:
-    """One wire as it shall be. ``id`` is the connection's id at its forwarder and names the owner."""
+    """One wire as it shall be. ``id`` is the connection's id at its forwarder and names the owner.
+
+    ``formerly``: the id under which another forwarder, since replaced, made this very wire; empty for none.
+    """
 
     id: str
     a: Port
     b: Port
     payload: str = "ETHERNET"
+    formerly: str = field(default="", compare=False)
 
     @property
     def interfaces(self) -> tuple[KernelPort, ...]:

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -180,3 +181,22 @@ def test_a_tunnel_belongs_to_one_wire_of_a_node():
         assert kernel.tunnels == {}
 
     run(main())
+
+
+def test_a_wire_of_a_replaced_forwarder_is_taken_over():
+    """It keeps its interfaces and gets the new id; one that is not the very same stays whose it is."""
+
+    async def scenario():
+        kernel = FakeKernel()
+        old = wire("old")
+        await FakeDatapath(kernel).apply(old)
+        datapath = FakeDatapath(kernel)
+        index = kernel.ends("old")[0].index
+        with pytest.raises(Conflict):
+            await datapath.apply(replace(old, id="new"))
+        applied = await datapath.apply(replace(old, id="new", formerly="old"))
+        assert applied.outcome == "unchanged"
+        assert kernel.ends("new")[0].index == index
+        assert not kernel.ends("old")
+
+    asyncio.run(scenario())

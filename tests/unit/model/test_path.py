@@ -170,3 +170,13 @@ def test_a_bent_answer_can_be_closed():
     assert [one.id for one in found.path.path_segments] == ["nsc-1", "mgr-1", "fwd-1", "nse-1"]
     answer.ClearField("path")
     assert closable(answer, asked).path == asked.path
+
+
+def test_a_process_of_another_name_learns_whose_place_it_has():
+    """The id that stood there before is told; nothing is told where there was nobody, or the same name."""
+    made = connection("mgr-1", 0, ("mgr", "mgr-1"), ("fwd", "fwd-1"), ("nse", "nse-1"))
+    entered = enter(copy_of(made), "fwd-2", counter())
+    assert entered.replaced == "fwd-1"
+    assert enter(copy_of(made), "fwd", counter()).replaced == ""
+    del made.path.path_segments[1:]
+    assert enter(made, "fwd-2", counter()).replaced == ""
