@@ -234,7 +234,6 @@ A client that starts meanwhile would take it over and tear its own connection do
 
 _NEW_LIFE = "Go's {} never recovers there; ours does, so what is said from then on is another conversation"
 NOT_PLAYED = {
-    ("monitor-events", "forwarder"): "ours tells DOWN where the recorded one is silent: not understood",
     ("heal-endpoint", "nse"): "it dies as the recording begins, and says nothing",
     ("find-without-body-service-registry", "nsmgr"): "it says nothing but what was open before",
     ("heal-forwarder", "forwarder"): _NEW_LIFE.format("restarted forwarder"),
