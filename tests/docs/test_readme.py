@@ -42,7 +42,7 @@ def test_make_demo_is_nsm_demo(tmp_path):
     """What the test of the demo puts in place of ``make demo`` is what the Makefile runs."""
     shell = Shell(ROOT)
     try:
-        code, output = shell.run("make --dry-run demo")
+        code, output = shell.run("make --no-print-directory --dry-run demo")
     finally:
         shell.close()
     assert code == 0
