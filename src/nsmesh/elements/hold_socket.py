@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Self
-
 from nsmesh.core.call import Call
-from nsmesh.core.element import Element, Handler
+from nsmesh.core.element import Handler
+from nsmesh.core.holding import Holding
 from nsmesh.core.peering import TARGET
 from nsmesh.model.fileurl import socket_path
 from nsmesh.model.messages import Connection, NetworkServiceRequest
@@ -15,7 +12,7 @@ from nsmesh.rpc.files import HELD, Files
 from nsmesh.rpc.receiver import Receiver
 
 
-class HoldSocket(Element):
+class HoldSocket(Holding[Receiver]):
     """Holds the socket behind TARGET for each connection: an entry of the registry may go before it does.
 
     So the URL of a next hop stays the same while any connection goes there, and its Close can be dialled.
@@ -29,19 +26,7 @@ class HoldSocket(Element):
     after = ("Begin", "BeginClient")
 
     def __init__(self, files: Files = HELD) -> None:
-        self._receiver = Receiver(files)
-
-    def __len__(self) -> int:
-        """Return for how many connections a socket is held."""
-        return len(self._receiver)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Self]:
-        """Let go of everything on leaving."""
-        try:
-            yield self
-        finally:
-            self._receiver.close()
+        super().__init__(Receiver(files))
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Hold, pass on, let go of the one before."""
@@ -50,9 +35,9 @@ class HoldSocket(Element):
         if not isinstance(target, str):
             return await next.request(call, request)
         path = socket_path(target)
-        inode = self._receiver.share(connection_id, path) if path is not None else None
+        inode = self._held.share(connection_id, path) if path is not None else None
         answer = await next.request(call, request)
-        self._receiver.settle(connection_id, {inode} if inode is not None else ())
+        self._held.settle(connection_id, {inode} if inode is not None else ())
         return answer
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
@@ -60,4 +45,4 @@ class HoldSocket(Element):
         try:
             await next.close(call, connection)
         finally:
-            self._receiver.release(connection.id)
+            self._held.release(connection.id)

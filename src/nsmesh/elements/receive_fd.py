@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Self
 
 from nsmesh.core.call import Call
-from nsmesh.core.element import Element, Handler
+from nsmesh.core.element import Handler
 from nsmesh.core.errors import Invalid
+from nsmesh.core.holding import Holding
 from nsmesh.core.passing import PASSING, passing_at
 from nsmesh.core.peering import NEXT_HOP, peer_of
 from nsmesh.model.fileurl import INODE_URL, Inode, file_path, file_url, means_its_reader, naming
@@ -29,27 +27,15 @@ def _refuse_paths_of_ours(url: str, whose: str) -> None:
         )
 
 
-class _Receives(Element):
+class _Receives(Holding[Receiver]):
     """What both halves share: a receiver, and what to expect from a mechanism."""
 
     def __init__(self, files: Files = HELD) -> None:
-        self._receiver = Receiver(files)
-
-    def __len__(self) -> int:
-        """Return for how many connections something is held."""
-        return len(self._receiver)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Self]:
-        """Let go of everything on leaving."""
-        try:
-            yield self
-        finally:
-            self._receiver.close()
+        super().__init__(Receiver(files))
 
     def _share(self, connection_id: str, url: str) -> Inode | None:
         path = file_path(url)
-        return self._receiver.share(connection_id, path) if path is not None else None
+        return self._held.share(connection_id, path) if path is not None else None
 
 
 class ReceiveFd(_Receives):
@@ -83,7 +69,7 @@ class ReceiveFd(_Receives):
             url = answer.mechanism.parameters.get(INODE_URL, "")
             if url in named:
                 answer.mechanism.parameters[INODE_URL] = named[url]
-        self._receiver.settle(connection_id, inodes)
+        self._held.settle(connection_id, inodes)
         return answer
 
     async def _receive(self, call: Call, connection_id: str, mechanism: Mechanism) -> Inode | None:
@@ -91,7 +77,7 @@ class ReceiveFd(_Receives):
         url = mechanism.parameters[INODE_URL]
         inode = parsed(url)
         if inode is not None:
-            path = await self._receiver.receive(
+            path = await self._held.receive(
                 connection_id,
                 inode,
                 call.get(PASSING),
@@ -111,13 +97,13 @@ class ReceiveFd(_Receives):
         if connection.HasField("mechanism"):
             parameters = connection.mechanism.parameters
             inode = parsed(parameters.get(INODE_URL, ""))
-            path = self._receiver.known(connection.id, inode) if inode is not None else None
+            path = self._held.known(connection.id, inode) if inode is not None else None
             if path is not None:
                 parameters[INODE_URL] = file_url(path)
         try:
             await next.close(call, connection)
         finally:
-            self._receiver.release(connection.id)
+            self._held.release(connection.id)
 
 
 class ReceiveFdClient(_Receives):
@@ -142,7 +128,7 @@ class ReceiveFdClient(_Receives):
         inode: Inode | None = None
         if answer.HasField("mechanism") and answer.mechanism.parameters.get(INODE_URL):
             inode = await self._receive(call, connection_id, answer.mechanism, offered)
-        self._receiver.settle(connection_id, {inode} if inode is not None else ())
+        self._held.settle(connection_id, {inode} if inode is not None else ())
         return answer
 
     async def _receive(
@@ -152,7 +138,7 @@ class ReceiveFdClient(_Receives):
         hop = call.state.get(NEXT_HOP)
         inode = parsed(url)
         if inode is not None:
-            path = await self._receiver.receive(
+            path = await self._held.receive(
                 connection_id,
                 inode,
                 passing_at(hop),
@@ -172,7 +158,7 @@ class ReceiveFdClient(_Receives):
         try:
             await next.close(call, connection)
         finally:
-            self._receiver.release(connection.id)
+            self._held.release(connection.id)
 
 
 def _kinds(mechanism: Mechanism) -> tuple[str, ...]:

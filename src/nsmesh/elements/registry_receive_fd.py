@@ -10,8 +10,9 @@ from typing import Self
 import structlog
 
 from nsmesh.core.call import Call
-from nsmesh.core.element import Element, Handler
+from nsmesh.core.element import Handler
 from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.core.holding import Holding
 from nsmesh.core.passing import PASSING, Passing, passing_at
 from nsmesh.core.peering import DIALLED, closing
 from nsmesh.core.scope import Timer
@@ -35,7 +36,7 @@ LEASE = 60.0
 """Seconds that a found socket is held without being found again: enough to dial it."""
 
 
-class RegistryReceiveFd(Element):
+class RegistryReceiveFd(Holding[Receiver]):
     """The server half: an endpoint that registers by inode is known by a path that can be dialled.
 
     Its answer has the inode again. What is known for an endpoint's name needs no new descriptor.
@@ -50,19 +51,7 @@ class RegistryReceiveFd(Element):
     after = ("Begin", "Expire", "RegistryAuthorize")
 
     def __init__(self, files: Files = HELD) -> None:
-        self._receiver = Receiver(files)
-
-    def __len__(self) -> int:
-        """Return of how many endpoints a socket is held."""
-        return len(self._receiver)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Self]:
-        """Let go of everything on leaving."""
-        try:
-            yield self
-        finally:
-            self._receiver.close()
+        super().__init__(Receiver(files))
 
     async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:
         """Receive, pass on, name as before."""
@@ -73,20 +62,20 @@ class RegistryReceiveFd(Element):
         if inode is None:
             _refuse_sockets_of_ours(call, entry)
             answer = await next.register(call, entry)
-            self._receiver.settle(name, ())
+            self._held.settle(name, ())
             return answer
-        new = self._receiver.known(name, inode) is None
-        path = await _receive(self._receiver, name, inode, call.get(PASSING), call.deadline)
+        new = self._held.known(name, inode) is None
+        path = await _receive(self._held, name, inode, call.get(PASSING), call.deadline)
         entry.url = socket_url(path)
         try:
             answer = await next.register(call, entry)
         except BaseException:
             if new:
-                self._receiver.drop(name, inode)
+                self._held.drop(name, inode)
             raise
         if isinstance(answer, NetworkServiceEndpoint) and answer.url == socket_url(path):
             answer.url = given
-        self._receiver.settle(name, {inode})
+        self._held.settle(name, {inode})
         return answer
 
     async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
@@ -96,14 +85,14 @@ class RegistryReceiveFd(Element):
             return
         name = entry.name
         inode = parsed(entry.url)
-        path = self._receiver.known(name, inode) if inode is not None else None
+        path = self._held.known(name, inode) if inode is not None else None
         if path is not None:
             entry.url = socket_url(path)
         await next.unregister(call, entry)
-        self._receiver.release(name)
+        self._held.release(name)
 
 
-class RegistryReceiveFdClient(Element):
+class RegistryReceiveFdClient(Holding[Receiver]):
     """The client half: what a Find answers by inode becomes a path that can be dialled here.
 
     After:  Dial
@@ -116,22 +105,18 @@ class RegistryReceiveFdClient(Element):
     after = ("Dial",)
 
     def __init__(self, files: Files = HELD) -> None:
-        self._receiver = Receiver(files)
+        super().__init__(Receiver(files))
         self._leases: dict[str, Timer] = {}
         self._watches = 0
-
-    def __len__(self) -> int:
-        """Return of how many endpoints a socket is held."""
-        return len(self._receiver)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Let go of everything on leaving (the scope ends the timers)."""
-        try:
-            yield self
-        finally:
-            self._leases.clear()
-            self._receiver.close()
+        async with super().running():
+            try:
+                yield self
+            finally:
+                self._leases.clear()
 
     async def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
         """Pass on, receive."""
@@ -152,7 +137,7 @@ class RegistryReceiveFdClient(Element):
         finally:
             if watch:
                 for name in told:
-                    self._receiver.release(name)
+                    self._held.release(name)
 
     async def _receive_told(self, name: str, item: NetworkServiceEndpointResponse, passing: Passing) -> None:
         """Receive for a watch, which tells of others too: one that does not come must not hold them up."""
@@ -167,11 +152,11 @@ class RegistryReceiveFdClient(Element):
         endpoint = item.network_service_endpoint
         inode = None if item.deleted else _inode_found(endpoint.url)
         if inode is None:
-            self._receiver.release(name)
+            self._held.release(name)
             return
-        path = await _receive(self._receiver, name, inode, passing, deadline)
+        path = await _receive(self._held, name, inode, passing, deadline)
         endpoint.url = socket_url(path)
-        self._receiver.settle(name, {inode})
+        self._held.settle(name, {inode})
         if name == endpoint.name:
             self._lend(name)
 
@@ -187,7 +172,7 @@ class RegistryReceiveFdClient(Element):
 
     def _over(self, name: str) -> None:
         self._leases.pop(name, None)
-        self._receiver.release(name)
+        self._held.release(name)
 
 
 async def _receive(
