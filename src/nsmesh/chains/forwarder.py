@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nsmesh.chains.onward import onward
 from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
 from nsmesh.core.mechanism import MechanismPlugin
-from nsmesh.core.peering import Dialled, Peers
+from nsmesh.core.peering import Peers
 from nsmesh.core.tokens import TokenSource
 from nsmesh.datapath.base import Datapath
 from nsmesh.elements.change_tunnel import ChangeTunnel
-from nsmesh.elements.client_token import ClientToken
 from nsmesh.elements.connect import Connect
 from nsmesh.elements.cross_connect import CrossConnectWire
-from nsmesh.elements.dial import Dial
 from nsmesh.elements.discover_endpoint import DiscoverEndpoint
-from nsmesh.elements.hold_socket import HoldSocket
 from nsmesh.elements.mirror import Mirror
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.offer_mechanisms import OfferMechanisms
-from nsmesh.elements.receive_fd import ReceiveFd, ReceiveFdClient
+from nsmesh.elements.receive_fd import ReceiveFd
 from nsmesh.elements.round_robin import RoundRobin
 from nsmesh.elements.select_mechanism import SelectMechanism
-from nsmesh.elements.send_fd import SendFd, SendFdClient
+from nsmesh.elements.send_fd import SendFd
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.elements.update_path import UpdatePath
@@ -50,17 +48,8 @@ class Forwarder:
         self.name = name
         self.begin = Begin()
         self.registry: Chain = chain(Mirror(), end=registry, name=f"forwarder {name} registry", clock=clock)
-        self.onward: Chain = chain(
-            UpdatePath(name),
-            Begin(),
-            HoldSocket(),
-            ReceiveFdClient(),
-            Dial(peers, timeout=dial_timeout),
-            SendFdClient(),
-            ClientToken(tokens),
-            end=Dialled(),
-            name=f"forwarder {name} onward",
-            clock=clock,
+        self.onward: Chain = onward(
+            name, role="forwarder", peers=peers, tokens=tokens, dial_timeout=dial_timeout, clock=clock
         )
         self.server: Chain = chain(
             UpdatePath(name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nsmesh.chains.onward import onward
 from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
@@ -16,15 +17,14 @@ from nsmesh.elements.dial import Dial
 from nsmesh.elements.discover_forwarder import DiscoverForwarder
 from nsmesh.elements.excluded_prefixes import ExcludedPrefixes
 from nsmesh.elements.expire import Expire
-from nsmesh.elements.hold_socket import HoldSocket
 from nsmesh.elements.local_bypass import LocalBypass
 from nsmesh.elements.mirror import Mirror
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.network_service_monitor import NetworkServiceMonitor
-from nsmesh.elements.receive_fd import ReceiveFd, ReceiveFdClient
+from nsmesh.elements.receive_fd import ReceiveFd
 from nsmesh.elements.registry_receive_fd import RegistryReceiveFd
 from nsmesh.elements.registry_send_fd import RegistrySendFd
-from nsmesh.elements.send_fd import SendFd, SendFdClient
+from nsmesh.elements.send_fd import SendFd
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
@@ -69,17 +69,8 @@ class Nsmgr:
             name=f"nsmgr {name} registry",
             clock=clock,
         )
-        self.onward: Chain = chain(
-            UpdatePath(name),
-            Begin(),
-            HoldSocket(),
-            ReceiveFdClient(),
-            Dial(peers, timeout=dial_timeout),
-            SendFdClient(),
-            ClientToken(tokens),
-            end=Dialled(),
-            name=f"nsmgr {name} onward",
-            clock=clock,
+        self.onward: Chain = onward(
+            name, role="nsmgr", peers=peers, tokens=tokens, dial_timeout=dial_timeout, clock=clock
         )
         self.server: Chain = chain(
             UpdatePath(name),

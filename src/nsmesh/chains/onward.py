@@ -1,0 +1,33 @@
+"""The client half of whoever stands in the middle of a node: from a decision to the next process."""
+
+from __future__ import annotations
+
+from nsmesh.core.begin import Begin
+from nsmesh.core.clock import Clock
+from nsmesh.core.element import Chain, chain
+from nsmesh.core.peering import Dialled, Peers
+from nsmesh.core.tokens import TokenSource
+from nsmesh.elements.client_token import ClientToken
+from nsmesh.elements.dial import Dial
+from nsmesh.elements.hold_socket import HoldSocket
+from nsmesh.elements.receive_fd import ReceiveFdClient
+from nsmesh.elements.send_fd import SendFdClient
+from nsmesh.elements.update_path import UpdatePath
+
+
+def onward(
+    name: str, *, role: str, peers: Peers, tokens: TokenSource, dial_timeout: float, clock: Clock | None
+) -> Chain:
+    """Return the chain by which a manager or forwarder goes on to where ``TARGET`` says."""
+    return chain(
+        UpdatePath(name),
+        Begin(),
+        HoldSocket(),
+        ReceiveFdClient(),
+        Dial(peers, timeout=dial_timeout),
+        SendFdClient(),
+        ClientToken(tokens),
+        end=Dialled(),
+        name=f"{role} {name} onward",
+        clock=clock,
+    )
