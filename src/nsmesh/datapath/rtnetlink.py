@@ -132,11 +132,6 @@ def promote_secondaries(index: int) -> Message:
     return _set(index, _PROMOTE)
 
 
-def delete_link(index: int) -> Message:
-    """Delete one interface."""
-    return (RTM_DELLINK, 0, IFINFO.pack(0, 0, index, 0, 0))
-
-
 def delete_group(group: int) -> Message:
     """Delete all interfaces of a group at once."""
     return (RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + u32(IFLA_GROUP, group))

@@ -91,13 +91,6 @@ class Children:
             self.places.discard(path)
             self._save()
 
-    def drop_gone(self) -> None:
-        """Forget the processes that are gone; a mesh that takes over looks at the rest."""
-        from nsmesh.standalone.processes import members  # noqa: PLC0415 - beside its use
-
-        for name in [name for name, process in self.processes.items() if not members(process)]:
-            self.drop_process(name)
-
 
 def _boot() -> str:
     try:

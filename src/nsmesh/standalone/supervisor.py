@@ -89,15 +89,6 @@ class Supervisor:
         self.units[unit.name] = unit
         self._launch(unit)
 
-    def adopt(self, unit: Unit, process: processes.Started) -> bool:
-        """Watch a process that an earlier daemon started; False if it is gone."""
-        if not processes.alive(process):
-            self.children.drop_process(unit.name)
-            return False
-        self.units[unit.name] = unit
-        self._follow(unit, process)
-        return True
-
     def _launch(self, unit: Unit) -> None:
         unit.timer = None
         unit.ended.clear()
