@@ -14,6 +14,8 @@ The contract that all elements behind a ``Begin`` may count on:
   ``request``, even half of it. A failed refresh changes nothing: the old connection is kept.
 * An element may keep ``call.state.get(LIFE)`` and ask it for a re-request or a Close, at any time later.
 * The state that is returned is UP.
+
+The keys and the limit named here are in :mod:`nsmesh.core.life`.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 
-from nsmesh.core.call import Call, Key, Peer, State
+from nsmesh.core.call import Call, Peer, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError, TimedOut
+from nsmesh.core.life import BUDGET, DENIED, LIFE, OWN, REACHED, Life
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.turns import Turns
 from nsmesh.model.copying import copy_of
@@ -39,41 +42,6 @@ from nsmesh.model.path import closable
 log = structlog.get_logger()
 
 CONNECTIONS = Gauge("nsm_begin_connections", "Connections that are alive in a chain.", ("chain",))
-
-BUDGET = 15.0
-"""Seconds that a re-request, a Close or an undo of our own may take."""
-
-
-class Life(Protocol):
-    """What an element may ask of the connection that it serves, later, from the background."""
-
-    @property
-    def connection(self) -> Connection | None:
-        """The connection as the chain last returned it; None before and after its life. Not to be changed."""
-        ...
-
-    async def rerequest(self, *, reselect: bool = False) -> Connection | None:
-        """Send the last connection through the chain again; None if it ended meanwhile.
-
-        ``reselect`` closes it first and lets endpoint and mechanism be chosen anew. When that fails the life
-        goes on without a connection: ask again, or close.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Close the connection from here down; nothing happens if it ended meanwhile."""
-        ...
-
-
-LIFE: Key[Life] = Key("life")
-OWN: Key[bool] = Key("own")
-"""In ``call.values`` of re-requests, automatic Closes and undos: nobody asks, nobody need prove anything."""
-DENIED: Key[bool] = Key("denied")
-"""In ``call.state``, set by who refuses a caller's Close before anything was closed: all stays as it is."""
-REPLACED: Key[str] = Key("replaced")
-"""In ``call.values`` of a server half: the id that a process of another name had in our place of the path."""
-REACHED: Key[Connection] = Key("reached")
-"""What the next hop answered, set as soon as it is known: the undo of a failed Request needs it."""
 
 
 class _Life:

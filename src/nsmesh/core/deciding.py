@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from nsmesh.core.begin import BUDGET, LIFE, REACHED
 from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import MeshError, TimedOut, Unavailable, from_status
+from nsmesh.core.life import BUDGET, LIFE, REACHED
 from nsmesh.core.peering import TARGET
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
-from nsmesh.core.begin import OWN, REACHED
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Internal
+from nsmesh.core.life import OWN, REACHED
 from nsmesh.core.passing import PASSING
 from nsmesh.core.tokens import OUTGOING
 from nsmesh.model.copying import copy_of

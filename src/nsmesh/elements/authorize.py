@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nsmesh.core.begin import DENIED, OWN
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Unauthorized
+from nsmesh.core.life import DENIED, OWN
 from nsmesh.core.peering import DIALLED, peer_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest, PathSegment
 from nsmesh.security.policy import CLIENT_POLICIES, REFUSALS, REFUSED, SERVER_POLICIES, authorize, select

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import structlog
 
-from nsmesh.core.begin import REACHED
 from nsmesh.core.call import Call
 from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Exhausted
+from nsmesh.core.life import REACHED
 from nsmesh.core.mechanism import MechanismPlugin, tunnels
 from nsmesh.datapath.base import TunnelTaken
 from nsmesh.model.copying import copy_of

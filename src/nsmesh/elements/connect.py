@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nsmesh.core.begin import REACHED
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
+from nsmesh.core.life import REACHED
 from nsmesh.core.peering import HOP, NEXT_HOP, Hop
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from nsmesh.core.begin import LIFE, REPLACED, Life
 from nsmesh.core.call import Call
 from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Conflict, Internal, Invalid, NotFound, Refused, TimedOut
+from nsmesh.core.life import LIFE, REPLACED, Life
 from nsmesh.core.mechanism import NEAR_MAC, MechanismPlugin, by_type, tunnels
 from nsmesh.datapath.base import CrossConnect, Datapath, KernelPort, Port
 from nsmesh.datapath.netns import identity

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from nsmesh.core.begin import LIFE, REACHED
 from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Internal, MeshError, Status, Unavailable
+from nsmesh.core.life import LIFE, REACHED
 from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, closing
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (

@@ -29,7 +29,8 @@ class DiscoverForwarder(Element):
     """Finds the forwarders that may make this wire and tries them until one does.
 
     ``registry`` is the manager's own registry chain, which gives local forwarders their real URLs; ``url`` is
-    the manager's own URL as it registers it, so that only its own forwarders are found.
+    the manager's own URL as it registers it, so that only its own forwarders are found. ``service`` is the
+    name under which they register.
 
     A living connection stays with its forwarder as long as that is registered; others are tried when it is
     gone. After a restart of the manager the forwarder that the path names is tried first.
@@ -43,9 +44,10 @@ class DiscoverForwarder(Element):
 
     after = ("Begin",)
 
-    def __init__(self, registry: Handler, url: str) -> None:
+    def __init__(self, registry: Handler, url: str, service: str = FORWARDER_SERVICE) -> None:
         self._registry = registry
         self._url = url
+        self._service = service
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Choose, try in order, remember."""
@@ -73,16 +75,16 @@ class DiscoverForwarder(Element):
         self, call: Call, connection: Connection, remembered: Candidate | None
     ) -> list[Candidate]:
         service = await find_service(self._registry, call, connection.network_service, connection.payload)
-        template = NetworkServiceEndpoint(network_service_names=[FORWARDER_SERVICE], url=self._url)
+        template = NetworkServiceEndpoint(network_service_names=[self._service], url=self._url)
         registered = await find_endpoints(self._registry, call, template)
         now = self.scope.clock.now()
         alive = [entry for entry in registered if not has_expired(entry, now)]
-        selection = match_forwarders(connection.labels, service, alive)
+        selection = match_forwarders(connection.labels, service, alive, self._service)
         if not selection.candidates:
             gone = [
                 (entry.name, "its registration has expired") for entry in registered if entry not in alive
             ]
-            raise _none(service.name, [*selection.dropped, *gone])
+            raise self._none(service.name, [*selection.dropped, *gone])
         order = [Candidate(entry.name, entry.url) for entry in selection.candidates]
         if remembered is not None and is_refresh(call):
             stay = [candidate for candidate in order if candidate.name == remembered.name]
@@ -92,22 +94,23 @@ class DiscoverForwarder(Element):
         first = remembered.name if remembered else _named_by_path(connection)
         return sorted(order, key=lambda candidate: candidate.name != first)
 
+    def _none(self, service: str, dropped: list[tuple[str, str]]) -> NotFound:
+        what = f"no candidates found for a wire to network service {service}"
+        if dropped:
+            return NotFound(
+                f"{what} among {len(dropped)} forwarders: {listed(dropped)}",
+                remedy="start a forwarder with such labels, or change the metadata of the service's match",
+            )
+        under = "" if self._service == FORWARDER_SERVICE else f" under the service name {self._service}"
+        return NotFound(
+            f"{what}: no forwarder is registered{under}",
+            remedy="start a forwarder on this node, with this manager as its NSM_CONNECT_TO"
+            + (f" and NSM_NSNAME={self._service}" if under else ""),
+        )
+
 
 def _named_by_path(connection: Connection) -> str:
     behind = connection.path.index + 1
     if connection.state == State.RESELECT_REQUESTED or behind >= len(connection.path.path_segments):
         return ""
     return connection.path.path_segments[behind].name
-
-
-def _none(service: str, dropped: list[tuple[str, str]]) -> NotFound:
-    if not dropped:
-        return NotFound(
-            f"no candidates found for a wire to network service {service}: no forwarder is registered",
-            remedy="start a forwarder on this node, with this manager as its NSM_CONNECT_TO",
-        )
-    return NotFound(
-        f"no candidates found for a wire to network service {service} among {len(dropped)} forwarders: "
-        f"{listed(dropped)}",
-        remedy="start a forwarder with such labels, or change the metadata of the service's match",
-    )

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from nsmesh.core.begin import LIFE, OWN, Life
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
 from nsmesh.core.follow import Follower, Following, Ours
+from nsmesh.core.life import LIFE, OWN, Life
 from nsmesh.core.metrics import Counter
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.model.copying import copy_of

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from nsmesh.core.begin import LIFE, Life
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
+from nsmesh.core.life import LIFE, Life
 from nsmesh.core.lookup import find_endpoints
 from nsmesh.core.peering import closing
 from nsmesh.model.match import match_endpoints

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import structlog
 
-from nsmesh.core.begin import LIFE, Life
 from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
+from nsmesh.core.life import LIFE, Life
 from nsmesh.core.metrics import Counter
 from nsmesh.core.scope import Timer
 from nsmesh.model.messages import Connection, NetworkServiceRequest

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nsmesh.core.begin import OWN
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
+from nsmesh.core.life import OWN
 from nsmesh.core.peering import DIALLED, peer_of
 from nsmesh.core.registry_path import REGISTRY_PATH
 from nsmesh.model.copying import copy_of

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nsmesh.core.begin import OWN
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, NotFound, Unauthorized
+from nsmesh.core.life import OWN
 from nsmesh.core.passing import PASSING, Passing, passing_at
 from nsmesh.core.peering import DIALLED, peer_of
 from nsmesh.model.fileurl import INODE_URL, file_path, means_its_reader, naming

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 
-from nsmesh.core.begin import REPLACED
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid
+from nsmesh.core.life import REPLACED
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 from nsmesh.model.path import Entered, PathError, enter, leave
 

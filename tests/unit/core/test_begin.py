@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsmesh.core import begin as begin_module
-from nsmesh.core.begin import LIFE, OWN, REACHED, Begin, BeginClient
+from nsmesh.core.begin import Begin, BeginClient
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Invalid, Refused, TimedOut
+from nsmesh.core.life import LIFE, OWN, REACHED
 from nsmesh.core.virtual import run
 from nsmesh.model.messages import Connection, NetworkService, NetworkServiceRequest, State
 

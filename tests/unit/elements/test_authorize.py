@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from nsmesh.core import virtual
-from nsmesh.core.begin import LIFE, Begin, BeginClient
+from nsmesh.core.begin import Begin, BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Unauthorized
+from nsmesh.core.life import LIFE
 from nsmesh.core.peering import Dialled
 from nsmesh.core.probes import Count
 from nsmesh.core.tokens import OUTGOING, token_headers

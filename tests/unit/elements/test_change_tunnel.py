@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from nsmesh.core.begin import REACHED, Begin
+from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
 from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Conflict, Exhausted
+from nsmesh.core.life import REACHED
 from nsmesh.core.virtual import run
 from nsmesh.datapath.base import TunnelTaken
 from nsmesh.elements.change_tunnel import TRIES, ChangeTunnel

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from nsmesh.core.begin import OWN, REACHED, Begin, BeginClient
+from nsmesh.core.begin import Begin, BeginClient
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Internal, Invalid, NotFound, Refused, TimedOut, Unauthorized, Unavailable
+from nsmesh.core.life import OWN, REACHED
 from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Dialled, handed_over, peer_of
 from nsmesh.core.tokens import OUTGOING
 from nsmesh.core.virtual import run

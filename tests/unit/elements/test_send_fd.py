@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from nsmesh.core.begin import OWN
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Tail, chain
 from nsmesh.core.errors import Exhausted, Invalid, NotFound
+from nsmesh.core.life import OWN
 from nsmesh.core.passing import PASSING
 from nsmesh.core.peering import DIALLED
 from nsmesh.elements.send_fd import SendFd, SendFdClient

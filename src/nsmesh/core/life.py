@@ -1,0 +1,43 @@
+"""What elements and a :class:`~nsmesh.core.begin.Begin` say to each other of a connection's life."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from nsmesh.core.call import Key
+from nsmesh.model.messages import Connection
+
+BUDGET = 15.0
+"""Seconds that a re-request, a Close or an undo of our own may take."""
+
+
+class Life(Protocol):
+    """What an element may ask of the connection that it serves, later, from the background."""
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection as the chain last returned it; None before and after its life. Not to be changed."""
+        ...
+
+    async def rerequest(self, *, reselect: bool = False) -> Connection | None:
+        """Send the last connection through the chain again; None if it ended meanwhile.
+
+        ``reselect`` closes it first and lets endpoint and mechanism be chosen anew. When that fails the life
+        goes on without a connection: ask again, or close.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connection from here down; nothing happens if it ended meanwhile."""
+        ...
+
+
+LIFE: Key[Life] = Key("life")
+OWN: Key[bool] = Key("own")
+"""In ``call.values`` of re-requests, automatic Closes and undos: nobody asks, nobody need prove anything."""
+DENIED: Key[bool] = Key("denied")
+"""In ``call.state``, set by who refuses a caller's Close before anything was closed: all stays as it is."""
+REPLACED: Key[str] = Key("replaced")
+"""In ``call.values`` of a server half: the id that a process of another name had in our place of the path."""
+REACHED: Key[Connection] = Key("reached")
+"""What the next hop answered, set as soon as it is known: the undo of a failed Request needs it."""
