@@ -28,6 +28,7 @@ from nsmesh.elements.send_fd import SendFd
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
+from nsmesh.model.messages import FORWARDER_SERVICE
 
 
 class Nsmgr:
@@ -46,6 +47,7 @@ class Nsmgr:
         policies: tuple[Element, ...] = (),
         registry_front: tuple[Element, ...] = (),
         registry_checks: tuple[Element, ...] = (),
+        forwarder_service: str = FORWARDER_SERVICE,
         dial_timeout: float = 0.75,
         clock: Clock | None = None,
     ) -> None:
@@ -82,7 +84,7 @@ class Nsmgr:
             SendFd(),
             ReceiveFd(),
             ClientInfo(info),
-            DiscoverForwarder(self.registry, url),
+            DiscoverForwarder(self.registry, url, forwarder_service),
             NetworkServiceMonitor(self.registry),
             ExcludedPrefixes(excluded_prefixes_file),
             Connect(self.onward),

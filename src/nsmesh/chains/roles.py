@@ -50,6 +50,7 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         policies=runtime.policies(),
         registry_front=runtime.registry_front(settings.registry_server_policies),
         registry_checks=runtime.registry_checks(settings.registry_client_policies),
+        forwarder_service=settings.forwarder_network_service_name,
         dial_timeout=settings.dial_timeout,
         clock=runtime.clock,
     )

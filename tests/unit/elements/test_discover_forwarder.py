@@ -286,3 +286,32 @@ def test_without_a_candidate_each_forwarder_is_explained():
             await empty.ask()
 
     run(scenario())
+
+
+def test_forwarders_may_register_under_another_name():
+    """NSM_FORWARDER_NETWORK_SERVICE_NAME: those under the usual name are nobody then, and labels go by it."""
+
+    def under(name, entry, **labels):
+        entry.network_service_names[:] = [name]
+        entry.network_service_labels.clear()
+        entry.network_service_labels[name].labels.update(labels)
+        return entry
+
+    async def scenario():
+        mesh = Mesh(
+            forwarder("usual"),
+            under("wires", forwarder("fast"), speed="fast"),
+            under("wires", forwarder("slow"), speed="slow"),
+        )
+        mesh.chain = chain(Begin(), DiscoverForwarder(mesh.registry, MANAGER, "wires"), end=mesh.hops)
+        await mesh.start(
+            NetworkService(name="intranet", matches=[Match(metadata=Metadata(labels={"speed": "slow"}))])
+        )
+        await mesh.ask()
+        assert mesh.hops.asked == ["slow"]
+        await mesh.endpoints.remove("fast")
+        await mesh.endpoints.remove("slow")
+        with pytest.raises(NotFound, match=r"under the service name wires .*NSM_NSNAME=wires"):
+            await mesh.ask()
+
+    run(scenario())
