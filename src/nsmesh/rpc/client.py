@@ -12,7 +12,7 @@ from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, Internal, MeshError, TimedOut
 from nsmesh.core.identity import Identity
 from nsmesh.core.scope import Scope
-from nsmesh.rpc import address, framing
+from nsmesh.rpc import address, dialing, framing
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc.client_connection import Call, ClientConnection, Reply
 from nsmesh.rpc.descriptors import SHARED, Descriptors, PeerDescriptors
@@ -195,7 +195,7 @@ async def connect(
     when one side refuses the other's certificate, Invalid for a URL that is none.
     """
     limit = asyncio.get_running_loop().time() + timeout
-    sock = await address.dial(address.parse(url), timeout)
+    sock = await dialing.dial(address.parse(url), timeout)
     try:
         client = Client(url, http2.make(engine, limits, client=True), limits, descriptors)
         tls = Tls(identity, server=False) if identity is not None else None

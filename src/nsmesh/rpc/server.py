@@ -15,7 +15,7 @@ from nsmesh.core import metrics
 from nsmesh.core.errors import Exhausted, MeshError, Unauthorized, Unavailable
 from nsmesh.core.identity import Identity
 from nsmesh.core.scope import Scope
-from nsmesh.rpc import address, foreign, sockets, telling
+from nsmesh.rpc import address, foreign, listening, sockets, telling
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc.descriptors import SHARED, Descriptors
 from nsmesh.rpc.limits import DEFAULT, Limits
@@ -63,8 +63,8 @@ class Server:
         self._everybody = bool(socket_mode & 0o006)
         self._loop = asyncio.get_running_loop()
         self._address = address.parse(url)
-        self._socket = address.listen(self._address, socket_mode)
-        self.url = address.listening_url(self._address, self._socket)
+        self._socket = listening.listen(self._address, socket_mode)
+        self.url = listening.listening_url(self._address, self._socket)
         self._inode = self._own_inode()
         self._scope = Scope(f"server {self.url}")
         self._connections: set[ServerConnection] = set()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from typing import Protocol
 
 from nsmesh.core.call import Peer
-from nsmesh.core.errors import MeshError, Unauthorized, Unavailable
-from nsmesh.rpc import foreign, sockets, telling
+from nsmesh.core.errors import MeshError
+from nsmesh.rpc import endings, foreign, sockets, telling
 from nsmesh.rpc.descriptors import Descriptors
 from nsmesh.rpc.limits import Limits
 from nsmesh.rpc.outbox import Outbox
+from nsmesh.rpc.stall import Stall
 from nsmesh.rpc.tls import Tls
 
 AT_ONCE = 65536
@@ -20,8 +20,6 @@ AT_ONCE = 65536
 
 LINGER = 1.0
 """Seconds that a closing connection waits for its last bytes to be taken."""
-
-_GONE = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
 
 
 class User(Protocol):
@@ -70,8 +68,7 @@ class Wire:
         self._tls = tls
         self._outbox = Outbox(sock, where)
         self._timer: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
-        self._moved = 0.0
+        self._stall: Stall | None = None
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self.where = where
         self.dead = False
@@ -103,12 +100,7 @@ class Wire:
             self._timer = None
 
     def _too_slow(self) -> None:
-        self.abort(
-            Unavailable(
-                f"{self.where} did not finish its handshake within {self._limits.handshake:g} s",
-                remedy="check that it is a gRPC peer, and whether both sides use TLS",
-            )
-        )
+        self.abort(endings.too_slow(self.where, self._limits.handshake))
 
     def _handshake(self, tls: Tls) -> None:
         try:
@@ -142,7 +134,7 @@ class Wire:
             if not data:
                 self._drop()
         elif not data:
-            self.abort(self._closed())
+            self.abort(endings.closed(self.where))
         elif self._tls is None:
             self._user.received(data)
         else:
@@ -163,7 +155,7 @@ class Wire:
         if plain and not self.dead:
             self._user.received(plain)
         if ended:
-            self.abort(self._closed())
+            self.abort(endings.closed(self.where))
 
     def _take_descriptors(self, ancillary: list[tuple[int, int, bytes]]) -> None:
         wanted = not self.dead and (self._tls is None or self._tls.done)  # else: from nobody that we know
@@ -177,12 +169,7 @@ class Wire:
                 strange = True
                 foreign.discard(number)
         if strange:
-            self.refuse(
-                Unauthorized(
-                    f"{self.where} sent a descriptor that is neither a path's nor a network namespace's",
-                    remedy="open with O_PATH what is to be passed on",
-                )
-            )
+            self.refuse(endings.strange_descriptor(self.where))
 
     def send_fd(self, path: str) -> str:
         """Queue a descriptor of the file at ``path``, links followed, for the next bytes.
@@ -191,7 +178,7 @@ class Wire:
         Unauthorized, Exhausted, Unavailable.
         """
         if self.dead:
-            raise self._closed()
+            raise endings.closed(self.where)
         return self._outbox.add_descriptor(path)
 
     def write(self, data: bytes) -> None:
@@ -213,8 +200,7 @@ class Wire:
         try:
             if not self._outbox.send(data) and not waiting:
                 self._loop.add_writer(self._fileno, self._resume)
-                self._moved = self._loop.time()
-                self._stall = self._loop.call_later(self._limits.stall, self._stalled)
+                self._stall = Stall(self._loop, self._limits.stall, self._stalled)
         except OSError as error:
             self._broken(error)
 
@@ -225,8 +211,8 @@ class Wire:
         except OSError as error:
             self._broken(error)
             return
-        if len(self._outbox) < waiting:
-            self._moved = self._loop.time()
+        if self._stall is not None and len(self._outbox) < waiting:
+            self._stall.moved()
         if not done:
             return
         self._loop.remove_writer(self._fileno)
@@ -238,21 +224,12 @@ class Wire:
 
     def _no_stall(self) -> None:
         if self._stall is not None:
-            self._stall.cancel()
+            self._stall.stop()
             self._stall = None
 
     def _stalled(self) -> None:
         """End where the socket has taken nothing for too long: a peer of good will always reads it."""
-        due = self._moved + self._limits.stall
-        if due > self._loop.time():
-            self._stall = self._loop.call_at(due, self._stalled)
-            return
-        self.refuse(
-            Unavailable(
-                f"{self.where} has read nothing for {self._limits.stall:g} s, and {self.buffered} bytes wait",
-                remedy="see whether it hangs",
-            )
-        )
+        self.refuse(endings.stalled(self.where, self._limits.stall, self.buffered))
 
     def refuse(self, reason: MeshError) -> None:
         """End at once, and say why in the log: the peer is at fault."""
@@ -261,21 +238,12 @@ class Wire:
             telling.SHARED.warn("refused a peer", about=who, peer=who, reason=str(reason))
         self.abort(reason)
 
-    def _closed(self) -> MeshError:
-        return Unavailable(f"{self.where} closed the connection", remedy="try again, and read its log")
-
     def _broken(self, error: OSError) -> None:
         """End after the socket failed."""
         if self.dead:
             self._drop()
-        elif error.errno in _GONE:
-            self.abort(
-                Unavailable(f"{self.where} broke the connection", remedy="try again, and read its log")
-            )
         else:
-            self.abort(
-                Unavailable(f"the connection to {self.where} failed: {error.strerror}", remedy="try again")
-            )
+            self.abort(endings.broken(self.where, error))
 
     def close(self) -> None:
         """End in order, with TLS's farewell: what was written still goes out, within a second."""
@@ -283,7 +251,7 @@ class Wire:
             return
         if self._tls is not None and self._tls.done:
             self._send(self._tls.close())
-        self.end(Unavailable(f"the connection to {self.where} was closed", remedy="connect again"))
+        self.end(endings.closed_here(self.where))
 
     def end(self, reason: MeshError) -> None:
         """End in order; ``reason`` is what the user hears."""

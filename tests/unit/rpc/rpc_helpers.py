@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from nsmesh import rpc
 from nsmesh.core.errors import Unauthorized
+from nsmesh.rpc import address, dialing
 from nsmesh.rpc.descriptors import Descriptors
 
 LIMITS = rpc.Limits()
@@ -209,3 +210,13 @@ class TestIdentity:
         leaf = x509.load_der_x509_certificate(chain[0])
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return names.get_values_for_type(x509.UniformResourceIdentifier)[0]
+
+
+def dial(url, timeout=1.0):
+    """Connect to ``url`` and leave again; return the family of the socket."""
+
+    async def main():
+        with await dialing.dial(address.parse(url), timeout) as sock:
+            return sock.family
+
+    return asyncio.run(main())
