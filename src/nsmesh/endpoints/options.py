@@ -17,7 +17,7 @@ import yaml
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.model.duration import format_duration, parse_duration
 from nsmesh.model.names import nearest
-from nsmesh.model.prefix import parse_prefix
+from nsmesh.model.prefix import parse_groups, parse_prefix
 from nsmesh.model.settings import Seconds, Setting, field_docstrings, variable
 
 T = TypeVar("T")
@@ -102,21 +102,19 @@ def structure(value: object) -> object:
 
 
 def prefix_groups(value: object) -> tuple[tuple[str, ...], ...]:
-    """Read groups of prefixes: ``10.0.0.0/24``, ``[a,b],[c]``, or lists of lists. One address per group."""
+    """Read groups of prefixes; one address is given from each.
+
+    Text is ``a,b`` (two groups) or ``[a,b],[c]``, as in :func:`nsmesh.model.prefix.parse_groups`. A YAML list
+    of prefixes is one group, as its text ``[a,b]`` would be; a list with lists in it is one of groups.
+    """
     if isinstance(value, str):
-        text = value.strip()
-        value = structure(f"[{text}]") if "[" in text else [text.split(",")] if text else []
+        return tuple(tuple(group) for group in parse_groups(value))
     if not isinstance(value, list):
         raise ValueError(f"{value!r} are no prefixes")  # noqa: TRY004 - a mistake in text, not in a type
     if all(isinstance(item, str) for item in value):
         value = [value] if value else []
-    groups = []
-    for group in value:
-        members = group if isinstance(group, list) else [group]
-        for member in members:
-            parse_prefix(str(member).strip())
-        groups.append(tuple(str(member).strip() for member in members))
-    return tuple(groups)
+    groups = [group if isinstance(group, list) else [group] for group in value]
+    return tuple(tuple(str(parse_prefix(str(member))) for member in group) for group in groups)
 
 
 def _unknown(name: str, known: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pytest
 from nsmesh.core.errors import Invalid
 from nsmesh.endpoints.options import describe_options, prefix_groups, read_options, reading
 from nsmesh.endpoints.rules import Ruleset, parse_ruleset
+from nsmesh.model.prefix import parse_groups
 from nsmesh.model.settings import Seconds
 
 
@@ -130,11 +131,13 @@ def test_help_comes_from_the_docstrings():
     ("value", "groups"),
     [
         ("169.254.0.0/16", (("169.254.0.0/16",),)),
-        ("10.0.0.0/24,fd00::/64", (("10.0.0.0/24", "fd00::/64"),)),
+        ("10.0.0.0/24,fd00::/64", (("10.0.0.0/24",), ("fd00::/64",))),
+        (" [ 10.0.0.0/24, 10.1.0.0/24 ] , fd00::/64", (("10.0.0.0/24", "10.1.0.0/24"), ("fd00::/64",))),
         ("[10.0.0.0/24,10.1.0.0/24],[fd00::/64]", (("10.0.0.0/24", "10.1.0.0/24"), ("fd00::/64",))),
         ("10.0.0.0/24,[fd00::/64]", (("10.0.0.0/24",), ("fd00::/64",))),
         (["10.0.0.0/24", "10.1.0.0/24"], (("10.0.0.0/24", "10.1.0.0/24"),)),
         ([["10.0.0.0/24"], ["fd00::/64"]], (("10.0.0.0/24",), ("fd00::/64",))),
+        (["10.0.0.0/24", ["fd00::/64"]], (("10.0.0.0/24",), ("fd00::/64",))),
         ("", ()),
         ([], ()),
     ],
@@ -144,8 +147,20 @@ def test_prefix_groups_are_read_in_every_form(value, groups):
     assert prefix_groups(value) == groups
 
 
-@pytest.mark.parametrize("value", [5, "[a", {"a": 1}])
+@pytest.mark.parametrize(
+    "text", ["10.0.0.0/24", "10.0.0.7/24,10.1.0.0/24", "[10.0.0.0/24,fd00::/64],fd01::/64"]
+)
+def test_text_means_in_yaml_what_it_means_to_a_pool(text):
+    """There is one reading of the text form, whichever way it comes."""
+    assert [list(group) for group in prefix_groups(text)] == parse_groups(text)
+
+
+@pytest.mark.parametrize(
+    "value", [5, "[a", "[]", "10.0.0.0/24,", {"a": 1}, ["a"], [["10.0.0.0"]], [["10.0.0.0/24", 5]]]
+)
 def test_what_is_no_group_of_prefixes_is_refused(value):
     """With a sentence."""
-    with pytest.raises(ValueError, match=r"are no prefixes|neither JSON nor YAML"):
+    with pytest.raises(
+        ValueError, match=r"are no prefixes|no list of prefix groups|no CIDR prefix|comma|no prefix length"
+    ):
         prefix_groups(value)
