@@ -28,6 +28,8 @@ PERIOD = 60.0
 """Seconds that an endpoint stays without being registered again, where nothing shortens it."""
 BUDGET = 15.0
 """Seconds that an Unregister of our own may take."""
+MOST = 1 / 4
+"""Part of a life by which its Unregister may come earlier."""
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """Seconds between tries of an Unregister of our own that failed."""
@@ -53,7 +55,7 @@ class Expire(Element):
     The time is the earliest of: ``period`` seconds from now, :data:`nsmesh.core.expiry.EXPIRES` of the call,
     the endpoint's own wish, the next hop's answer. So a wish is only ever lowered, and an answer always has
     a time. The Unregister comes before it by what the call's deadline still allows, since it may take as long
-    itself. Services do not expire.
+    itself, but never before three quarters of the life are over. Services do not expire.
 
     ``origin`` is the end of a chain whose entries outlive its process: when the chain starts, their timers
     start again.
@@ -125,15 +127,14 @@ class Expire(Element):
             entry.expiration_time.CopyFrom(timestamp(candidate))
 
     def _budget(self, call: Call, life: float) -> float:
-        """Return the seconds by which the Unregister comes earlier.
+        """Return the seconds by which the Unregister comes earlier: what the deadline allows.
 
-        A deadline as long as the life would unregister at once what was only just registered; then a third
-        of the life has to do, which leaves time to register again at two thirds.
+        At most a quarter of the life, so that whoever registers again at two thirds of it, as the field does,
+        comes in time however short it is.
         """
-        if call.deadline is None:
+        if call.deadline is None or life <= 0:
             return 0.0
-        budget = max(call.deadline - self.scope.clock.monotonic(), 0.0)
-        return life / 3 if budget >= life > 0 else budget
+        return min(max(call.deadline - self.scope.clock.monotonic(), 0.0), life * MOST)
 
     def _start(self, term: _Term, delay: float) -> None:
         self._stop(term.entry.name)

@@ -1,4 +1,4 @@
-"""Receiving files for somebody: by inode URL, checked, held until the last one who needs it lets go."""
+"""Files for somebody: received by inode URL and checked, or opened; held until nobody needs them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Collection
 from nsmesh.core.errors import Exhausted, Invalid
 from nsmesh.core.passing import Passing
 from nsmesh.model.fileurl import Inode, inode_of, inode_url
+from nsmesh.rpc import foreign
 from nsmesh.rpc.file_kind import kind_of
 from nsmesh.rpc.files import HELD, Files
 
@@ -30,6 +31,7 @@ class Receiver:
         self._files = files
         self._settled: dict[str, frozenset[Inode]] = {}
         self._names: set[str] = set()
+        self._opened: dict[str, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         """Return for how many names something is held."""
@@ -87,6 +89,30 @@ class Receiver:
         self._names.add(name)
         return self._files.adopt((self, name), inode, fd)
 
+    def take_up(self, name: str, path: str) -> str | None:
+        """Hold the file that ``path`` leads to now for ``name``; return the path of what is held.
+
+        The same path for the same name stays the file that it led to first, whatever is there later. None
+        where it cannot be opened.
+        """
+        known = self.taken_up(name, path)
+        if known is not None:
+            return known
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return None
+        self.release(name)
+        self._names.add(name)
+        held = self._files.adopt((self, name), foreign.inode_of(fd), fd)
+        self._opened[name] = (path, held)
+        return held
+
+    def taken_up(self, name: str, path: str) -> str | None:
+        """Return the path of what :meth:`take_up` holds for this name and path, else None."""
+        opened, held = self._opened.get(name, ("", None))
+        return held if opened == path else None
+
     def share(self, name: str, path: str) -> Inode | None:
         """Hold the file at ``path`` for ``name`` too, where somebody in this process holds it."""
         inode = self._files.share((self, name), path)
@@ -117,6 +143,7 @@ class Receiver:
     def release(self, name: str) -> None:
         """Let go of all files that are held for ``name``."""
         self._settled.pop(name, None)
+        self._opened.pop(name, None)
         self._names.discard(name)
         self._files.release((self, name))
 

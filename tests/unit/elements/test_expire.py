@@ -100,7 +100,7 @@ def test_the_unregister_comes_before_by_the_deadline():
 
 
 def test_a_wish_is_only_lowered():
-    """An earlier wish is kept to the nanosecond, a later one lowered; the deadline is subtracted as ever."""
+    """An earlier wish is kept to the nanosecond, a later one lowered; a quarter at most is taken off."""
 
     async def main():
         async with running() as world:
@@ -108,9 +108,10 @@ def test_a_wish_is_only_lowered():
             early.expiration_time.nanos = 123_456_789
             answer = await world.chain.register(Call().within(15), early)
             assert answer.expiration_time == early.expiration_time
-            assert await world.gone_at() == pytest.approx(3.12, abs=0.1)
+            gone = await world.gone_at()
+            assert gone == pytest.approx(18.12 * 3 / 4, abs=0.1)
             answer = await world.chain.register(Call(), ep(wish=10_000.0))
-            assert life(answer) == pytest.approx(63.12, abs=0.2)
+            assert life(answer) == pytest.approx(gone + 60, abs=0.2)
 
     run(main())
 
@@ -170,13 +171,22 @@ def test_an_answer_always_has_a_time_not_later_than_ours(change):
     run(main())
 
 
-def test_a_deadline_longer_than_the_life_leaves_time_to_register_again():
-    """Where Go unregisters at once what it just accepted, two thirds of the life are left."""
+@pytest.mark.parametrize("period", [5.0, 20.0, 30.0, 45.0, 60.0])
+@pytest.mark.parametrize("deadline", [2.0, 15.0, 100.0])
+def test_whoever_registers_again_at_two_thirds_stays(period, deadline):
+    """However short the life and long the deadline: nothing is unregistered meanwhile, and it ends in time."""
 
     async def main():
-        async with running(period=9.0) as world:
-            await world.chain.register(Call().within(15), ep())
-            assert await world.gone_at() == pytest.approx(6.0, abs=0.1)
+        count = Count()
+        async with running(count, period=period) as world:
+            for _ in range(50):
+                await world.chain.register(Call().within(deadline), ep())
+                await asyncio.sleep(period * 2 / 3 + 0.2)
+            assert count.seen["unregister"] == 0
+            await world.chain.register(Call().within(deadline), ep())
+            begun = asyncio.get_running_loop().time()
+            gone = await world.gone_at(until=begun + 100) - begun
+            assert gone == pytest.approx(period - min(deadline, period / 4), abs=0.1)
 
     run(main())
 

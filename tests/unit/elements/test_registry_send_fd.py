@@ -1,6 +1,8 @@
 """RegistrySendFd: sockets of this node go along, and nothing else."""
 
 import asyncio
+import socket
+from pathlib import Path
 
 from nsmesh.core.call import Call
 from nsmesh.core.element import Tail, chain
@@ -8,6 +10,7 @@ from nsmesh.core.errors import NotFound
 from nsmesh.core.passing import PASSING
 from nsmesh.core.peering import DIALLED
 from nsmesh.elements.registry_send_fd import RegistrySendFd, RegistrySendFdClient
+from nsmesh.model.fileurl import inode_url
 from nsmesh.model.messages import (
     NetworkService,
     NetworkServiceEndpoint,
@@ -16,6 +19,7 @@ from nsmesh.model.messages import (
     NetworkServiceQuery,
     NetworkServiceResponse,
 )
+from nsmesh.rpc.files import Files
 
 
 class Receives:
@@ -118,3 +122,56 @@ def test_registrations_without_a_unix_socket_stay():
     ):
         url = getattr(entry, "url", "")
         assert registered(handler, entry) == ([url] * 2, url)
+
+
+class Opens:
+    """A peer on a unix socket that says which file it was sent."""
+
+    def send(self, path):
+        found = Path(path).stat()
+        return inode_url(found.st_dev, found.st_ino)
+
+
+def listening(path):
+    path.unlink(missing_ok=True)
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(str(path))
+    return made, inode_url(path.stat().st_dev, path.stat().st_ino)
+
+
+def test_a_socket_that_takes_the_path_over_is_not_sent(tmp_path):
+    """All Registers send the socket of the first one, also when its path leads elsewhere or nowhere."""
+
+    async def main():
+        end, path = Registry(), tmp_path / "nse.sock"
+        files = Files()
+        client = chain(RegistrySendFdClient(files), end=end)
+        call = Call().put(DIALLED, Remote(Opens()))
+
+        def entry(at=path):
+            return NetworkServiceEndpoint(name="nse", url=f"unix://{at}")
+
+        first, ours = listening(path)
+        await client.register(call, entry())
+        second, theirs = listening(path)
+        await client.register(call, entry())
+        path.unlink()
+        assert (await client.register(call, entry())).url == f"unix://{path}"
+        assert end.seen == [ours] * 3
+        other, moved = listening(tmp_path / "other.sock")
+        await client.register(call, entry(tmp_path / "other.sock"))
+        assert end.seen[3:] == [moved]
+        assert len(files) == 1
+        await client.unregister(call, entry(tmp_path / "other.sock"))
+        assert end.seen[4:] == [moved]
+        assert len(files) == 0
+        third, anew = listening(path)
+        async with client.running():
+            await client.register(call, entry())
+            assert end.seen[5:] == [anew]
+            assert theirs != ours
+        assert len(files) == 0
+        for made in (first, second, other, third):
+            made.close()
+
+    asyncio.run(main())

@@ -64,6 +64,23 @@ def test_it_closes_at_expiry_less_the_budget():
     scenario(body)
 
 
+@pytest.mark.parametrize("life", [5.0, 20.0, 30.0])
+def test_a_deadline_as_long_as_the_token_does_not_close_at_once(life):
+    """Two thirds of the token's life are left, which is more than any refresh waits."""
+
+    async def body(begin, far, handler):
+        for _ in range(10):
+            await handler.request(Call().within(15), ask(life))
+            await asyncio.sleep(life * 0.4 + 0.2)
+        assert far.closed == []
+        begun = asyncio.get_running_loop().time()
+        await handler.request(Call().within(15), ask(life))
+        await asyncio.sleep(100)
+        assert far.closed == [pytest.approx(begun + life - min(15, life / 3), abs=1e-3)]
+
+    scenario(body)
+
+
 def test_without_a_deadline_it_closes_at_expiry():
     """No budget is taken off."""
 
