@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nsmesh/api/control.proto\x12\x0ensmesh.control\";\n\x08Manifest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tdirectory\x18\x03 \x01(\t\"I\n\x0c\x41pplyRequest\x12+\n\tmanifests\x18\x01 \x03(\x0b\x32\x18.nsmesh.control.Manifest\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"X\n\rDeleteRequest\x12+\n\tmanifests\x18\x01 \x03(\x0b\x32\x18.nsmesh.control.Manifest\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"7\n\nGetRequest\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05watch\x18\x03 \x01(\x08\"e\n\x0e\x43onnectRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05netns\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\x12\x0c\n\x04keep\x18\x05 \x01(\x08\x12\x0c\n\x04node\x18\x06 \x01(\t\"S\n\x11\x44isconnectRequest\x12\x12\n\nconnection\x18\x01 \x01(\t\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\r\n\x05netns\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x05\"\x07\n\x05\x45mpty\"5\n\x04Item\x12\x0c\n\x04json\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\x12\x0e\n\x06synced\x18\x03 \x01(\x08\"B\n\x04Step\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x08\x12\x0e\n\x06remedy\x18\x04 \x01(\t2\xbe\x03\n\x07\x43ontrol\x12=\n\x05\x41pply\x12\x1c.nsmesh.control.ApplyRequest\x1a\x14.nsmesh.control.Step0\x01\x12?\n\x06\x44\x65lete\x12\x1d.nsmesh.control.DeleteRequest\x1a\x14.nsmesh.control.Step0\x01\x12\x39\n\x03Get\x12\x1a.nsmesh.control.GetRequest\x1a\x14.nsmesh.control.Item0\x01\x12\x41\n\x07\x43onnect\x12\x1e.nsmesh.control.ConnectRequest\x1a\x14.nsmesh.control.Step0\x01\x12G\n\nDisconnect\x12!.nsmesh.control.DisconnectRequest\x1a\x14.nsmesh.control.Step0\x01\x12\x35\n\x06Status\x12\x15.nsmesh.control.Empty\x1a\x14.nsmesh.control.Item\x12\x35\n\x04\x44own\x12\x15.nsmesh.control.Empty\x1a\x14.nsmesh.control.Step0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nsmesh/api/control.proto\x12\x0ensmesh.control\";\n\x08Manifest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tdirectory\x18\x03 \x01(\t\"I\n\x0c\x41pplyRequest\x12+\n\tmanifests\x18\x01 \x03(\x0b\x32\x18.nsmesh.control.Manifest\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"X\n\rDeleteRequest\x12+\n\tmanifests\x18\x01 \x03(\x0b\x32\x18.nsmesh.control.Manifest\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"7\n\nGetRequest\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05watch\x18\x03 \x01(\x08\"e\n\x0e\x43onnectRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05netns\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\x12\x0c\n\x04keep\x18\x05 \x01(\x08\x12\x0c\n\x04node\x18\x06 \x01(\t\"S\n\x11\x44isconnectRequest\x12\x12\n\nconnection\x18\x01 \x01(\t\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\r\n\x05netns\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x05\" \n\x0cTokenRequest\x12\x10\n\x08lifetime\x18\x01 \x01(\x01\"&\n\x05Token\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x1b\n\x0bNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x07\n\x05\x45mpty\"5\n\x04Item\x12\x0c\n\x04json\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\x12\x0e\n\x06synced\x18\x03 \x01(\x08\"B\n\x04Step\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x08\x12\x0e\n\x06remedy\x18\x04 \x01(\t2\xc5\x04\n\x07\x43ontrol\x12=\n\x05\x41pply\x12\x1c.nsmesh.control.ApplyRequest\x1a\x14.nsmesh.control.Step0\x01\x12?\n\x06\x44\x65lete\x12\x1d.nsmesh.control.DeleteRequest\x1a\x14.nsmesh.control.Step0\x01\x12\x39\n\x03Get\x12\x1a.nsmesh.control.GetRequest\x1a\x14.nsmesh.control.Item0\x01\x12\x41\n\x07\x43onnect\x12\x1e.nsmesh.control.ConnectRequest\x1a\x14.nsmesh.control.Step0\x01\x12G\n\nDisconnect\x12!.nsmesh.control.DisconnectRequest\x1a\x14.nsmesh.control.Step0\x01\x12\x35\n\x06Status\x12\x15.nsmesh.control.Empty\x1a\x14.nsmesh.control.Item\x12\x35\n\x04\x44own\x12\x15.nsmesh.control.Empty\x1a\x14.nsmesh.control.Step0\x01\x12\x42\n\x0b\x43reateToken\x12\x1c.nsmesh.control.TokenRequest\x1a\x15.nsmesh.control.Token\x12\x41\n\nRemoveNode\x12\x1b.nsmesh.control.NodeRequest\x1a\x14.nsmesh.control.Step0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,12 +43,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTREQUEST']._serialized_end=428
   _globals['_DISCONNECTREQUEST']._serialized_start=430
   _globals['_DISCONNECTREQUEST']._serialized_end=513
-  _globals['_EMPTY']._serialized_start=515
-  _globals['_EMPTY']._serialized_end=522
-  _globals['_ITEM']._serialized_start=524
-  _globals['_ITEM']._serialized_end=577
-  _globals['_STEP']._serialized_start=579
-  _globals['_STEP']._serialized_end=645
-  _globals['_CONTROL']._serialized_start=648
-  _globals['_CONTROL']._serialized_end=1094
+  _globals['_TOKENREQUEST']._serialized_start=515
+  _globals['_TOKENREQUEST']._serialized_end=547
+  _globals['_TOKEN']._serialized_start=549
+  _globals['_TOKEN']._serialized_end=587
+  _globals['_NODEREQUEST']._serialized_start=589
+  _globals['_NODEREQUEST']._serialized_end=616
+  _globals['_EMPTY']._serialized_start=618
+  _globals['_EMPTY']._serialized_end=625
+  _globals['_ITEM']._serialized_start=627
+  _globals['_ITEM']._serialized_end=680
+  _globals['_STEP']._serialized_start=682
+  _globals['_STEP']._serialized_end=748
+  _globals['_CONTROL']._serialized_start=751
+  _globals['_CONTROL']._serialized_end=1332
 # @@protoc_insertion_point(module_scope)

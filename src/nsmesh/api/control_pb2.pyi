@@ -72,6 +72,26 @@ class DisconnectRequest(_message.Message):
     pid: int
     def __init__(self, connection: _Optional[str] = ..., client: _Optional[str] = ..., netns: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
+class TokenRequest(_message.Message):
+    __slots__ = ("lifetime",)
+    LIFETIME_FIELD_NUMBER: _ClassVar[int]
+    lifetime: float
+    def __init__(self, lifetime: _Optional[float] = ...) -> None: ...
+
+class Token(_message.Message):
+    __slots__ = ("text", "address")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    address: str
+    def __init__(self, text: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class NodeRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
 class Empty(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

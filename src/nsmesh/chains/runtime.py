@@ -29,6 +29,8 @@ class Runtime:
     tokens: TokenSource
     secured: Secured | None = None
     clock: Clock = field(default_factory=SystemClock)
+    servers: set[rpc.Server] = field(default_factory=set)
+    """What this process serves just now."""
 
     @property
     def identity(self) -> Identity | None:
@@ -119,6 +121,8 @@ async def served(
         real = []
         for url in urls:
             server = await stack.enter_async_context(rpc.serve(url, methods, identity=runtime.identity))
+            runtime.servers.add(server)
+            stack.callback(runtime.servers.discard, server)
             real.append(server.url)
             runtime.peers.local[server.url] = handler
         try:

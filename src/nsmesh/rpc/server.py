@@ -8,10 +8,11 @@ import errno
 import os
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from nsmesh.core import metrics
+from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, MeshError, Unauthorized, Unavailable
 from nsmesh.core.identity import Identity
 from nsmesh.core.scope import Scope
@@ -179,6 +180,11 @@ class Server:
             greediest.calm(
                 Exhausted(f"{where} makes us keep {size} bytes, the most of all", remedy="send less at once")
             )
+
+    def end_peers(self, gone: Callable[[Peer], bool], why: MeshError) -> None:
+        """End the connections, and the calls on them, of peers for whom ``gone`` is true."""
+        for connection in [one for one in self._connections if gone(one.wire.peer)]:
+            connection.wire.abort(why)
 
     def established(self, connection: ServerConnection) -> None:
         """Hear that a connection finished its handshake."""

@@ -13,7 +13,11 @@ RECORD = 16384
 
 
 class Tls:
-    """One side of one TLS connection."""
+    """One side of one TLS connection.
+
+    A peer without a certificate is taken where our context says that certificates are optional; it has no
+    ``spiffe_id`` then.
+    """
 
     def __init__(self, identity: Identity, *, server: bool) -> None:
         self._identity = identity
@@ -41,10 +45,11 @@ class Tls:
                 f"{where} does not offer HTTP/2 (ALPN h2)", remedy="both sides must be gRPC peers over TLS"
             )
         chain = _chain(self._tls)
-        if not chain:
+        if chain:
+            self.spiffe_id = self._identity.verify(chain)
+            self.certificate = chain[0]
+        elif self._tls.context.verify_mode is not ssl.CERT_OPTIONAL:
             raise Unauthorized(f"{where} showed no certificate", remedy="give it an identity (SVID)")
-        self.spiffe_id = self._identity.verify(chain)
-        self.certificate = chain[0]
         self.done = True
         return True
 

@@ -13,7 +13,6 @@ steps, long before it ends, so that no peer meets a certificate whose authority 
 
 from __future__ import annotations
 
-import datetime as dt
 import fcntl
 import os
 import re
@@ -23,10 +22,8 @@ from pathlib import Path
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.errors import Invalid, Refused
@@ -38,6 +35,7 @@ from nsmesh.security.authority_files import (
     save,
     write_private,
 )
+from nsmesh.security.certificates import BACKDATE, make_authority, make_leaf
 from nsmesh.security.spiffe import SpiffeId, check_trust_domain
 from nsmesh.security.svid import Svid
 from nsmesh.security.verify import Bundle
@@ -50,8 +48,6 @@ MAX_TTL = 24 * 3600.0
 """Longest life of an SVID, seconds; a retired authority stays known that long."""
 LIFETIME = 365 * 24 * 3600.0
 """Seconds that an authority is valid unless told otherwise."""
-BACKDATE = 60.0
-"""Seconds by which certificates begin in the past: clocks differ."""
 _PREPARE, _ACTIVATE = 0.5, 0.75
 
 _FILE = re.compile(r"authority-(\d+)\.pem")
@@ -169,7 +165,7 @@ class CertificateAuthority:
     def prepare(self) -> Authority:
         """Add an authority to the bundle that does not sign yet."""
         number = max([0, *(one.number for one in self._authorities)]) + 1
-        authority = _make_authority(self.trust_domain, number, self._clock.now(), self._lifetime)
+        authority = make_authority(self.trust_domain, number, self._clock.now(), self._lifetime)
         save(self._path(number), authority, self._passphrase)
         self._authorities.append(authority)
         log.info("CA: authority prepared", trust_domain=self.trust_domain, authority=number)
@@ -210,6 +206,22 @@ class CertificateAuthority:
 
         Raises Invalid for an ID that is none, or is of another trust domain.
         """
+        key = ec.generate_private_key(ec.SECP256R1())
+        return Svid((self.sign(key.public_key(), spiffe_id, ttl, dns_names=dns_names),), key)
+
+    async def svid(self, spiffe_id: str, ttl: float) -> Svid:
+        """Return a new SVID: :meth:`issue`, as whoever has to ask far away does it too."""
+        return self.issue(spiffe_id, ttl)
+
+    def sign(
+        self,
+        key: ec.EllipticCurvePublicKey,
+        spiffe_id: str,
+        ttl: float = TTL,
+        *,
+        dns_names: tuple[str, ...] = (),
+    ) -> bytes:
+        """Return the certificate (DER) of an SVID for somebody's key; raises what :meth:`issue` raises."""
         identity = SpiffeId.parse(spiffe_id)
         if identity.trust_domain != self.trust_domain or not identity.path:
             raise Invalid(
@@ -220,91 +232,9 @@ class CertificateAuthority:
             raise Invalid(
                 f"an SVID cannot be valid for {ttl:.0f} s", remedy=f"ask for {MAX_TTL:.0f} s or less"
             )
-        key = ec.generate_private_key(ec.SECP256R1())
-        leaf = _make_leaf(self.active, identity, key, (self._clock.now(), ttl), dns_names)
-        return Svid((leaf.public_bytes(Encoding.DER),), key)
+        leaf = make_leaf(self.active, identity, key, (self._clock.now(), ttl), dns_names)
+        return leaf.public_bytes(Encoding.DER)
 
 
 def _begin(authority: Authority) -> float:
     return authority.certificate.not_valid_before_utc.timestamp() + BACKDATE
-
-
-def _time(seconds: float) -> dt.datetime:
-    return dt.datetime.fromtimestamp(int(seconds), tz=dt.UTC)
-
-
-def _usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _make_authority(trust_domain: str, number: int, now: float, lifetime: float) -> Authority:
-    key = ec.generate_private_key(ec.SECP256R1())
-    serial = x509.random_serial_number()
-    # each authority has a name of its own, so that a verifier need not try the keys of its siblings
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nsmesh"),
-            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"),
-        ]
-    )
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(serial)
-        .not_valid_before(_time(now - BACKDATE))
-        .not_valid_after(_time(now + lifetime))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(ca=True), critical=True)
-        .add_extension(identifier, critical=False)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{trust_domain}")]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    return Authority(number, certificate, key, ec.generate_private_key(ec.SECP256R1()))
-
-
-def _make_leaf(
-    authority: Authority,
-    identity: SpiffeId,
-    key: ec.EllipticCurvePrivateKey,
-    validity: tuple[float, float],
-    dns_names: tuple[str, ...],
-) -> x509.Certificate:
-    now, ttl = validity
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
-    names += [x509.DNSName(name) for name in dns_names]
-    end = min(_time(now + ttl), authority.certificate.not_valid_after_utc)
-    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nsmesh")])
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(authority.certificate.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_time(now - BACKDATE))
-        .not_valid_after(end)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
-        )
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(authority.key, hashes.SHA256())
-    )

@@ -103,7 +103,8 @@ class SvidSource:
     """Holds the current SVID and bundles; implements :class:`nsmesh.core.identity.Identity`.
 
     :meth:`update` replaces all of it at once, by whoever fetches or issues. Contexts are made when they are
-    first asked for and made anew after a rotation, so that new connections show the new SVID.
+    first asked for and made anew after a rotation, so that new connections show the new SVID. ``refuses``
+    says why a peer whose certificate is good is refused all the same, or nothing.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class SvidSource:
         self._svid: Svid | None = None
         self._bundles: Mapping[str, Bundle] = MappingProxyType({})
         self._contexts: dict[bool, ssl.SSLContext] = {}
+        self.refuses: Callable[[Leaf], str] = lambda _leaf: ""
         if svid is not None:
             self.update(svid, bundles)
 
@@ -180,4 +182,7 @@ class SvidSource:
 
     def verify(self, chain: list[bytes]) -> str:
         """Return the peer's SPIFFE ID from its DER chain, leaf first; raises Unauthorized."""
-        return str(self._verifier.verify(chain, self._bundles, self._clock.now()).id)
+        leaf = self._verifier.verify(chain, self._bundles, self._clock.now())
+        if why := self.refuses(leaf):
+            raise Unauthorized(f"{leaf.id} is refused: {why}", remedy="give it a new identity")
+        return str(leaf.id)

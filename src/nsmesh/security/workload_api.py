@@ -7,7 +7,7 @@ half of an SVID's life, when an authority joins or leaves the bundle, and when t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,9 +16,10 @@ from google.protobuf.message import DecodeError, Message
 from nsmesh.api import workload_pb2
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import Clock, SystemClock
-from nsmesh.core.errors import Invalid, Unauthorized
+from nsmesh.core.errors import Invalid, Unauthorized, Unimplemented
 from nsmesh.security.ca import MAX_TTL, CertificateAuthority
 from nsmesh.security.entries import Entries, Entry, attest
+from nsmesh.security.issuer import Issuer
 from nsmesh.security.jwt_svid import jwt_bundle, mint_jwt_svid, validate_jwt_svid
 from nsmesh.security.spiffe import trust_domain_of
 from nsmesh.security.svid import Svid
@@ -48,14 +49,14 @@ class _Caller:
 
 
 class WorkloadApi:
-    """Serves SVIDs of one CA to the callers that ``entries`` know.
+    """Serves SVIDs of one issuer to the callers that ``entries`` know.
 
     ``attestor`` turns a caller's credentials into selectors. All callers of one entry share its SVID.
     """
 
     def __init__(
         self,
-        ca: CertificateAuthority,
+        ca: Issuer,
         entries: Entries,
         *,
         clock: Clock | None = None,
@@ -105,11 +106,12 @@ class WorkloadApi:
             entries = [entry for entry in entries if entry.spiffe_id == request.spiffe_id]
             if not entries:
                 raise Unauthorized(f"{caller.words} has no identity {request.spiffe_id!a}")
+        ca = self._jwt_authority()
         now = self._clock.now()
         svids = [
             workload_pb2.JWTSVID(
                 spiffe_id=entry.spiffe_id,
-                svid=mint_jwt_svid(self._ca.active, entry.spiffe_id, request.audience, entry.ttl, now),
+                svid=mint_jwt_svid(ca.active, entry.spiffe_id, request.audience, entry.ttl, now),
                 hint=entry.hint,
             )
             for entry in entries
@@ -120,11 +122,12 @@ class WorkloadApi:
         """ValidateJWTSVID: return the ID and the claims of a JWT-SVID; raises Invalid for a bad one."""
         self._entries(self._caller(metadata, peer))
         request = _parse(workload_pb2.ValidateJWTSVIDRequest, message)
+        ca = self._jwt_authority()
         spiffe_id, claims = validate_jwt_svid(
             request.svid,
             request.audience,
-            self._ca.trust_domain,
-            self._ca.authorities,
+            ca.trust_domain,
+            ca.authorities,
             self._clock.now(),
         )
         response = workload_pb2.ValidateJWTSVIDResponse(spiffe_id=spiffe_id)
@@ -143,6 +146,15 @@ class WorkloadApi:
             )
         return _Caller(self._attest(peer), f"the caller with uid {peer.uid}, gid {peer.gid}, pid {peer.pid}")
 
+    def _jwt_authority(self) -> CertificateAuthority:
+        """Return the CA whose keys sign JWT-SVIDs; raises Unimplemented where it is on another host."""
+        if not isinstance(self._ca, CertificateAuthority):
+            raise Unimplemented(
+                "JWT-SVIDs are served on the first host of a mesh alone",
+                remedy="the mesh itself needs none; ask for them there",
+            )
+        return self._ca
+
     def _entries(self, caller: _Caller) -> list[Entry]:
         entries = self.entries.matching(caller.selectors)
         if not entries:
@@ -158,14 +170,14 @@ class WorkloadApi:
         peer: Peer,
         message: bytes,
         kind: type[Message],
-        make: Callable[[_Caller], tuple[Message, float]],
+        make: Callable[[_Caller], Awaitable[tuple[Message, float]]],
     ) -> AsyncIterator[bytes]:
         caller = self._caller(metadata, peer)
         _parse(kind, message)
         sent: bytes | None = None
         while True:
             change = self.entries.change
-            response, until = make(caller)
+            response, until = await make(caller)
             body = response.SerializeToString(deterministic=True)
             if body != sent:
                 yield body
@@ -177,11 +189,11 @@ class WorkloadApi:
             except TimeoutError:
                 continue
 
-    def _svid(self, entry: Entry) -> _Issued:
+    async def _svid(self, entry: Entry) -> _Issued:
         now = self._clock.now()
         known = self._issued.get(entry)
         if known is None or now >= known.renew:
-            svid = self._ca.issue(entry.spiffe_id, min(entry.ttl, MAX_TTL))
+            svid = await self._ca.svid(entry.spiffe_id, min(entry.ttl, MAX_TTL))
             known = self._issued[entry] = _Issued(svid, now + (svid.not_after - now) / 2)
         return known
 
@@ -189,13 +201,13 @@ class WorkloadApi:
         wanted = {trust_domain_of(domain) for entry in entries for domain in entry.federates_with}
         return {domain: bundle for domain, bundle in self._foreign.items() if domain in wanted}
 
-    def _x509_svids(self, caller: _Caller) -> tuple[Message, float]:
+    async def _x509_svids(self, caller: _Caller) -> tuple[Message, float]:
         entries = self._entries(caller)
         bundle = self._ca.bundle().der()
         response = workload_pb2.X509SVIDResponse()
         until = float("inf")
         for entry in entries:
-            issued = self._svid(entry)
+            issued = await self._svid(entry)
             until = min(until, issued.renew)
             response.svids.add(
                 spiffe_id=entry.spiffe_id,
@@ -208,16 +220,16 @@ class WorkloadApi:
             response.federated_bundles[f"spiffe://{domain}"] = foreign.der()
         return response, until
 
-    def _x509_bundles(self, caller: _Caller) -> tuple[Message, float]:
+    async def _x509_bundles(self, caller: _Caller) -> tuple[Message, float]:
         bundles = {self._ca.trust_domain: self._ca.bundle(), **self._federated(self._entries(caller))}
         response = workload_pb2.X509BundlesResponse(
             bundles={f"spiffe://{domain}": bundle.der() for domain, bundle in bundles.items()}
         )
         return response, float("inf")
 
-    def _jwt_bundles(self, caller: _Caller) -> tuple[Message, float]:
+    async def _jwt_bundles(self, caller: _Caller) -> tuple[Message, float]:
         self._entries(caller)
-        keys = jwt_bundle(self._ca.authorities)
+        keys = jwt_bundle(self._jwt_authority().authorities)
         response = workload_pb2.JWTBundlesResponse(bundles={f"spiffe://{self._ca.trust_domain}": keys})
         return response, float("inf")
 
