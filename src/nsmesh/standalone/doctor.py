@@ -7,16 +7,29 @@ import resource
 import shutil
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nsmesh.core.errors import MeshError
-from nsmesh.datapath import netns
+from nsmesh.standalone import features
 from nsmesh.standalone.paths import MeshPaths
 
 FINE, LIMITED, MISSING = "ok", "limited", "missing"
+ENOUGH_FILES, ENOUGH_SPACE, ENOUGH_NAMESPACES = 1024, 50, 64
+"""Open files; MiB of the disk; network namespaces: with fewer than that, something is said."""
+
+_NETDEV = """
+table netdev nsm {
+  chain a { type filter hook ingress device lo priority 0; tcp dport 80 counter reject with tcp reset; }
+}
+"""
+_NAT = """
+table ip nsm {
+  chain p { type nat hook postrouting priority 100; masquerade; }
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +41,6 @@ class Finding:
     detail: str
     remedy: str = ""
     needed_for: str = ""
-
-
-def _run(*argv: str, text: str | None = None) -> tuple[bool, str]:
-    try:
-        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return False, str(error)
-    said = (done.stderr or done.stdout).strip().splitlines()
-    return done.returncode == 0, said[0] if said else ""
 
 
 def _program(name: str, package: str, needed_for: str) -> Finding:
@@ -64,87 +68,89 @@ def _folders(paths: MeshPaths) -> Finding:
                 "folders", MISSING, f"{there} cannot be written", "use --run-dir, --state-dir", "nsm up"
             )
         free = shutil.disk_usage(there).free >> 20
-        if free < 50:
+        if free < ENOUGH_SPACE:
             return Finding("folders", LIMITED, f"{free} MiB free under {there}", "make room", "the registry")
     return Finding("folders", FINE, f"{paths.run}, {paths.state}")
 
 
 def _files() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < 1024:
+    if soft < ENOUGH_FILES:
         return Finding("open files", LIMITED, f"limit {soft} (hard {hard})", "ulimit -n 65536", "many wires")
     return Finding("open files", FINE, f"limit {soft} (hard {hard})")
 
 
-def _in_namespace(name: str, needed_for: str, remedy: str, probe: Callable[[], tuple[bool, str]]) -> Finding:
-    space = f"nsm-doctor-{uuid.uuid4().hex[:8]}"
-    try:
-        with netns.temporary(space) as (path,):
-            fine, detail = netns.call_in(path, probe)
-    except MeshError as error:
-        return Finding(name, MISSING, error.what, error.remedy, needed_for)
-    return Finding(name, FINE if fine else MISSING, detail or "works", "" if fine else remedy, needed_for)
+def _namespaces() -> Iterator[Finding]:
+    limit = Path("/proc/sys/user/max_net_namespaces")
+    if limit.exists() and int(limit.read_text()) < ENOUGH_NAMESPACES:
+        said = f"at most {limit.read_text().strip()}"
+        remedy = "sysctl -w user.max_net_namespaces=1024"
+        yield Finding("namespaces", LIMITED, said, remedy, "many workloads")
 
 
-def _veth() -> tuple[bool, str]:
-    return _run("ip", "link", "add", "nsm-a", "type", "veth", "peer", "name", "nsm-b")
+def _kernel() -> Iterator[Finding]:
+    """Try each feature of the kernel; without what is not vital a mesh still runs."""
+    for feature, why in features.lacking(features.FEATURES):
+        if why:
+            state = MISSING if feature.vital else LIMITED
+            yield Finding(feature.name, state, why, feature.remedy, feature.needed_for)
+        else:
+            yield Finding(feature.name, FINE, "works", needed_for=feature.needed_for)
 
 
-def _tun() -> tuple[bool, str]:
-    return _run("ip", "tuntap", "add", "dev", "nsm-t", "mode", "tun")
-
-
-def _nft() -> tuple[bool, str]:
-    rules = (
-        "table netdev nsm { chain a { type filter hook ingress device lo priority 0; "
-        "tcp dport 80 counter reject with tcp reset\n}\n}\n"
-    )
-    return _run("nft", "-f", "-", text=rules)
-
-
-def _nat() -> tuple[bool, str]:
-    return _run(
-        "nft",
-        "-f",
-        "-",
-        text="table ip nsm { chain p { type nat hook postrouting priority 100; masquerade\n}\n}\n",
-    )
-
-
-def _wireguard() -> tuple[bool, str]:
-    fine, _ = _run("ip", "link", "add", "nsm-w", "type", "wireguard")
-    if fine:
-        return True, "in the kernel"
+def _wireguard() -> Finding:
+    """Look for WireGuard: in the kernel, with ``wg`` to set it up, or as a program."""
+    name, needed_for = "wireguard", "vpn-gateway"
+    if not features.in_namespace(features.wireguard):
+        tool = shutil.which("wg")
+        if tool:
+            return Finding(name, FINE, f"in the kernel, and {tool}", needed_for=needed_for)
+        said = "in the kernel, but wg, which sets it up, is not found in PATH"
+        return Finding(name, MISSING, said, "apt-get install wireguard-tools", needed_for)
     program = shutil.which("wireguard-go")
-    return bool(program), program or "neither in the kernel nor as wireguard-go"
+    if program:
+        return Finding(name, FINE, program, needed_for=needed_for)
+    said = "neither in the kernel nor as wireguard-go in PATH"
+    return Finding(name, MISSING, said, "apt-get install wireguard-go", needed_for)
+
+
+def _nftables() -> Iterator[Finding]:
+    """Try the kernel's half of nftables, where its program is there to try it with."""
+    if not shutil.which("nft"):
+        return
+    for name, rules, needed_for, remedy in (
+        ("nftables netdev", _NETDEV, "firewall", "a kernel of 5.11 or later is needed"),
+        ("nftables nat", _NAT, "vpn-gateway", "load the kernel module: modprobe nft_masq"),
+    ):
+        why = features.in_namespace(partial(_refusal, rules))
+        if why:
+            yield Finding(name, MISSING, why, remedy, needed_for)
+        else:
+            yield Finding(name, FINE, "works", needed_for=needed_for)
+
+
+def _refusal(rules: str) -> str:
+    """Return what nft says against ``rules`` in the namespace of this thread, or nothing."""
+    argv = ["nft", "-f", "-"]
+    try:
+        done = subprocess.run(argv, input=rules, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return (said[0] if said else f"exit code {done.returncode}") if done.returncode else ""
 
 
 def examine(paths: MeshPaths) -> list[Finding]:
     """Look at everything; nothing of the host is changed and nothing is left behind."""
     findings = [_root(), _python(), _folders(paths), _files()]
     findings += [
-        _program("ip", "iproute2", "nsm doctor, the examples"),
+        _program("ip", "iproute2", "vpn-gateway, several nodes (nsm up --nodes), the examples"),
         _program("ping", "iputils-ping", "the demo"),
         _program("nft", "nftables", "firewall, vpn-gateway"),
     ]
     if os.geteuid() == 0:
-        module = "load the kernel module: modprobe {}"
-        findings += [
-            _in_namespace("veth", "every wire", module.format("veth"), _veth),
-            _in_namespace("nftables netdev", "firewall", "a kernel of 5.11 or later is needed", _nft),
-            _in_namespace("nftables nat", "vpn-gateway", module.format("nft_masq"), _nat),
-            _in_namespace("tun", "wireguard-go", module.format("tun"), _tun),
-            _in_namespace("wireguard", "vpn-gateway", "apt-get install wireguard-go", _wireguard),
-        ]
-    limit = Path("/proc/sys/user/max_net_namespaces")
-    if limit.exists() and int(limit.read_text()) < 64:
-        findings.append(
-            Finding(
-                "namespaces",
-                LIMITED,
-                f"at most {limit.read_text().strip()}",
-                "sysctl -w user.max_net_namespaces=1024",
-                "many workloads",
-            )
-        )
-    return findings
+        try:
+            findings += [*_kernel(), *_nftables(), _wireguard()]
+        except MeshError as error:
+            findings.append(Finding("namespaces", MISSING, error.what, error.remedy, "everything"))
+    return [*findings, *_namespaces()]
