@@ -91,6 +91,14 @@ class Unavailable(MeshError):
     status = Status.UNAVAILABLE
 
 
+class Unreachable(Unavailable):
+    """Nobody answers a dial at ``target``, a URL: nothing has reached anybody there."""
+
+    def __init__(self, target: str, what: str, *, remedy: str = "") -> None:
+        super().__init__(what, remedy=remedy)
+        self.target = target
+
+
 class TimedOut(MeshError):
     """The deadline passed."""
 

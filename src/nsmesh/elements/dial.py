@@ -10,7 +10,7 @@ import structlog
 
 from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import Internal, MeshError, Status, Unavailable
+from nsmesh.core.errors import Internal, MeshError, Status, Unavailable, Unreachable
 from nsmesh.core.life import LIFE, REACHED
 from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, closing
 from nsmesh.model.copying import copy_of
@@ -96,10 +96,13 @@ class Dial(Element):
             async with asyncio.timeout(limit):
                 return await self._peers.get(target)
         except TimeoutError as error:
-            raise Unavailable(
+            raise Unreachable(
+                target,
                 f"nobody at {target} answered a dial in {limit:.3g} s",
                 remedy="check that the component runs and listens there",
             ) from error
+        except Unavailable as error:
+            raise Unreachable(target, error.what, remedy=error.remedy) from error
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Dial, then pass on; leave an old place first."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import structlog
 
 from nsmesh.core.call import Call, Key
-from nsmesh.core.deciding import Candidate, is_refresh, listed, try_in_order
+from nsmesh.core.deciding import Candidate, is_refresh, listed
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import NotFound, Unavailable
 from nsmesh.core.lookup import find_endpoints, find_service, has_expired
 from nsmesh.core.peering import TARGET
+from nsmesh.core.trying import try_in_order
+from nsmesh.core.unreached import Unreached
 from nsmesh.model.match import match_forwarders
 from nsmesh.model.messages import (
     FORWARDER_SERVICE,
@@ -32,8 +34,10 @@ class DiscoverForwarder(Element):
     the manager's own URL as it registers it, so that only its own forwarders are found. ``service`` is the
     name under which they register.
 
-    A living connection stays with its forwarder as long as that is registered; others are tried when it is
-    gone. After a restart of the manager the forwarder that the path names is tried first.
+    A living connection stays with its forwarder as long as that is registered and can be reached; others are
+    tried when nobody answers there (they take the wire over, as it is). A forwarder that could not be reached
+    lately is tried last, for a while. After a restart of the manager the forwarder that the path names is
+    tried first.
 
     After:  Begin
     Reads:  network service, payload, labels, path segment index+1
@@ -48,6 +52,7 @@ class DiscoverForwarder(Element):
         self._registry = registry
         self._url = url
         self._service = service
+        self._unreached = Unreached()
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Choose, try in order, remember."""
@@ -61,7 +66,13 @@ class DiscoverForwarder(Element):
             log.warning("registry is away: stay with the forwarder", name=remembered.name, why=str(error))
             order = [remembered]
         chosen, answer = await try_in_order(
-            call, request, order, next, complaint="all forwarders have failed"
+            call,
+            request,
+            order,
+            next,
+            complaint="all forwarders have failed",
+            unreached=self._unreached,
+            bound=remembered is not None and is_refresh(call) and order[0].name == remembered.name,
         )
         call.state.set(FORWARDER, chosen)
         return answer
@@ -86,10 +97,7 @@ class DiscoverForwarder(Element):
             ]
             raise self._none(service.name, [*selection.dropped, *gone])
         order = [Candidate(entry.name, entry.url) for entry in selection.candidates]
-        if remembered is not None and is_refresh(call):
-            stay = [candidate for candidate in order if candidate.name == remembered.name]
-            if stay:
-                return stay[:1]
+        if remembered and is_refresh(call) and not any(each.name == remembered.name for each in order):
             log.warning("forwarder is no candidate any more", connection=connection.id, name=remembered.name)
         first = remembered.name if remembered else _named_by_path(connection)
         return sorted(order, key=lambda candidate: candidate.name != first)

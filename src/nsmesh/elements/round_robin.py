@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from nsmesh.core.call import Call
-from nsmesh.core.deciding import CANDIDATES, ENDPOINT, Candidate, try_in_order
+from nsmesh.core.deciding import CANDIDATES, ENDPOINT, Candidate
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import NotFound
+from nsmesh.core.trying import try_in_order
+from nsmesh.core.unreached import Unreached
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 
 
 class RoundRobin(Element):
     """Sends each Request of a service to the next endpoint in turn; if that refuses, once to each other one.
 
-    An endpoint that stands twice among the candidates has two turns in a round.
+    An endpoint that stands twice among the candidates has two turns in a round. One that could not be reached
+    lately is asked last, for a while.
 
     After:  DiscoverEndpoint
     Reads:  CANDIDATES
@@ -25,6 +28,7 @@ class RoundRobin(Element):
 
     def __init__(self) -> None:
         self._turns: dict[str, int] = {}
+        self._unreached = Unreached()
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Choose whose turn it is, unless the endpoint is chosen already."""
@@ -43,6 +47,7 @@ class RoundRobin(Element):
             list(order),
             next,
             complaint=f"all endpoints of network service {candidates.service} have failed",
+            unreached=self._unreached,
             prepare=_address,
         )
         call.state.set(ENDPOINT, chosen)

@@ -7,7 +7,16 @@ import pytest
 from nsmesh.core.begin import Begin, BeginClient
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Element, chain
-from nsmesh.core.errors import Internal, Invalid, NotFound, Refused, TimedOut, Unauthorized, Unavailable
+from nsmesh.core.errors import (
+    Internal,
+    Invalid,
+    NotFound,
+    Refused,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+)
 from nsmesh.core.life import OWN, REACHED
 from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Dialled, handed_over, peer_of
 from nsmesh.core.tokens import OUTGOING
@@ -391,5 +400,19 @@ def test_connect_to_a_role_without_a_dial_follows_that_role():
         server = chain(Begin(), keep, Connect(role))
         await server.request(Call(), ask())
         assert keep.state.get(NEXT_HOP) is role
+
+    run(main())
+
+
+def test_an_address_where_nobody_answers_is_named():
+    """Who chose it can tell that nothing was reached from what somebody behind it answered."""
+
+    async def main():
+        book = Book("unix:///there")
+        book.gone.add("unix:///there")
+        handler = chain(Begin(), Dial(book), end=Dialled())
+        with pytest.raises(Unreachable) as caught:
+            await handler.request(Call().put(TARGET, "unix:///there"), ask())
+        assert caught.value.target == "unix:///there"
 
     run(main())

@@ -7,7 +7,7 @@ import pytest
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
 from nsmesh.core.element import Tail, chain
-from nsmesh.core.errors import NotFound, Refused, TimedOut, Unavailable
+from nsmesh.core.errors import NotFound, Refused, TimedOut, Unavailable, Unreachable
 from nsmesh.core.peering import TARGET
 from nsmesh.core.virtual import EPOCH, VirtualClock, run
 from nsmesh.elements.discover_forwarder import DiscoverForwarder
@@ -313,5 +313,39 @@ def test_forwarders_may_register_under_another_name():
         await mesh.endpoints.remove("slow")
         with pytest.raises(NotFound, match=r"under the service name wires .*NSM_NSNAME=wires"):
             await mesh.ask()
+
+    run(scenario())
+
+
+def test_a_living_connection_moves_when_nobody_answers_at_its_forwarder():
+    """Not at the end of its registration but with the next refresh; the others are not asked twice."""
+
+    async def scenario():
+        mesh = await Mesh(forwarder("a"), forwarder("b"), forwarder("c")).start()
+        answer = await mesh.ask()
+        mesh.hops.down["a"] = Unreachable(f"{MANAGER}/a", "nobody is there")
+        answer = await mesh.again(answer)
+        assert mesh.hops.asked == ["a", "a", "b"]
+        assert mesh.hops.closed == []
+        await mesh.again(answer)
+        assert mesh.hops.asked[3:] == ["b"]
+        mesh.hops.down = {}
+        await mesh.again(answer)
+        assert mesh.hops.asked[4:] == ["b"]
+
+    run(scenario())
+
+
+def test_a_dead_forwarder_does_not_hold_up_new_wires():
+    """The first Request that meets it goes on to the next; those after it do not ask it."""
+
+    async def scenario():
+        mesh = await Mesh(forwarder("a"), forwarder("b")).start()
+        mesh.hops.down["a"] = Unreachable(f"{MANAGER}/a", "nobody is there")
+        await mesh.ask()
+        for answer in mesh.begin.connections:
+            await mesh.chain.close(Call(), copy_of(answer))
+        await mesh.ask()
+        assert mesh.hops.asked == ["a", "b", "b"]
 
     run(scenario())

@@ -174,7 +174,7 @@ def test_an_answer_always_has_a_time_not_later_than_ours(change):
 @pytest.mark.parametrize("period", [5.0, 20.0, 30.0, 45.0, 60.0])
 @pytest.mark.parametrize("deadline", [2.0, 15.0, 100.0])
 def test_whoever_registers_again_at_two_thirds_stays(period, deadline):
-    """However short the life and long the deadline: nothing is unregistered meanwhile, and it ends in time."""
+    """However short the life, long the deadline: nothing is unregistered meanwhile, and it ends in time."""
 
     async def main():
         count = Count()
