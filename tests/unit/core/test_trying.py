@@ -145,13 +145,13 @@ def test_a_bound_connection_moves_only_where_nobody_answers():
 
     async def body(ask, hops, element):
         hops.down["a"] = Refused("no")
-        with pytest.raises(Refused, match="^all: a: no$"):
+        with pytest.raises(Refused, match=r"^all: a: no$"):
             await ask("1")
         hops.down["a"] = Unavailable("the registry is away")
-        with pytest.raises(Unavailable, match="^all: a: the registry is away$"):
+        with pytest.raises(Unavailable, match=r"^all: a: the registry is away$"):
             await ask("2")
         hops.down["a"] = Unreachable("tcp://behind-a:1", "nobody there")
-        with pytest.raises(Unavailable, match="^all: a: nobody there$"):
+        with pytest.raises(Unavailable, match=r"^all: a: nobody there$"):
             await ask("3")
         hops.down["a"] = Unreachable(A.url, "nobody there")
         assert await ask("4") == "ab"
