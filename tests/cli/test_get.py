@@ -1,12 +1,13 @@
 """get, describe, status: every kind in every form, and watches."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from mesh_lab import finish, nsm, responder, until
+from mesh_lab import NSM, finish, nsm, responder, until
 
 pytestmark = pytest.mark.root
 
@@ -202,8 +203,17 @@ def test_output_is_for_pipes(mesh):
     head = subprocess.run(["head", "-c", "1"], stdin=wide.stdout, capture_output=True, check=True)
     assert head.stdout == b"C"
     wide.stdout.close()
-    assert wide.wait(10) == 0
+    assert wide.wait(10) == 0, wide.stderr.read()
     assert max(map(len, mesh.nsm("get", "connections", "-o", "wide").ok().out.splitlines())) > 150
+
+
+def test_a_reader_that_is_gone_already():
+    """Nothing is said of it, and it is no failure."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*NSM, "version"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_quiet(mesh):
