@@ -86,6 +86,7 @@ class Wanted:
             connection.state = State.RESELECT_REQUESTED
             connection.ClearField("mechanism")
             connection.network_service_endpoint_name = ""
+            connection.payload = ""
         elif held is not None:
             connection.mechanism.parameters[INODE_URL] = self.offer.parameters[INODE_URL]
         interface = self.offer.parameters.get(NAME, "")

@@ -34,7 +34,7 @@ from nsmesh.core.life import BUDGET, DENIED, LIFE, OWN, REACHED, Life
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.turns import Turns
 from nsmesh.model.copying import copy_of
-from nsmesh.model.merge import merged, remembered
+from nsmesh.model.merge import first_wish, merged, next_wish
 from nsmesh.model.messages import Connection, Entry, NetworkServiceRequest
 from nsmesh.model.messages import State as Condition
 from nsmesh.model.path import closable
@@ -47,10 +47,11 @@ CONNECTIONS = Gauge("nsm_begin_connections", "Connections that are alive in a ch
 class _Life:
     """One connection between its first Request and its Close.
 
-    ``wanted`` is set while a reselect has closed the old connection and no new one is there.
+    ``wanted`` is set while a reselect has closed the old connection and no new one is there. ``wish`` is what
+    the caller of a client's half asks for, while it is asked.
     """
 
-    __slots__ = ("begin", "connection", "id", "next", "peer", "request", "state", "wanted")
+    __slots__ = ("_asking", "begin", "connection", "id", "next", "peer", "request", "state", "wanted", "wish")
 
     def __init__(self, begin: Begin, connection_id: str, next: Handler) -> None:
         self.begin = begin
@@ -59,6 +60,8 @@ class _Life:
         self.connection: Connection | None = None
         self.request: NetworkServiceRequest | None = None
         self.wanted: NetworkServiceRequest | None = None
+        self.wish: Connection | None = None
+        self._asking = 0
         self.peer = Peer()
         self.renew()
 
@@ -74,21 +77,32 @@ class _Life:
         """Return a call of our own, in the name of ``peer``, else of whoever called last."""
         return Call(peer=peer or self.peer, values={OWN: True})
 
+    @property
+    def asking(self) -> bool:
+        return self._asking > 0
+
     async def rerequest(self, *, reselect: bool = False) -> Connection | None:
-        async with self.begin.turns.turn(self.id):
-            if not self.begin.holds(self):
-                return None
-            if reselect and self.connection is not None:
-                self.wanted = _reselecting(self._again())
-                await self.begin.end(self)
-            again = self._again()
-            try:
-                async with asyncio.timeout(BUDGET):
-                    return await self.begin.serve(self, self.call().within(BUDGET), again)
-            except TimeoutError as error:
-                raise TimedOut(
-                    f"the re-request of connection {self.id} was not answered in {BUDGET:g} s"
-                ) from error
+        self._asking += 1
+        try:
+            async with self.begin.turns.turn(self.id):
+                return await self._rerequest(reselect=reselect)
+        finally:
+            self._asking -= 1
+
+    async def _rerequest(self, *, reselect: bool) -> Connection | None:
+        if not self.begin.holds(self):
+            return None
+        if reselect and self.connection is not None:
+            self.wanted = self._reselecting()
+            await self.begin.end(self)
+        again = self._again()
+        try:
+            async with asyncio.timeout(BUDGET):
+                return await self.begin.serve(self, self.call().within(BUDGET), again, wished=False)
+        except TimeoutError as error:
+            raise TimedOut(
+                f"the re-request of connection {self.id} was not answered in {BUDGET:g} s"
+            ) from error
 
     def _again(self) -> NetworkServiceRequest:
         if self.wanted is not None:
@@ -99,17 +113,20 @@ class _Life:
         again.connection.CopyFrom(self.connection)
         return again
 
+    def _reselecting(self) -> NetworkServiceRequest:
+        assert self.request is not None
+        again = self._again()
+        again.connection.ClearField("mechanism")
+        again.connection.network_service_endpoint_name = ""
+        if self.request.HasField("connection"):
+            again.connection.payload = self.request.connection.payload  # the service's may have changed
+        again.connection.state = Condition.RESELECT_REQUESTED
+        return again
+
     async def close(self) -> None:
         async with self.begin.turns.turn(self.id):
             if self.begin.holds(self):
                 await self.begin.leave(self, self.call())
-
-
-def _reselecting(again: NetworkServiceRequest) -> NetworkServiceRequest:
-    again.connection.ClearField("mechanism")
-    again.connection.network_service_endpoint_name = ""
-    again.connection.state = Condition.RESELECT_REQUESTED
-    return again
 
 
 class Begin(Element):
@@ -148,7 +165,7 @@ class Begin(Element):
     def merge(self, life: _Life, request: NetworkServiceRequest) -> None:
         """Bring a new Request of a living connection into line with what is known; servers take it as is."""
 
-    def kept(self, request: NetworkServiceRequest) -> NetworkServiceRequest:
+    def kept(self, life: _Life, request: NetworkServiceRequest) -> NetworkServiceRequest:  # noqa: ARG002 - see BeginClient
         """Return of a granted Request what a re-request needs besides the answer."""
         return NetworkServiceRequest(mechanism_preferences=request.mechanism_preferences)
 
@@ -170,8 +187,13 @@ class Begin(Element):
                 if life.connection is None and life.wanted is None:
                     self._forget(life)
 
-    async def serve(self, life: _Life, call: Call, request: NetworkServiceRequest) -> Connection:
-        """Pass a Request on in its turn; keep what comes back, undo what failed."""
+    async def serve(
+        self, life: _Life, call: Call, request: NetworkServiceRequest, *, wished: bool = True
+    ) -> Connection:
+        """Pass a Request on in its turn; keep what comes back, undo what failed.
+
+        ``wished``: the caller asks, and not we again.
+        """
         kept = copy_of(request)
         try:
             connection = await life.next.request(call.on(life.state), request)
@@ -181,7 +203,8 @@ class Begin(Element):
             raise
         connection.state = Condition.UP
         life.peer = call.peer
-        life.request = self.kept(kept)
+        if wished:
+            life.request = self.kept(life, kept)
         life.connection = closable(connection, kept.connection)
         life.state.pop(REACHED)  # it was for an undo
         life.wanted = None
@@ -269,17 +292,23 @@ class Begin(Element):
 class BeginClient(Begin):
     """A Begin of the client's half: a new Request of a living connection is merged with what was returned.
 
-    See :func:`nsmesh.model.merge.merged` for whose word counts in which field.
+    See :mod:`nsmesh.model.merge` for whose word counts in which field.
     """
 
-    def kept(self, request: NetworkServiceRequest) -> NetworkServiceRequest:
-        """Keep also what was asked."""
-        kept = super().kept(request)
-        kept.connection.CopyFrom(remembered(request.connection))
+    def kept(self, life: _Life, request: NetworkServiceRequest) -> NetworkServiceRequest:
+        """Keep also what the caller wishes."""
+        kept = super().kept(life, request)
+        if life.wish is not None:
+            kept.connection.CopyFrom(life.wish)
+            life.wish = None
         return kept
 
     def merge(self, life: _Life, request: NetworkServiceRequest) -> None:
         """See the class."""
-        if life.connection is not None and life.request is not None:
-            wanted = request.connection
-            request.connection.CopyFrom(merged(wanted, life.request.connection, life.connection))
+        wanted = request.connection
+        if life.connection is None or life.request is None:
+            life.wish = first_wish(wanted)
+            return
+        asked = life.request.connection
+        life.wish = next_wish(wanted, asked, life.connection)
+        wanted.CopyFrom(merged(wanted, asked, life.connection))

@@ -19,6 +19,11 @@ class Life(Protocol):
         """The connection as the chain last returned it; None before and after its life. Not to be changed."""
         ...
 
+    @property
+    def asking(self) -> bool:
+        """Whether a re-request is under way, or waits for its turn: nobody else need ask meanwhile."""
+        ...
+
     async def rerequest(self, *, reselect: bool = False) -> Connection | None:
         """Send the last connection through the chain again; None if it ended meanwhile.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, Status
 from nsmesh.core.follow import Follower, Following, Ours
 from nsmesh.core.life import LIFE, OWN, Life
 from nsmesh.core.metrics import Counter
@@ -28,8 +28,12 @@ PAUSE = 0.2
 """Seconds after a first failed attempt; it grows by half each time."""
 LONGEST = 2.0
 """Most seconds between two attempts."""
+MISSING = 10.0
+"""Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager or registry."""
 AT_ONCE = 32
 """Attempts of one process that may be under way at the same time."""
+
+_ABSENT = frozenset((Status.NOT_FOUND, Status.UNKNOWN))
 
 Alive = Callable[[Connection], Awaitable[bool]]
 """Says whether packets go through a connection, now."""
@@ -38,10 +42,11 @@ Alive = Callable[[Connection], Awaitable[bool]]
 class _Watch:
     """What belongs to one connection.
 
-    ``asking``: an attempt of ours is under way in the chain. ``down``: what was heard last.
+    ``asking``: an attempt of ours is under way in the chain. ``down``: what was heard last. ``missing``: loop
+    time since which nobody finds the endpoint.
     """
 
-    __slots__ = ("asking", "connection", "down", "following", "healing", "life", "probing")
+    __slots__ = ("asking", "connection", "down", "following", "healing", "life", "missing", "probing")
 
     def __init__(self, life: Life, connection: Connection) -> None:
         self.life = life
@@ -51,6 +56,7 @@ class _Watch:
         self.healing: asyncio.Task[None] | None = None
         self.asking = False
         self.down = False
+        self.missing: float | None = None
 
     def rest(self) -> None:
         """Watch no more; an attempt to heal goes on."""
@@ -73,8 +79,9 @@ class Heal(Element):
 
     What the next hop's monitor says decides together with ``alive``: with packets going through, the same
     endpoint is asked for again, without (or when nobody can tell) the connection is closed and endpoint and
-    mechanism are chosen anew. It goes on until it succeeds or somebody closes; a stream that ends CANCELLED
-    means nothing. ``interval`` and ``limit``: seconds between two probes, and for one.
+    mechanism are chosen anew. An endpoint that nobody finds for :data:`MISSING` is given up, whatever its
+    packets do. It goes on until it succeeds or somebody closes; a stream that ends CANCELLED means nothing.
+    ``interval`` and ``limit``: seconds between two probes, and for one.
 
     After:  Begin
     Reads:  NEXT_HOP
@@ -105,6 +112,10 @@ class Heal(Element):
         """Ids of the connections that are being healed now."""
         return [key for key, watch in self._watches.items() if watch.healing is not None]
 
+    def keeps(self) -> Collection[str]:
+        """Return what is watched."""
+        return self._watches.keys()
+
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, then watch what was granted."""
         connection_id = request.connection.id
@@ -117,6 +128,7 @@ class Heal(Element):
                 watch = self._watches[connection_id] = _Watch(life, answer)
             watch.connection = copy_of(answer)
             watch.down = False
+            watch.missing = None
             watch.calm()
             self._watch(call, watch, began)
         return answer
@@ -138,7 +150,7 @@ class Heal(Element):
         watch.down = state == State.DOWN
         if watch.down:
             self._start(watch, "the next hop lost it")
-        elif state == State.REFRESH_REQUESTED and watch.healing is None:
+        elif state == State.REFRESH_REQUESTED and watch.healing is None and not watch.life.asking:
             self.scope.spawn(self._refresh(watch), name="heal: refresh requested")
         elif state == State.UP:
             watch.calm()
@@ -154,7 +166,7 @@ class Heal(Element):
         while True:
             await asyncio.sleep(self._interval)
             if watch.healing is None and not await self._is_alive(watch.connection):
-                self._start(watch, "no packets come back")
+                self._start(watch, "no packets come back", alive=False)
 
     async def _is_alive(self, connection: Connection) -> bool:
         if self._alive is None:
@@ -166,24 +178,36 @@ class Heal(Element):
             log.info("probe failed", connection=connection.id, error=str(error))
             return False
 
-    def _start(self, watch: _Watch, why: str) -> None:
+    def _start(self, watch: _Watch, why: str, *, alive: bool | None = None) -> None:
         if watch.healing is None and self.scope.running:
             log.info("connection is down", element="heal", connection=watch.connection.id, why=why)
-            watch.healing = self.scope.spawn(self._heal(watch), name="heal")
+            watch.healing = self.scope.spawn(self._heal(watch, alive), name="heal")
 
-    async def _heal(self, watch: _Watch) -> None:
+    async def _heal(self, watch: _Watch, alive: bool | None) -> None:
+        """Attempt until it is done; ``alive`` is what is known of the packets, for the first time."""
         pause = PAUSE
         try:
             while True:
-                alive = await self._is_alive(watch.connection)
-                done = await self._attempt(watch, reselect=not alive)
+                if alive is None:
+                    alive = await self._is_alive(watch.connection)
+                done = await self._attempt(watch, reselect=not alive or self._given_up(watch))
                 if done and not watch.down:
                     return
+                alive = None
                 await asyncio.sleep(pause * (1 + self._chance()) / 2)
                 pause = min(pause * 1.5, LONGEST)
         finally:
             if watch.healing is asyncio.current_task():
                 watch.healing = None
+
+    def _given_up(self, watch: _Watch) -> bool:
+        return watch.missing is not None and self.scope.clock.monotonic() - watch.missing >= MISSING
+
+    def _note_missing(self, watch: _Watch, error: MeshError) -> None:
+        if not _is_missing(watch.connection.network_service_endpoint_name, error):
+            watch.missing = None
+        elif watch.missing is None:
+            watch.missing = self.scope.clock.monotonic()
 
     async def _attempt(self, watch: _Watch, *, reselect: bool) -> bool:
         """Ask once; returns whether there is nothing more to do."""
@@ -193,6 +217,7 @@ class Heal(Element):
                 watch.asking = True
                 healed = await watch.life.rerequest(reselect=reselect)
         except MeshError as error:
+            self._note_missing(watch, error)
             ATTEMPTS.add("reselect" if reselect else "restore", error.status.name)
             log.warning(
                 "healing failed",
@@ -227,3 +252,8 @@ class Heal(Element):
                 watch.calm()
                 self._forget(connection.id, watch)
         await next.close(call, connection)
+
+
+def _is_missing(endpoint: str, error: MeshError) -> bool:
+    """Whether the answer is that this very endpoint is not there; some of the field say so by text alone."""
+    return endpoint in error.what and "not found" in error.what and error.status in _ABSENT

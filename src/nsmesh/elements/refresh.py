@@ -46,8 +46,8 @@ WATCH: Key[_Watch] = Key("refresh")
 class Refresh(Element):
     """Sends a connection's Request again at a part of the shortest remaining life of its tokens.
 
-    A refresh that fails is repeated every 200 ms, also beyond the end of the tokens. ``chance`` returns
-    0 to 1.
+    A refresh that fails is repeated every 200 ms, also beyond the end of the tokens; one that somebody else
+    just asks for is not asked for twice. ``chance`` returns 0 to 1.
 
     After:  Begin
     Reads:  ``expires`` of all path segments of the answer
@@ -81,7 +81,7 @@ class Refresh(Element):
 
         def fire() -> None:
             watch.timer = None
-            if watch.trying:
+            if watch.trying or life.asking:
                 self._arm(watch, life, RETRY)
             else:
                 watch.trying = True

@@ -6,44 +6,68 @@ from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Path, State
 
 
-def remembered(asked: Connection) -> Connection:
-    """Return the part of ``asked`` that :func:`merged` looks at: not the path, which is most of a message."""
+def first_wish(asked: Connection) -> Connection:
+    """Return what the first Request of a connection wishes: not the path, which is most of a message.
+
+    One that takes up what an earlier process of the caller had (its path goes on behind the caller) carries
+    the payload of its service, which nobody wished.
+    """
+    restores = len(asked.path.path_segments) > asked.path.index + 1
     return Connection(
         network_service=asked.network_service,
         network_service_endpoint_name=asked.network_service_endpoint_name,
+        payload="" if restores else asked.payload,
         labels=asked.labels,
         context=asked.context,
     )
 
 
-def merged(wanted: Connection, asked: Connection, answered: Connection) -> Connection:
-    """Return what to ask for, from what is wanted now, what was asked last and what was answered to that.
+def next_wish(wanted: Connection, asked: Connection, answered: Connection) -> Connection:
+    """Return the wish after ``wanted``: that of ``asked``, with what was changed by the user."""
+    result = copy_of(asked)
+    _change(result, wanted, asked, answered)
+    if wanted.state == State.RESELECT_REQUESTED:
+        result.network_service_endpoint_name = wanted.network_service_endpoint_name
+    return result
 
-    A field counts as changed by the user when it is neither what was asked nor what was answered: whoever
+
+def merged(wanted: Connection, asked: Connection, answered: Connection) -> Connection:
+    """Return what to ask for, from what is wanted now, what was wished last and what was answered to that.
+
+    A field counts as changed by the user when it is neither what was wished nor what was answered: whoever
     sends the answer back, and whoever repeats the first request, both mean "go on". The head of the path, up
     to the own segment, is the caller's (its tokens are new); the tail is the answer's. A reselect lets
-    endpoint and mechanism be as free as the caller wants them.
+    endpoint, mechanism and payload be as free as the caller wants them.
     """
     result = copy_of(answered)
-    if wanted.network_service not in (asked.network_service, answered.network_service):
-        result.network_service = wanted.network_service
-    name = wanted.network_service_endpoint_name
-    if name not in (asked.network_service_endpoint_name, answered.network_service_endpoint_name):
-        result.network_service_endpoint_name = name
-    if dict(wanted.labels) not in (dict(asked.labels), dict(answered.labels)):
-        result.labels.clear()
-        result.labels.update(wanted.labels)
-    if wanted.context not in (asked.context, answered.context):
-        result.context.CopyFrom(wanted.context)
+    _change(result, wanted, asked, answered)
     if wanted.HasField("mechanism"):
         result.mechanism.CopyFrom(wanted.mechanism)
     if wanted.state == State.RESELECT_REQUESTED:
-        result.network_service_endpoint_name = name
+        result.network_service_endpoint_name = wanted.network_service_endpoint_name
+        if wanted.payload in (asked.payload, answered.payload):
+            result.payload = asked.payload
         if not wanted.HasField("mechanism"):
             result.ClearField("mechanism")
     result.state = wanted.state
     result.path.CopyFrom(_path(wanted.path, answered.path))
     return result
+
+
+def _change(result: Connection, wanted: Connection, asked: Connection, answered: Connection) -> None:
+    """Take over what the user has changed."""
+    if wanted.network_service not in (asked.network_service, answered.network_service):
+        result.network_service = wanted.network_service
+    name = wanted.network_service_endpoint_name
+    if name not in (asked.network_service_endpoint_name, answered.network_service_endpoint_name):
+        result.network_service_endpoint_name = name
+    if wanted.payload not in ("", asked.payload, answered.payload):
+        result.payload = wanted.payload
+    if dict(wanted.labels) not in (dict(asked.labels), dict(answered.labels)):
+        result.labels.clear()
+        result.labels.update(wanted.labels)
+    if wanted.context not in (asked.context, answered.context):
+        result.context.CopyFrom(wanted.context)
 
 
 def _path(wanted: Path, answered: Path) -> Path:

@@ -16,6 +16,7 @@ from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Invalid, Refused, TimedOut
 from nsmesh.core.life import LIFE, OWN, REACHED
 from nsmesh.core.virtual import run
+from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, NetworkService, NetworkServiceRequest, State
 
 MARK: Key[int] = Key("mark")
@@ -415,6 +416,85 @@ def test_reselect_is_an_end_and_a_new_beginning():
             assert far.states[2] is not far.states[1]
 
     run(main())
+
+
+class Grants(Element):
+    """An end that fills in what the field fills in, and notes what it was asked for."""
+
+    def __init__(self, payload="IP"):
+        self.payload = payload
+        self.asked = []
+
+    async def request(self, call, request, next):
+        self.asked.append(copy_of(request.connection))
+        connection = copy_of(request.connection)
+        connection.payload = connection.payload or self.payload
+        connection.labels["nodeName"] = "n1"
+        if not connection.context.ip_context.src_ip_addrs:
+            connection.context.ip_context.src_ip_addrs.append(f"10.0.0.{len(self.asked)}/32")
+        return connection
+
+
+def test_a_client_reselects_with_the_payload_that_was_wished():
+    """The payload of the service may have changed since; one that the caller named is asked for again."""
+
+    async def main():
+        for wished, then in (("", "ETHERNET"), ("IP", "IP")):
+            begin, far = BeginClient(), Grants()
+            handler = chain(begin, far)
+            async with handler.running():
+                first = ask()
+                first.connection.payload = wished
+                assert (await handler.request(Call(), first)).payload == "IP"
+                await begin.life("x").rerequest()
+                far.payload = "ETHERNET"
+                again = await begin.life("x").rerequest(reselect=True)
+                assert far.asked[-1].payload == wished
+                assert again.payload == then
+                assert again.labels["nodeName"] == "n1"
+
+    run(main())
+
+
+def test_what_a_caller_repeats_is_no_change_however_often_it_was_refreshed():
+    """The first Request again, after refreshes and after itself: the context that was answered stays."""
+
+    async def main():
+        begin, far = BeginClient(), Grants()
+        handler = chain(begin, far)
+        async with handler.running():
+            answer = await handler.request(Call(), ask())
+            for _ in range(3):
+                await begin.life("x").rerequest()
+                assert (await handler.request(Call(), ask())).context == answer.context
+            changed = ask()
+            changed.connection.labels["app"] = "x"
+            assert (await handler.request(Call(), changed)).labels == {"app": "x", "nodeName": "n1"}
+            await begin.life("x").rerequest()
+            assert (await handler.request(Call(), changed)).labels == {"app": "x", "nodeName": "n1"}
+            assert begin.connections[0].context == answer.context
+
+    run(main())
+
+
+def test_whether_somebody_asks_again_is_known():
+    """From the moment it waits for its turn until it is answered, also when it fails."""
+
+    async def body(begin, far, handler):
+        await handler.request(Call(), ask())
+        life = begin.life("x")
+        assert not life.asking
+        far.failing = 1
+        first, second = (asyncio.ensure_future(life.rerequest()) for _ in range(2))
+        await asyncio.sleep(0.5)
+        assert life.asking
+        with pytest.raises(Refused):
+            await first
+        assert life.asking
+        await second
+        assert not life.asking
+
+    scenario(body)
 
 
 def test_a_failed_reselect_can_be_tried_again():

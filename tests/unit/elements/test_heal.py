@@ -7,7 +7,7 @@ import pytest
 from nsmesh.core.begin import BeginClient
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, chain
-from nsmesh.core.errors import Remote, Status, Unavailable
+from nsmesh.core.errors import NotFound, Remote, Status, Unavailable
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.core.virtual import VirtualClock, run
 from nsmesh.elements.heal import AT_ONCE, Heal
@@ -28,6 +28,7 @@ class Far(Element):
     def __init__(self):
         self.seen = []
         self.failing = 0
+        self.error = Unavailable("told to")
         self.delay = 0.0
         self.busy = 0
         self.most = 0
@@ -44,7 +45,7 @@ class Far(Element):
             self.busy -= 1
         if self.failing:
             self.failing -= 1
-            raise Unavailable("told to")
+            raise self.error
         call.state.set(NEXT_HOP, self)
         self.say(request.connection.id, State.UP)
         return await next.request(call, request)
@@ -323,5 +324,80 @@ def test_storms_are_bounded():
         assert heal.healing == []
         assert len(far.queues) == 1
         far.delay = 0.0
+
+    scenario(body)
+
+
+class Absent(NotFound):
+    """What a forwarder answers whose registry does not list the endpoint."""
+
+    def __init__(self):
+        super().__init__("network service endpoint nse not found")
+
+
+def lost(seconds, error, *, expected):
+    """Let the next hop say that the endpoint is away for so long, while its packets go on."""
+    pulse = Pulse()
+
+    async def body(begin, heal, far, handler):
+        (connection,) = begin.connections
+        connection.network_service_endpoint_name = "nse"
+        for watch in heal._watches.values():
+            watch.connection.network_service_endpoint_name = "nse"
+        far.error = error
+        far.failing = 1000
+        far.say("x", State.DOWN)
+        await asyncio.sleep(seconds)
+        far.failing = 0
+        await asyncio.sleep(10)
+        assert ("reselect" in far.seen) == expected
+        assert ("close" in far.seen) == expected
+        assert heal.healing == []
+
+    scenario(body, pulse)
+
+
+def test_an_endpoint_that_stays_unknown_is_given_up():
+    """Its packets may go on for ever: what made the wire is still there, and nobody answers for it."""
+    lost(15, Absent(), expected=True)
+    lost(15, Remote(Status.UNKNOWN, "network service endpoint nse not found: all have failed"), expected=True)
+
+
+def test_an_endpoint_that_comes_back_is_not_given_up():
+    """A manager or registry that restarts does not know it for a moment, and the wire stays as it is."""
+    lost(5, Absent(), expected=False)
+
+
+def test_other_troubles_leave_a_living_wire_alone():
+    """However long they last: no forwarder, a registry that is away, an endpoint that refuses."""
+    lost(60, NotFound("no candidates found for a wire: no forwarder is registered"), expected=False)
+    lost(60, Unavailable("the registry is away"), expected=False)
+
+
+def test_what_a_look_at_the_packets_found_is_not_looked_for_again():
+    """The first attempt comes at once: not after a second look that takes as long as it may."""
+    pulse = Pulse()
+
+    async def body(begin, heal, far, handler):
+        await asyncio.sleep(1)
+        pulse.alive, asked = False, pulse.asked
+        await asyncio.sleep(0.2)
+        assert far.seen == ["request", "close", "reselect"]
+        assert pulse.asked == asked + 1
+        pulse.alive = True
+
+    scenario(body, pulse)
+
+
+def test_requests_to_refresh_are_answered_one_at_a_time():
+    """Many of them, from many hops, while one is under way: it will do for all."""
+
+    async def body(begin, heal, far, handler):
+        far.delay = 1.0
+        for _ in range(20):
+            far.say("x", State.REFRESH_REQUESTED)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(5)
+        assert far.seen == ["request", "request"]
 
     scenario(body)

@@ -166,3 +166,19 @@ def test_a_first_request_that_fails_leaves_no_timer():
         assert handler.scope.timers == 0
 
     scenario(body)
+
+
+def test_what_somebody_else_just_asks_for_is_not_asked_twice():
+    """Healing under way, or a Request to refresh: each attempt is the only one, and the period goes on."""
+
+    async def body(begin, far, handler):
+        await handler.request(Call(), ask())
+        await asyncio.sleep(119)
+        far.delay = 5.0
+        await begin.life("a").rerequest()
+        await asyncio.sleep(60)
+        assert far.times == [0.0, 119.0]
+        await asyncio.sleep(65)
+        assert far.times == [0.0, 119.0, pytest.approx(244.0, abs=1e-3)]
+
+    scenario(body)

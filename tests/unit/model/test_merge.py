@@ -1,7 +1,7 @@
 """Asking again: whose word counts in which field."""
 
 from nsmesh.model.copying import copy_of
-from nsmesh.model.merge import merged, remembered
+from nsmesh.model.merge import first_wish, merged, next_wish
 from nsmesh.model.messages import Connection, Path, PathSegment, State
 
 
@@ -25,15 +25,15 @@ def test_repeating_either_message_means_go_on():
     assert merged(ANSWERED, ASKED, ANSWERED) == ANSWERED
 
 
-def test_what_is_remembered_is_enough():
-    """Merging looks at nothing of what was asked that ``remembered`` leaves out."""
+def test_a_wish_is_enough():
+    """Merging looks at nothing of what was asked that a wish leaves out."""
     changed = copy_of(ANSWERED)
     changed.labels["app"] = "x"
     reselecting = copy_of(ASKED)
     reselecting.state = State.RESELECT_REQUESTED
     for wanted in (ASKED, ANSWERED, changed, reselecting):
-        assert merged(wanted, remembered(ASKED), ANSWERED) == merged(wanted, ASKED, ANSWERED)
-    assert not remembered(ANSWERED).path.path_segments
+        assert merged(wanted, first_wish(ASKED), ANSWERED) == merged(wanted, ASKED, ANSWERED)
+    assert not first_wish(ANSWERED).path.path_segments
 
 
 def test_what_the_user_changed_counts():
@@ -84,3 +84,37 @@ def test_nothing_given_is_changed():
     wanted, asked, answered = copy_of(ASKED), copy_of(ASKED), copy_of(ANSWERED)
     merged(wanted, asked, answered).labels["x"] = "y"
     assert (wanted, asked, answered) == (ASKED, ASKED, ANSWERED)
+
+
+def test_a_wish_outlives_what_was_answered_to_it():
+    """Going on, in whichever words, leaves it; only what the user changes is changed in it."""
+    wish = first_wish(ASKED)
+    assert next_wish(ASKED, wish, ANSWERED) == wish
+    assert next_wish(ANSWERED, wish, ANSWERED) == wish
+    changed = copy_of(ANSWERED)
+    changed.labels["app"] = "x"
+    changed.payload = "ETHERNET"
+    second = next_wish(changed, wish, ANSWERED)
+    assert dict(second.labels) == {"app": "x", "nodeName": "n1"}
+    assert second.payload == "ETHERNET"
+    assert second.context == wish.context
+    assert second.network_service_endpoint_name == ""
+
+
+def test_a_reselect_asks_for_the_payload_that_was_wished():
+    """The service's may be another by now; a payload that the user names, now or before, is kept."""
+    reselect = copy_of(ANSWERED)
+    reselect.state = State.RESELECT_REQUESTED
+    assert merged(reselect, first_wish(ASKED), ANSWERED).payload == ""
+    named = copy_of(ASKED)
+    named.payload = "IP"
+    assert merged(reselect, first_wish(named), ANSWERED).payload == "IP"
+    reselect.payload = "ETHERNET"
+    assert merged(reselect, first_wish(ASKED), ANSWERED).payload == "ETHERNET"
+
+
+def test_a_restored_connection_wishes_no_payload():
+    """Its path goes on behind the client: what it carries is the service's."""
+    assert first_wish(ANSWERED).payload == ""
+    first = Connection(payload="IP", path=Path(path_segments=[segment("nsc")]))
+    assert first_wish(first).payload == "IP"
