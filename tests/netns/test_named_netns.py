@@ -1,6 +1,8 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import threading
 import uuid
 from pathlib import Path
@@ -28,6 +30,27 @@ def test_a_namespace_is_made_with_loopback_and_deleted_again():
     assert path not in netns.named()
     assert not Path(path).exists()
     netns.delete(name)
+
+
+def test_ip_netns_comes_later():
+    """On a fresh machine, namespaces that are there before the first ``ip netns`` can be deleted."""
+    script = """
+import subprocess
+from nsmesh.datapath import netns
+path = netns.create("ours")
+subprocess.run(["ip", "netns", "add", "theirs"], check=True)
+assert netns.call_in(path, lambda: True)
+netns.delete("ours")
+assert netns.named() == ["/run/netns/theirs"], netns.named()
+netns.create("ours")
+subprocess.run(["ip", "netns", "delete", "theirs"], check=True)
+subprocess.run(["ip", "netns", "delete", "ours"], check=True)
+assert netns.named() == []
+"""
+    fresh = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    work = 'mount -t tmpfs fresh /run && exec "$0" -c "$1"'
+    done = subprocess.run([*fresh, work, sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_function_runs_inside_and_the_thread_comes_back():

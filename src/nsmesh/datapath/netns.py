@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ RUN_NETNS = "/run/netns"
 """Where named namespaces live, as for ``ip netns``."""
 
 CLONE_NEWNET = 0x40000000
-MS_BIND = 0x1000
+MS_BIND, MS_REC, MS_SHARED = 0x1000, 0x4000, 0x100000
 MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -137,8 +138,8 @@ def create(name: str) -> str:
     Raises Invalid for an unusable name, Conflict for one that exists, Unauthorized without the privilege.
     """
     path = _named_path(name)
-    Path(RUN_NETNS).mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
+        _folder()
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
     except FileExistsError as error:
         raise Conflict(
@@ -153,15 +154,48 @@ def create(name: str) -> str:
     return path
 
 
+def _folder() -> None:
+    """Make the folder of named namespaces, as ``ip netns`` does: mounted on itself, and shared.
+
+    Else ``ip netns`` would do it later, over the namespaces that are there; they could not be deleted then.
+    Raises OSError.
+    """
+    Path(RUN_NETNS).mkdir(mode=0o755, parents=True, exist_ok=True)
+    if _shared():
+        return
+    descriptor = os.open(RUN_NETNS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # ``ip netns`` takes the same lock
+        folder = RUN_NETNS.encode()
+        if not _shared() and _libc.mount(folder, folder, b"none", MS_BIND | MS_REC, None) == 0:
+            _shared()
+    finally:
+        os.close(descriptor)
+
+
+def _shared() -> bool:
+    """Share the folder of named namespaces; return whether it is a mount. Raises OSError."""
+    if _libc.mount(b"", RUN_NETNS.encode(), b"none", MS_SHARED | MS_REC, None) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number != errno.EINVAL:
+        raise OSError(number, f"mount {RUN_NETNS}")
+    return False
+
+
 def delete(name: str) -> None:
     """Delete a named namespace; one that does not exist is deleted already."""
     path = _named_path(name)
     if not os.path.lexists(path):
         return
+    what = f"cannot delete the network namespace {name}"
     if _libc.umount2(path.encode(), MNT_DETACH) != 0 and ctypes.get_errno() != errno.EINVAL:
         number = ctypes.get_errno()
-        raise _explain(OSError(number, os.strerror(number)), f"cannot delete the network namespace {name}")
-    Path(path).unlink(missing_ok=True)
+        raise _explain(OSError(number, os.strerror(number)), what)
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise _explain(error, what) from error
 
 
 @contextmanager
