@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol, Self
 
@@ -96,6 +96,10 @@ class Element:
         """Hold what the element needs while its chain runs; most need nothing."""
         yield self
 
+    def keeps(self) -> Collection[str]:
+        """Return the ids of the connections for which it keeps something that is not in ``call.state``."""
+        return ()
+
 
 class Tail:
     """The end of a chain that answers by itself: a Request is granted as it came."""
@@ -157,6 +161,14 @@ class _Link:
         await self.element.unregister(call, entry, self.next)
 
 
+_running: set[Chain] = set()
+
+
+def running_chains() -> list[Chain]:
+    """Return the chains of this process that run now, by name."""
+    return sorted(_running, key=lambda one: one.name)
+
+
 class OrderError(Exception):
     """A chain was built in an order that one of its elements cannot work in."""
 
@@ -189,6 +201,8 @@ class Chain(_Link):
             await stack.enter_async_context(self.scope)
             for element in self.elements:
                 await stack.enter_async_context(element.running())
+            _running.add(self)
+            stack.callback(_running.discard, self)
             yield self
 
 

@@ -7,7 +7,7 @@ for a subscriber, and one that came and went unheard is not told at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from itertools import islice
 
 from nsmesh.core.call import Peer
@@ -67,6 +67,11 @@ class Hub:
         self.name = name
         self._known: dict[str, tuple[Connection, str]] = {}
         self._subscribers: set[_Subscriber] = set()
+
+    @property
+    def ids(self) -> Collection[str]:
+        """Ids of the connections that are known."""
+        return self._known.keys()
 
     @property
     def subscribers(self) -> int:

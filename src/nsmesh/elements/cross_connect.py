@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -74,6 +74,10 @@ class CrossConnectWire(Element):
         self._identify = identify
         self._holders: dict[str, _Holder] = {}
         self._held: dict[Place, _Holder] = {}
+
+    def keeps(self) -> Collection[str]:
+        """Return who has interfaces."""
+        return {*self._holders, *(holder.id for holder in self._held.values())}
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Check the client's interface, ask on, then wire."""

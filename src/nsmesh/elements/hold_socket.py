@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from nsmesh.core.call import Call
 from nsmesh.core.element import Handler
 from nsmesh.core.holding import Holding
@@ -27,6 +29,10 @@ class HoldSocket(Holding[Receiver]):
 
     def __init__(self, files: Files = HELD) -> None:
         super().__init__(Receiver(files))
+
+    def keeps(self) -> Collection[str]:
+        """Return whose sockets are held."""
+        return self._held.names
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Hold, pass on, let go of the one before."""

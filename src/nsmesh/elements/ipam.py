@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableSequence, Sequence
+from collections.abc import Callable, Collection, Iterable, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -64,6 +64,10 @@ class Ipam(Element):
     def leases(self) -> dict[str, tuple[Lease, ...]]:
         """What is given out now, by connection id."""
         return dict(self._leases)
+
+    def keeps(self) -> Collection[str]:
+        """Return who has leases."""
+        return self._leases.keys()
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Lease, write down, pass on; a failure gives back what was new."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
@@ -27,6 +27,10 @@ class KeepApart(Element):
 
     def __init__(self) -> None:
         self._taken: dict[str, tuple[str, ...]] = {}
+
+    def keeps(self) -> Collection[str]:
+        """Return whose prefixes are known."""
+        return self._taken.keys()
 
     def _of_others(self, connection_id: str) -> list[str]:
         others = (prefixes for key, prefixes in self._taken.items() if key != connection_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -55,6 +55,10 @@ class Monitor(Element):
             yield self
         finally:
             self._hub.end()
+
+    def keeps(self) -> Collection[str]:
+        """Return what is told of."""
+        return self._hub.ids
 
     def mark(self, connection_id: str, state: int) -> bool:
         """Publish another state of a known connection; ``REFRESH_REQUESTED`` makes its client ask again.

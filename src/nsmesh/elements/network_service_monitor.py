@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import structlog
@@ -70,6 +71,10 @@ class NetworkServiceMonitor(Element):
     def __init__(self, registry: Handler) -> None:
         self._registry = registry
         self._watches: dict[str, _Watch] = {}
+
+    def keeps(self) -> Collection[str]:
+        """Return the members of all watches."""
+        return [key for watch in self._watches.values() for key in watch.members]
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, then join the watch."""

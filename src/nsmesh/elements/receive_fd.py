@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from nsmesh.core.call import Call
 from nsmesh.core.element import Handler
@@ -32,6 +33,10 @@ class _Receives(Holding[Receiver]):
 
     def __init__(self, files: Files = HELD) -> None:
         super().__init__(Receiver(files))
+
+    def keeps(self) -> Collection[str]:
+        """Return whose files are held."""
+        return self._held.names
 
     def _share(self, connection_id: str, url: str) -> Inode | None:
         path = file_path(url)

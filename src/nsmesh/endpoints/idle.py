@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -36,6 +36,10 @@ class Idle(Element):
             yield self
         finally:
             self._stop()
+
+    def keeps(self) -> Collection[str]:
+        """Return what keeps the endpoint from being idle."""
+        return self._living
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Note the connection, pass on; one that fails is closed by Begin."""

@@ -37,6 +37,11 @@ class Receiver:
         """Return for how many names something is held."""
         return len(self._names)
 
+    @property
+    def names(self) -> Collection[str]:
+        """For whom something is held."""
+        return self._names
+
     def known(self, name: str, inode: Inode) -> str | None:
         """Return the path of a file that is held for ``name``, else None."""
         return self._files.path((self, name), inode)

@@ -1,0 +1,45 @@
+"""The audit of a running program: what its elements hold for connections that do not live.
+
+Every element that keeps something by connection id, outside of ``call.state``, says so in
+:meth:`nsmesh.core.element.Element.keeps`. All of it is made and given back within a life of the chain's
+``Begin``, so whatever is held for another id was forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nsmesh.core.begin import Begin
+from nsmesh.core.element import Chain, running_chains
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """What ``element`` of ``chain`` holds for ``connection``, which does not live there."""
+
+    chain: str
+    element: str
+    connection: str
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        return f"{self.chain}: {self.element} holds something for connection {self.connection}, which is gone"
+
+
+def orphans(chains: Iterable[Chain] | None = None) -> list[Orphan]:
+    """Return what is held without a connection in ``chains``; None: in all that run in this process.
+
+    True at any time between two steps of the event loop, also while Requests are under way. A chain without
+    a ``Begin`` holds nothing by connection.
+    """
+    found: list[Orphan] = []
+    for chain in running_chains() if chains is None else chains:
+        begin = next((element for element in chain.elements if isinstance(element, Begin)), None)
+        if begin is None:
+            continue
+        for element in chain.elements:
+            kind = type(element).__name__
+            gone = (key for key in element.keeps() if begin.life(key) is None)
+            found += [Orphan(chain.name, kind, key) for key in sorted(gone)]
+    return found
