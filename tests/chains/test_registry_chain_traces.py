@@ -40,6 +40,8 @@ TYPES = {
         NetworkServiceEndpointResponse,
     ),
 }
+BUDGET = 15.0
+"""Deadline of the recorded calls."""
 CLOSE = 2.0
 """Seconds by which a time may differ."""
 
@@ -113,6 +115,18 @@ def same(ours: object, theirs: object) -> None:
     assert mine == other
 
 
+def early(answer: object) -> bool:
+    """Whether Go took an entry away a whole deadline before its time, though that was most of its life.
+
+    Ours never does so before three quarters of a life, or what registers again at two thirds would flap.
+    """
+    if not isinstance(answer, NetworkServiceEndpointResponse) or not answer.deleted:
+        return False
+    entry = content_of(answer)
+    life = seconds(entry.expiration_time) - seconds(entry.initial_registration_time)
+    return 0 < life < BUDGET * 4 - CLOSE
+
+
 def by_name(answers: list[tuple[float, object]]) -> list[tuple[float, object]]:
     """Order what is there at first, which Go tells in any order; the rest by time."""
     return sorted(answers, key=lambda pair: (round(pair[0]), str(pair[1])[:60]))
@@ -151,8 +165,9 @@ def test_ours_answers_what_go_answered(make, name):
                     task.result()
             await asyncio.wait(tasks)
         for call, outcome in zip(calls, outcomes, strict=True):
-            assert len(outcome) == len(call.answers), call
-            for (when, ours), (then, theirs) in zip(by_name(outcome), by_name(call.answers), strict=True):
+            expected = [(then, theirs) for then, theirs in call.answers if not early(theirs)]
+            assert len(outcome) == len(expected), call
+            for (when, ours), (then, theirs) in zip(by_name(outcome), by_name(expected), strict=True):
                 same(ours, theirs)
                 assert when == pytest.approx(then, abs=0.5)
 

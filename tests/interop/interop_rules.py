@@ -181,6 +181,16 @@ ON_PURPOSE = (
         ("heal-forwarder",),
     ),
     Purpose(
+        r"nsc nsc>nsmgr Request: connection\.payload",
+        "a reselect asks for the payload that the client wished, if any: the service's may be another by now",
+        ("heal-endpoint", "heal-forwarder"),
+    ),
+    Purpose(
+        r"registry probe>registry Find answer count",
+        "an endpoint is not unregistered before three quarters of its life, however long a call may take",
+        ("registry-expiration",),
+    ),
+    Purpose(
         r"\S+ \S+>\S+ Close: path\.path_segments\[\d\]\.(token|expires).*",
         "a Close has the tokens of the last Request: who gets it uses what it has stored, and the header",
     ),

@@ -29,7 +29,7 @@ PAUSE = 0.2
 LONGEST = 2.0
 """Most seconds between two attempts."""
 MISSING = 10.0
-"""Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager or registry."""
+"""Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
 AT_ONCE = 32
 """Attempts of one process that may be under way at the same time."""
 
