@@ -47,7 +47,7 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         tokens=runtime.tokens,
         labels=settings.place,
         excluded_prefixes_file=settings.excluded_prefixes_file,
-        policies=runtime.policies(),
+        policies=runtime.policies(settings.connection_policies),
         registry_front=runtime.registry_front(settings.registry_server_policies),
         registry_checks=runtime.registry_checks(settings.registry_client_policies),
         forwarder_service=settings.forwarder_network_service_name,
@@ -89,7 +89,7 @@ async def running_forwarder(
         mechanisms=mechanisms,
         peers=runtime.peers,
         tokens=runtime.tokens,
-        policies=runtime.policies(),
+        policies=runtime.policies(settings.connection_policies),
         dial_timeout=settings.dial_timeout,
         clock=runtime.clock,
     )

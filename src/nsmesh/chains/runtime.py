@@ -37,9 +37,9 @@ class Runtime:
         """Who we are on the wire; None: plain unix sockets of our own user only."""
         return self.secured.identity if self.secured else None
 
-    def policies(self) -> tuple[Element, ...]:
-        """Return what stands behind UpdateToken in a server chain."""
-        return self.secured.policies() if self.secured else ()
+    def policies(self, masks: Sequence[str] = ()) -> tuple[Element, ...]:
+        """Return what stands behind UpdateToken in a server chain; ``masks`` select policies of the user's."""
+        return self.secured.policies(masks) if self.secured else ()
 
     def checks(self) -> tuple[Element, ...]:
         """Return what stands behind Dial in a client's chain."""

@@ -38,12 +38,13 @@ class Secured:
         minter = TokenMinter(self.identity, lifetime=self.lifetime, clock=self.clock)
         object.__setattr__(self, "tokens", minter)
 
-    def policies(self) -> tuple[Element, ...]:
+    def policies(self, masks: Sequence[str] = ()) -> tuple[Element, ...]:
         """Return what stands behind UpdateToken in every server chain.
 
-        Beyond the policies of the field it asks that a caller's token speaks in the caller's own name.
+        Beyond the policies of the field it asks that a caller's token speaks in the caller's own name, and
+        what ``masks`` select.
         """
-        return (Authorize((*SERVER_POLICIES, OWN_NAME), reader=self.reader),)
+        return (Authorize((*SERVER_POLICIES, OWN_NAME, *masks), reader=self.reader),)
 
     def checks(self) -> tuple[Element, ...]:
         """Return what stands behind Dial in the chain of a client (managers and forwarders have none)."""

@@ -81,7 +81,15 @@ class Serves(Registers):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NsmgrSettings(Placed, Serves):
+class Connects(Registers):
+    """What every daemon reads that answers Requests."""
+
+    connection_policies: tuple[str, ...] = ()
+    """Policies of your own for Requests and Closes, beyond those always asked, as file masks; empty: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NsmgrSettings(Placed, Serves, Connects):
     """The manager of a node."""
 
     name: str = "nmgr"
@@ -99,7 +107,7 @@ class NsmgrSettings(Placed, Serves):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForwarderSettings(Registers):
+class ForwarderSettings(Connects):
     """The forwarder: makes the wires of a node."""
 
     name: str = "forwarder"
@@ -177,7 +185,7 @@ class NscSettings(Asks):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NseSettings(Placed, Registers):
+class NseSettings(Placed, Connects):
     """An endpoint: answers requests for its services."""
 
     name: str = "nse"

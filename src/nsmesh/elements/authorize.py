@@ -29,6 +29,7 @@ class _Policies(Element):
             now=self.scope.clock.now(),
             reader=self._reader,
             names=[segment.name for segment in segments],
+            segments=segments,
         )
         authorize(self._policies, question)
 

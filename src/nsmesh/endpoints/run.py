@@ -107,7 +107,7 @@ async def _chain(
             asks=[Kernel(inode_url=place, unnumbered=True)],
             peers=held.peers,
             tokens=held.tokens,
-            policies=held.policies(),
+            policies=held.policies(settings.connection_policies),
             dial_timeout=settings.dial_timeout,
             clock=held.clock,
         )
@@ -121,7 +121,7 @@ async def _chain(
         Hooks(function),
         mechanisms=[Kernel(inode_url=place), Noop()],
         tokens=held.tokens,
-        policies=held.policies(),
+        policies=held.policies(settings.connection_policies),
         clock=held.clock,
     )
     return await stack.enter_async_context(chain.running())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from nsmesh.model.messages import PathSegment
 from nsmesh.security.jws import BadToken
 from nsmesh.security.token import Claims, TokenReader
 
@@ -33,8 +34,8 @@ class Question:
 
     ``tokens`` and ``names``: those of the path's segments; None where there is no path at all. ``index``:
     the segment of the process that asks. ``certificate``: DER of the leaf that the peer showed, ``peer`` its
-    SPIFFE ID. ``now``: wall time. For registries ``resource`` is the name of the service or endpoint,
-    ``owners`` the recorded path ids by name. For monitors ``connections`` are the ids once requested by
+    SPIFFE ID. ``now``: wall time. ``segments``: the path of a Request or Close as it is. For registries
+    ``resource`` is the name of the service or endpoint, ``owners`` the recorded path ids by name. For monitors ``connections`` are the ids once requested by
     SPIFFE ID, and ``selected`` those that are asked for now.
     """
 
@@ -45,6 +46,7 @@ class Question:
     now: float
     reader: TokenReader = field(repr=False)
     names: Sequence[str] = ()
+    segments: Sequence[PathSegment] | None = None
     resource: str = ""
     owners: Mapping[str, Sequence[str]] = field(default_factory=dict)
     connections: Mapping[str, Sequence[str]] = field(default_factory=dict)
