@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -14,11 +14,14 @@ from nsmesh.api import control_pb2
 from nsmesh.cli import control, output
 from nsmesh.cli.context import Context, NotUp, require_root, run
 from nsmesh.cli.quantities import percent, seconds
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, Refused
 from nsmesh.model import control as api
 from nsmesh.model.duration import format_duration
 from nsmesh.standalone import launch, leftovers
 from nsmesh.standalone.lock import holder
+
+if TYPE_CHECKING:
+    from nsmesh.standalone.joining.place import Place
 
 RESTORED = 30.0
 """Seconds that ``nsm up`` waits for what an earlier run had."""
@@ -55,15 +58,31 @@ RESTORED = 30.0
     callback=percent,
     help="Packets lost between nodes, such as 0.1% (tc netem).",
 )
+@click.option(
+    "--listen",
+    metavar="IP[:PORT]",
+    default="",
+    help="Let other hosts join at this address (port 5000; the next two are used as well).",
+)
+@click.option("--name", default="", help="Name of this host's node, with --listen; default: the host name.")
 @click.option("-f", "--file", "files", multiple=True, help="Apply these manifests once it is up.")
 @click.pass_obj
 def up(
-    context: Context, /, files: tuple[str, ...], *, foreground: bool, separate: bool, **underlay: Any
+    context: Context,
+    /,
+    files: tuple[str, ...],
+    *,
+    foreground: bool,
+    separate: bool,
+    listen: str,
+    name: str,
+    **underlay: Any,
 ) -> None:
     """Bring a mesh up on this host; nothing happens if it is up already.
 
     What was applied before the mesh went down, or died, is put up again. With several nodes, workloads and
-    endpoints say theirs in spec.node, and wires cross from one to another.
+    endpoints say theirs in spec.node, and wires cross from one to another. With --listen, other hosts become
+    nodes by nsm join; a mesh that let them, and a host that joined, come back as such without being told.
     """
     require_root("a mesh")
     if underlay["nodes"] == 1 and any(_given(name) for name in ("underlay_mtu", "latency", "loss")):
@@ -72,6 +91,7 @@ def up(
         raise click.UsageError("--foreground and -f exclude each other: apply from another terminal")
     manifests = control.read_manifests(files)
     paths = context.paths
+    place = _place(context, listen, name, apart=separate or underlay["nodes"] > 1)
     paths.make()
     if foreground:
         from nsmesh.standalone import daemon  # noqa: PLC0415 - the whole mesh, for this one command
@@ -81,16 +101,39 @@ def up(
         conditions = Conditions(
             underlay["nodes"], underlay["underlay_mtu"], underlay["latency"], underlay["loss"]
         )
-        daemon.run(paths, separate=separate, conditions=conditions, level="WARN" if context.quiet else level)
+        wishes = daemon.Wishes(separate, conditions, place)
+        daemon.run(paths, wishes, "WARN" if context.quiet else level)
         return
     found = holder(paths.lock)
     if found is not None and found.mesh == paths.mesh:
         context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
-        run(_start(context, [*(["--separate"] if separate else []), *_arguments(underlay)]))
+        options = [*(["--separate"] if separate else []), *_arguments(underlay)]
+        if place is not None:
+            options += [f"--listen={place.address}", f"--name={place.name}"]
+        run(start(context, options))
+        if place is not None:
+            context.say(f"other hosts join at {place.address}, with a token each: nsm token create")
     if manifests:
         request = control_pb2.ApplyRequest(manifests=manifests, wait=True)
         run(control.steps(context, api.APPLY, request))
+
+
+def _place(context: Context, listen: str, name: str, *, apart: bool) -> Place | None:
+    """Return where other hosts may join, as the options say; None: as before. Raises MeshError."""
+    if name and not listen:
+        raise click.UsageError("--name is for a host that others join: add --listen IP")
+    paths = context.paths
+    if apart and (listen or paths.listening.exists() or paths.membership.exists()):
+        raise Refused(
+            "with other hosts in the mesh, this host is one node, and its roles are one process",
+            remedy="leave out --nodes and --separate, or take another mesh for them: --mesh NAME",
+        )
+    if not listen:
+        return None
+    from nsmesh.standalone.joining.place import Place, node_name, parse_address  # noqa: PLC0415 - seldom
+
+    return Place(node_name(name), parse_address(listen))
 
 
 def _given(name: str) -> bool:
@@ -111,7 +154,8 @@ def _arguments(underlay: dict[str, Any]) -> list[str]:
     ]
 
 
-async def _start(context: Context, options: list[str]) -> None:
+async def start(context: Context, options: list[str]) -> None:
+    """Start the daemon of a mesh with these options of ``nsm up``, and say what it found."""
     paths = context.paths
     arguments = ["--mesh", paths.mesh, "--run-dir", str(paths.run), "--state-dir", str(paths.state)]
     arguments += ["-v"] * context.verbose + ["up", "--foreground", *options]
@@ -139,13 +183,14 @@ def down(context: Context, *, purge: bool) -> None:
     """
     require_root("a mesh")
     paths = context.paths
-    was_up = run(_end(context))
+    was_up = run(end(context))
     if purge:
+        _forget_membership(context)
         paths.purge()
     context.say(f"mesh {paths.mesh} is down" if was_up else f"mesh {paths.mesh} was not up")
 
 
-async def _end(context: Context) -> bool:
+async def end(context: Context) -> bool:
     """End the daemon of a mesh, and clean up after it; say whether there was one."""
     paths = context.paths
     found = holder(paths.lock)
@@ -160,6 +205,14 @@ async def _end(context: Context) -> bool:
     for item in await leftovers.clear(paths):
         context.say(f"removed what a dead mesh had left: {item}", fg="yellow")
     return found is not None
+
+
+def _forget_membership(context: Context) -> None:
+    """Leave the mesh that this host joined, before its identity there is gone."""
+    if context.paths.membership.exists():
+        from nsmesh.cli.hosts import say_goodbye  # noqa: PLC0415 - seldom
+
+        say_goodbye(context)
 
 
 @click.command()

@@ -32,6 +32,9 @@ _ALIASES = {
     "wire": "connections",
     "wires": "connections",
     "manager": "managers",
+    "node": "nodes",
+    "host": "nodes",
+    "hosts": "nodes",
     "forwarder": "forwarders",
     "link": "links",
     "event": "events",
@@ -50,6 +53,7 @@ COLUMNS = {
     ),
     "managers": (("name", "state", "url", "connections"), ("node", "pid")),
     "forwarders": (("name", "state", "labels", "mechanisms", "wires"), ("node", "url", "pid")),
+    "nodes": (("name", "state", "address", "manager", "seen"), ("version", "here", "first", "joined")),
     "links": (("name", "a", "b", "state"), ("mtu",)),
     "events": (("time", "kind", "text"), ("connection",)),
 }
@@ -129,7 +133,7 @@ def delete(context: Context, files: tuple[str, ...], what: str | None, names: tu
 @click.option("-w", "--watch", is_flag=True, help="Then print each change as it happens.")
 @click.pass_obj
 def get(context: Context, what: str, name: str, style: str, *, watch: bool) -> None:
-    """List services, endpoints, clients, connections, managers, forwarders, links or events.
+    """List services, endpoints, clients, connections, managers, forwarders, nodes, links or events.
 
     For events, NAME is a connection. The fields of -o json and yaml: docs/reference/json.md.
     """

@@ -10,8 +10,10 @@ CONNECT = PREFIX + "Connect"
 DISCONNECT = PREFIX + "Disconnect"
 STATUS = PREFIX + "Status"
 DOWN = PREFIX + "Down"
+CREATE_TOKEN = PREFIX + "CreateToken"
+REMOVE_NODE = PREFIX + "RemoveNode"
 ENDPOINT_STATUS = "/nsmesh.control.Endpoint/Status"
 """Served by each endpoint process at its own socket: what it says of itself, for its mesh."""
 
-KINDS = ("services", "endpoints", "clients", "connections", "managers", "forwarders", "links", "events")
+KINDS = ("services", "endpoints", "clients", "connections", "managers", "forwarders", "nodes", "links", "events")
 """What ``nsm get`` takes, in the order in which help shows it."""

@@ -108,9 +108,10 @@ class Tls:
 def _chain(tls: ssl.SSLObject) -> list[bytes]:
     """Return the peer's certificates in DER, leaf first."""
     if hasattr(tls, "get_unverified_chain"):  # Python 3.13
-        return list(tls.get_unverified_chain())
+        return list(tls.get_unverified_chain() or ())
     inner: Any = tls._sslobj  # type: ignore[attr-defined]  # noqa: SLF001 - before 3.13 there is no public way
-    return [certificate.public_bytes(2) for certificate in inner.get_unverified_chain() or ()]  # 2: DER
+    found = inner.get_unverified_chain() or ()  # with a None in it where the peer has shown nothing
+    return [certificate.public_bytes(2) for certificate in found if certificate is not None]  # 2: DER
 
 
 def failure(error: ssl.SSLError, where: str) -> MeshError:

@@ -36,13 +36,15 @@ class Surroundings:
     """What documents are checked against.
 
     ``known``: the documents that stand already. ``clients``: names that ``nsm connect`` has given. ``taken``:
-    names of parts of the mesh. ``path`` is where commands are looked for, ``directory`` where they run.
+    names of parts of the mesh. ``hosts``: nodes that are other hosts. ``path`` is where commands
+    are looked for, ``directory`` where they run.
     """
 
     known: Mapping[tuple[str, str], Local]
     clients: Collection[str]
     taken: Collection[str]
     nodes: Mapping[str, Node]
+    hosts: Collection[str]
     path: str
     directory: str
 
@@ -105,7 +107,7 @@ def _problems(
 def _place(item: Workload | Endpoint, what: str, around: Surroundings) -> Iterator[MeshError]:
     """Yield what is wrong with the node and the namespace that a document wants."""
     try:
-        wanted_node(around.nodes, item.node, what)
+        wanted_node(around.nodes, item.node, what, around.hosts)
     except MeshError as error:
         yield error
     try:

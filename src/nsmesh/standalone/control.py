@@ -20,6 +20,7 @@ from nsmesh.model.manifest import Endpoint, ManifestErrors
 from nsmesh.model.names import name_problem, name_suggestion
 from nsmesh.standalone.check import located
 from nsmesh.standalone.events import Event
+from nsmesh.standalone.hosting import first_host
 from nsmesh.standalone.making import Tell
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import wanted_node
@@ -84,6 +85,8 @@ class Control:
             control.GET: rpc.ServerStream(self._get),
             control.STATUS: rpc.Unary(self._status),
             control.DOWN: self._steps(control_pb2.Empty, self._down),
+            control.CREATE_TOKEN: rpc.Unary(self._create_token),
+            control.REMOVE_NODE: self._steps(control_pb2.NodeRequest, self._remove_node),
         }
 
     def _steps(
@@ -167,7 +170,7 @@ class Control:
             raise Invalid(what, remedy=error.remedy) from error
         path = existing(request.netns, request.pid)
         name = self._client_name(request)
-        wanted_node(mesh.nodes, request.node, f"client {name}")
+        wanted_node(mesh.nodes, request.node, f"client {name}", mesh.elsewhere)
         ours = name not in mesh.clients.known
         if ours:
             mesh.placement.put("client", name, request.node)
@@ -255,6 +258,16 @@ class Control:
 
     async def _status(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002
         return item(self.rows.status())
+
+    async def _create_token(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002
+        request = _parse(control_pb2.TokenRequest, body)
+        host = first_host(self.mesh.hosts, self.mesh.paths.mesh)
+        made = host.token(request.lifetime)
+        return control_pb2.Token(text=str(made), address=str(host.place.address)).SerializeToString()
+
+    async def _remove_node(self, request: control_pb2.NodeRequest, tell: Tell) -> None:
+        first_host(self.mesh.hosts, self.mesh.paths.mesh).remove(request.name)
+        tell(self.mesh.events.add("node", f"node {request.name} removed"))
 
     async def _down(self, request: control_pb2.Empty, tell: Tell) -> None:  # noqa: ARG002
         tell(self.mesh.events.add("mesh", f"mesh {self.mesh.paths.mesh} goes down"))

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -16,6 +17,8 @@ from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.model.settings import SettingsError, load
 from nsmesh.standalone import leftovers
 from nsmesh.standalone.control import Control
+from nsmesh.standalone.joining.member import Member
+from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.lock import MeshLock
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import Conditions
@@ -27,7 +30,16 @@ from nsmesh.telemetry.running import telemetry
 log = structlog.get_logger()
 
 
-def run(paths: MeshPaths, *, separate: bool, conditions: Conditions, level: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What ``nsm up`` was told. ``listen``: where other hosts may join; None: as before."""
+
+    separate: bool = False
+    conditions: Conditions = field(default_factory=Conditions)
+    listen: Place | None = None
+
+
+def run(paths: MeshPaths, wishes: Wishes, level: str) -> None:
     """Run until SIGTERM, SIGINT or ``nsm down``; then take everything down, the run directory too.
 
     Raises Conflict when this mesh is up already. SIGUSR1 logs everything, SIGUSR2 goes back.
@@ -37,14 +49,14 @@ def run(paths: MeshPaths, *, separate: bool, conditions: Conditions, level: str)
     lock.take()
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):  # asked to end before it was up
-            asyncio.run(_main(paths, separate=separate, conditions=conditions, level=level))
+            asyncio.run(_main(paths, wishes, level))
         if not leftovers.find(paths):
             paths.clear()
     finally:
         lock.release()
 
 
-async def _main(paths: MeshPaths, *, separate: bool, conditions: Conditions, level: str) -> None:
+async def _main(paths: MeshPaths, wishes: Wishes, level: str) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     starting = asyncio.current_task()
@@ -59,7 +71,10 @@ async def _main(paths: MeshPaths, *, separate: bool, conditions: Conditions, lev
     loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
     loop.add_signal_handler(signal.SIGUSR2, logging.set_level, level)
     left = await leftovers.clean(paths)
-    async with _telemetry(paths), running_mesh(paths, separate=separate, conditions=conditions) as mesh:
+    running = running_mesh(
+        paths, separate=wishes.separate, conditions=wishes.conditions, listen=wishes.listen
+    )
+    async with _telemetry(paths), running as mesh:
         starting = None
         for item in left:
             mesh.events.add("mesh", f"removed what a dead mesh had left: {item}")
@@ -86,6 +101,8 @@ async def _serve(mesh: Mesh, stop: asyncio.Event) -> None:
     reconciler = Reconciler(mesh)
     control = Control(mesh, reconciler, stop)
     async with rpc.serve(f"unix://{mesh.paths.control}", control.methods()):
+        if isinstance(mesh.hosts, Member):
+            mesh.hosts.removed = stop.set
         garbage.settle()
         log.info("mesh ready", control=str(mesh.paths.control))
         restoring = mesh.scope.spawn(_restore(mesh, reconciler), name="restore")
@@ -98,6 +115,8 @@ async def _serve(mesh: Mesh, stop: asyncio.Event) -> None:
 
 async def _restore(mesh: Mesh, reconciler: Reconciler) -> None:
     try:
+        if isinstance(mesh.hosts, Member):
+            await mesh.hosts.reached.wait()  # nothing can be registered before the first host is there
         await reconciler.restore(lambda _event: None)
     except MeshError as error:
         mesh.events.add(

@@ -15,6 +15,8 @@ from nsmesh.security.authority_files import read_private
 from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.entries import DEFAULT_TEMPLATE, Entries, Entry, Template
 from nsmesh.security.workload_api import WorkloadApi
+from nsmesh.standalone.joining.member import Member
+from nsmesh.standalone.joining.names import first_id, node_id
 from nsmesh.standalone.paths import MeshPaths
 
 PASSPHRASE_FILE = "NSM_CA_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
@@ -43,16 +45,22 @@ def passphrase(environment: Mapping[str, str]) -> bytes | None:
 class Identities:
     """Who is who: the daemon by its pid, endpoints and workloads by their network namespace."""
 
-    def __init__(self, trust_domain: str, entries: Entries) -> None:
+    def __init__(self, trust_domain: str, entries: Entries, *, below: str = "") -> None:
         self.trust_domain = trust_domain
+        self._below = below
         self._entries = entries
         self._known: dict[str, Entry] = {}
 
     def add(self, name: str, namespace: str) -> None:
-        """Give whoever lives in the namespace at a path an ID of its own: ``spiffe://DOMAIN/ns/NAME``."""
+        """Give whoever lives in the namespace at a path an ID of its own: ``spiffe://DOMAIN/ns/NAME``.
+
+        On a host that joined it is below the node's: ``spiffe://DOMAIN/node/NODE/ns/NAME``.
+        """
         _, inode = netns.identity(namespace)
         self.drop(name)
-        entry = Entry(frozenset({f"nsm:netns:{inode}"}), f"spiffe://{self.trust_domain}/ns/{name}")
+        entry = Entry(
+            frozenset({f"nsm:netns:{inode}"}), f"spiffe://{self.trust_domain}{self._below}/ns/{name}"
+        )
         self._known[name] = entry
         self._entries.register(entry)
 
@@ -63,17 +71,33 @@ class Identities:
             self._entries.remove(entry)
 
 
-@asynccontextmanager
-async def running_identities(paths: MeshPaths, clock: Clock) -> AsyncIterator[Identities]:
-    """Serve the Workload API of a mesh while the block runs. The CA is kept in the state directory.
+def opened_authority(paths: MeshPaths, clock: Clock) -> CertificateAuthority:
+    """Return the CA of a mesh, kept in the state directory.
 
     Its keys are encrypted where ``NSM_CA_PASSPHRASE_FILE`` says so. Raises Refused, NotFound or Invalid where
-    the CA's files cannot be used.
+    its files cannot be used.
+    """
+    secret = passphrase(os.environ)
+    return CertificateAuthority.open(paths.state / "ca", paths.trust_domain, passphrase=secret, clock=clock)
+
+
+@asynccontextmanager
+async def running_identities(
+    paths: MeshPaths, clock: Clock, authority: CertificateAuthority | Member
+) -> AsyncIterator[Identities]:
+    """Serve the Workload API of a mesh while the block runs.
+
+    ``authority`` issues: our own CA, or the membership of a host that joined.
     """
     domain = paths.trust_domain
-    secret = passphrase(os.environ)
-    authority = CertificateAuthority.open(paths.state / "ca", domain, passphrase=secret, clock=clock)
-    own = Entry(frozenset({f"nsm:pid:{os.getpid()}"}), f"spiffe://{domain}/nsm/mesh")
-    entries = Entries(own, template=Template(DEFAULT_TEMPLATE, domain))
+    process = frozenset({f"nsm:pid:{os.getpid()}"})
+    if isinstance(authority, Member):
+        own = Entry(process, node_id(domain, authority.place.name))
+        below = own.spiffe_id.removeprefix(f"spiffe://{domain}")
+        entries = Entries(own, template=Template(f"{own.spiffe_id}/uid/{{uid}}", domain))
+        authority.changed = entries.announce
+    else:
+        below = ""
+        entries = Entries(Entry(process, first_id(domain)), template=Template(DEFAULT_TEMPLATE, domain))
     async with served_workload_api(WorkloadApi(authority, entries, clock=clock), paths.workload_api):
-        yield Identities(domain, entries)
+        yield Identities(domain, entries, below=below)

@@ -13,8 +13,9 @@ from nsmesh.datapath import netns
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.standalone import processes
 from nsmesh.standalone.children import Children
+from nsmesh.standalone.hosting import remembered
 from nsmesh.standalone.lock import MeshLock
-from nsmesh.standalone.nodes import MOST, nodes_of
+from nsmesh.standalone.nodes import MOST, node_of_host, nodes_of
 from nsmesh.standalone.paths import MeshPaths
 
 log = structlog.get_logger()
@@ -59,10 +60,12 @@ async def clean(paths: MeshPaths) -> list[str]:
 
 
 def _owners(paths: MeshPaths, namespaces: Collection[str]) -> list[str]:
-    """Return the owners of wires: the forwarders of nodes that have a namespace, and that of a single one."""
+    """Return the owners of wires: the forwarders of nodes that have a namespace, and those of this host."""
     nodes = [node for node in nodes_of(paths, MOST).values() if paths.netns(node.name) in namespaces]
     (single,) = nodes_of(paths, 1).values()
-    return [paths.owner_of(node.forwarder) for node in (single, *nodes)]
+    place = remembered(paths)
+    among = node_of_host(paths, place).values() if place else ()
+    return [paths.owner_of(node.forwarder) for node in (single, *among, *nodes)]
 
 
 async def end_inside(namespace: str) -> None:

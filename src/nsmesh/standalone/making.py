@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.errors import MeshError, NotFound, Unavailable
 from nsmesh.model.manifest import Endpoint, Link, Workload
 from nsmesh.model.messages import NetworkService
 from nsmesh.standalone.clients import Client
@@ -79,6 +79,11 @@ class Maker:
     async def _imply(self, endpoint: Endpoint, made: list[str]) -> None:
         for name in endpoint.services:
             if name not in self.mesh.model.services:
+                if first := self.mesh.first:
+                    raise NotFound(
+                        f"endpoint {endpoint.name}: there is no network service {name} in the mesh",
+                        remedy=f"apply it on the first host, {first}, and then this once more",
+                    )
                 made.append(name)
                 await self.entries.register(NetworkService(name=name, payload=endpoint.payload or "ETHERNET"))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from nsmesh.api import join_pb2
 from nsmesh.chains import client as client_chain
 from nsmesh.chains.liveness import Liveness
 from nsmesh.chains.registrar import registrar
@@ -20,9 +21,13 @@ from nsmesh.standalone.clients import Clients
 from nsmesh.standalone.documents import Documents
 from nsmesh.standalone.events import Events
 from nsmesh.standalone.followers import Followers
+from nsmesh.standalone.hosting import opened, running_hosts
 from nsmesh.standalone.identity import Identities, running_identities
+from nsmesh.standalone.joining.hosts import Hosts
+from nsmesh.standalone.joining.member import Member
+from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.news import News
-from nsmesh.standalone.nodes import Conditions, Node, Placement, nodes_of
+from nsmesh.standalone.nodes import Conditions, Node, Placement, node_of_host, nodes_of
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.read_model import ReadModel
 from nsmesh.standalone.spaces import Spaces
@@ -45,6 +50,9 @@ class Mesh:
     separate: bool
     """Whether registry, managers and forwarders are processes of their own."""
     nodes: dict[str, Node]
+    """The nodes on this host."""
+    hosts: Hosts | None
+    """This host among others, where there may be others."""
     conditions: Conditions
     underlay: Underlay | None
     """What joins the nodes, where there are several."""
@@ -74,27 +82,43 @@ class Mesh:
         return self.underlay is not None
 
     @property
+    def elsewhere(self) -> dict[str, join_pb2.Node]:
+        """The nodes that are other hosts, by name."""
+        found = self.hosts.nodes() if self.hosts is not None else ()
+        return {node.name: node for node in found if node.name not in self.nodes}
+
+    @property
+    def first(self) -> str:
+        """The host that has the network services, where it is another one than this."""
+        return self.hosts.first if self.hosts is not None and self.hosts.joined else ""
+
+    @property
     def taken(self) -> set[str]:
         """Names that parts of the mesh have, as processes, namespaces, logs or in paths."""
-        names = {"registry", "nsmgr", "forwarder", "daemon"}
+        names = {"registry", "nsmgr", "forwarder", "daemon"} | set(filter(None, self.nodes))
         for node in self.nodes.values():
             names |= {node.manager, node.manager_unit, node.forwarder, node.forwarder_unit}
-        return names | {UNDERLAY, *self.nodes} if self.several else names
+        return names | {UNDERLAY} if self.several else names
 
 
 async def composed(
-    paths: MeshPaths, stack: AsyncExitStack, *, separate: bool, conditions: Conditions
+    paths: MeshPaths, stack: AsyncExitStack, *, separate: bool, conditions: Conditions, listen: Place | None
 ) -> Mesh:
-    """Return a mesh whose roles are not started yet; ``stack`` holds what it needs."""
+    """Return a mesh whose roles are not started yet; ``stack`` holds what it needs.
+
+    ``listen``: where other hosts may join; None: where they could when the mesh was up last.
+    """
     scope = await stack.enter_async_context(Scope(f"mesh {paths.mesh}"))
-    identities = await stack.enter_async_context(running_identities(paths, scope.clock))
+    news = News()
+    events = Events(scope.clock, news)
+    authority = await opened(paths, stack, scope.clock)
+    identities = await stack.enter_async_context(running_identities(paths, scope.clock, authority))
     held = await stack.enter_async_context(
         runtime(lifetime=LIFETIME, dial_timeout=2.0, share=not separate, workload_api=paths.workload_api)
     )
-    nodes = nodes_of(paths, conditions.nodes)
+    hosts = await running_hosts(paths, stack, authority, held, events, listen)
+    nodes = node_of_host(paths, hosts.place) if hosts else nodes_of(paths, conditions.nodes)
     children = Children(paths.children)
-    news = News()
-    events = Events(scope.clock, news)
     placement = Placement(nodes)
 
     def make_client(name: str, place: str) -> Chain:
@@ -122,6 +146,7 @@ async def composed(
         paths=paths,
         separate=separate,
         nodes=nodes,
+        hosts=hosts,
         conditions=conditions,
         underlay=Underlay(paths, children, conditions) if conditions.nodes > 1 else None,
         placement=placement,
@@ -138,7 +163,9 @@ async def composed(
         news=news,
         managers=managers,
         model=ReadModel(scope, list(managers.values()), news),
-        registry_url=f"unix://{paths.socket('registry')}",
+        registry_url=authority.record.registry_url
+        if isinstance(authority, Member)
+        else f"unix://{paths.socket('registry')}",
         started=scope.clock.now(),
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
-from nsmesh.core.errors import NotFound
+from nsmesh.core.errors import NotFound, Refused
 from nsmesh.datapath import netns
+from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.paths import MeshPaths
 
 MOST = 50
@@ -36,7 +37,7 @@ class Node:
     """One node: its manager and its forwarder, with the names of their processes (``*_unit``).
 
     The only node of a mesh has no ``name`` and no ``ip``, and lives in the host's own namespace (``netns``
-    empty).
+    empty); where there are other hosts, it has both. ``port``: of the manager.
     """
 
     name: str
@@ -48,11 +49,14 @@ class Node:
     forwarder: str
     forwarder_unit: str
     forwarder_url: str
+    port: int = MANAGER_PORT
 
     @property
     def public_url(self) -> str:
         """Where other nodes reach the manager."""
-        return f"tcp://{self.ip}:{MANAGER_PORT}" if self.ip else self.manager_url
+        if not self.ip:
+            return self.manager_url
+        return f"tcp://[{self.ip}]:{self.port}" if ":" in self.ip else f"tcp://{self.ip}:{self.port}"
 
 
 def nodes_of(paths: MeshPaths, count: int) -> dict[str, Node]:
@@ -67,26 +71,48 @@ def nodes_of(paths: MeshPaths, count: int) -> dict[str, Node]:
     return found
 
 
+def node_of_host(paths: MeshPaths, place: Place) -> dict[str, Node]:
+    """Return the node that is this host itself, one of several hosts."""
+    node = _node(paths, place.name, "", place.address.ip)
+    return {node.name: replace(node, port=place.address.port + 1)}
+
+
+def names_of(paths: MeshPaths, name: str) -> tuple[str, str]:
+    """Return the names of manager and forwarder of a node."""
+    tail = f"-{name}" if name else ""
+    return f"{paths.manager_name}{tail}", f"{paths.forwarder_name}{tail}"
+
+
 def _node(paths: MeshPaths, name: str, path: str, ip: str) -> Node:
     tail = f"-{name}" if name else ""
-    manager = paths.socket(f"nsmgr{tail}") if name else paths.manager
+    socket = paths.socket(f"nsmgr{tail}") if path else paths.manager
+    manager, forwarder = names_of(paths, name)
     return Node(
         name,
         path,
         ip,
-        manager=f"{paths.manager_name}{tail}",
+        manager=manager,
         manager_unit=f"nsmgr{tail}",
-        manager_url=f"unix://{manager}",
-        forwarder=f"{paths.forwarder_name}{tail}",
+        manager_url=f"unix://{socket}",
+        forwarder=forwarder,
         forwarder_unit=f"forwarder{tail}",
         forwarder_url=f"unix://{paths.socket(f'forwarder{tail}')}",
     )
 
 
-def wanted_node(nodes: Mapping[str, Node], name: str, what: str) -> None:
-    """Raise NotFound where ``what`` wants a node that is not there; an empty name wants none."""
+def wanted_node(nodes: Mapping[str, Node], name: str, what: str, elsewhere: Collection[str] = ()) -> None:
+    """Raise NotFound where ``what`` wants a node that is not there; an empty name wants none.
+
+    Raises Refused where that node is one of ``elsewhere``: another host.
+    """
     if not name or name in nodes:
         return
+    if name in elsewhere:
+        here = next(iter(nodes))
+        raise Refused(
+            f"{what}: {name} is another host, and this one is {here}",
+            remedy=f"apply it on {name}, or leave the node out",
+        )
     known = ", ".join(filter(None, nodes))
     single = "this mesh has one node: bring it up with --nodes 2, or leave the node out"
     raise NotFound(f"{what}: there is no node {name}", remedy=f"there are {known}" if known else single)

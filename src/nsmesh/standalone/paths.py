@@ -104,6 +104,16 @@ class MeshPaths:
         return self.state / "documents.json"
 
     @property
+    def listening(self) -> Path:
+        """Where this host listens for others, if it does."""
+        return self.state / "listening.json"
+
+    @property
+    def membership(self) -> Path:
+        """Which mesh this host joined, if it did, and its identity there."""
+        return self.state / "membership.json"
+
+    @property
     def files(self) -> Path:
         """Working directory of endpoints and workloads: relative names in their options mean files here."""
         return self.state / "files"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from nsmesh.core.errors import Invalid, MeshError, NotFound
+from nsmesh.core.errors import Invalid, MeshError, NotFound, Refused
 from nsmesh.model.manifest import Document, Link
 from nsmesh.model.messages import NetworkService, NetworkServiceEndpoint
 from nsmesh.standalone.check import Surroundings, check
@@ -38,6 +38,7 @@ class Reconciler:
         """
         async with self._turn:
             check(documents, self._surroundings())
+            self._check_services(documents)
             await self._apply_entries(documents, tell)
             await self._apply_local([item for item in documents if isinstance(item, Local)], tell, wait=wait)
 
@@ -48,9 +49,24 @@ class Reconciler:
             clients=[name for name in self.mesh.clients.known if ("workload", name) not in known],
             taken=self.mesh.taken,
             nodes=self.mesh.nodes,
+            hosts=self.mesh.elsewhere,
             path=search_path(),
             directory=str(self.mesh.paths.files),
         )
+
+    def _check_services(self, documents: Iterable[Document]) -> None:
+        """Raise Refused for a network service that is another host's to change."""
+        for document in documents:
+            if isinstance(document, NetworkService) and not self.entries.has_service(document):
+                self._here(document.name)
+
+    def _here(self, service: str) -> None:
+        first = self.mesh.first
+        if first:
+            raise Refused(
+                f"service {service}: network services are the first host's, {first}, and this host joined",
+                remedy=f"apply or delete it on {first}",
+            )
 
     async def restore(self, tell: Tell) -> None:
         """Make what an earlier run of this mesh had; ``tell`` hears each step, a failed one too."""
@@ -132,6 +148,7 @@ class Reconciler:
         async with self._turn:
             mesh = self.mesh
             if kind == "service" and name in mesh.model.services:
+                self._here(name)
                 await self.entries.drop_service(name)
             elif (kind, name) in mesh.documents.known:
                 mesh.documents.drop((kind, name))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 from nsmesh.chains.registry import running_registry
 from nsmesh.chains.roles import running_forwarder, running_nsmgr
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings, RegistrySettings
+from nsmesh.chains.tunnels import mechanisms_of
+from nsmesh.core.element import Chain
 from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath import netns
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.mechanisms.kernel import Kernel
@@ -38,22 +41,32 @@ async def start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
     """Run registry, manager and forwarder of the only node in this process."""
     paths, held = mesh.paths, mesh.runtime
     (node,) = mesh.nodes.values()
-    registry = RegistrySettings(listen_on=(mesh.registry_url,), database=str(paths.registry))
-    front = held.registry_front(registry.registry_server_policies)
-    await stack.enter_async_context(running_registry(registry, held, sqlite=True, front=front))
+    if not mesh.first:
+        await stack.enter_async_context(_registry_here(mesh))
     manager = NsmgrSettings(
         name=node.manager,
-        listen_on=(node.manager_url,),
+        listen_on=tuple(dict.fromkeys((node.manager_url, node.public_url))),
+        node_name=node.name,
         registry_url=mesh.registry_url,
         excluded_prefixes_file=_excluded(mesh),
     )
     await stack.enter_async_context(running_nsmgr(manager, held))
     datapath = LinuxDatapath(owner=paths.owner_of(node.forwarder), namespaces=netns.named)
     forwarder = ForwarderSettings(
-        name=node.forwarder, connect_to=node.manager_url, listen_on=node.forwarder_url
+        name=node.forwarder, connect_to=node.manager_url, listen_on=node.forwarder_url, tunnel_ip=node.ip
     )
-    await stack.enter_async_context(running_forwarder(forwarder, held, datapath, [Kernel()]))
-    mesh.events.add("mesh", f"mesh {paths.mesh} is up: registry, manager and forwarder in one process")
+    mechanisms: list[MechanismPlugin] = mechanisms_of(forwarder) if node.ip else [Kernel()]
+    await stack.enter_async_context(running_forwarder(forwarder, held, datapath, mechanisms))
+    what = f"manager and forwarder of node {node.name}" if mesh.first else "registry, manager and forwarder"
+    mesh.events.add("mesh", f"mesh {paths.mesh} is up: {what} in one process")
+
+
+def _registry_here(mesh: Mesh) -> AbstractAsyncContextManager[Chain]:
+    """Return the registry of this process, open to other hosts where there may be some."""
+    outside = (mesh.hosts.place.address.registry,) if mesh.hosts is not None else ()
+    settings = RegistrySettings(listen_on=(mesh.registry_url, *outside), database=str(mesh.paths.registry))
+    front = mesh.runtime.registry_front(settings.registry_server_policies)
+    return running_registry(settings, mesh.runtime, sqlite=True, front=front)
 
 
 def _excluded(mesh: Mesh) -> str:

@@ -11,6 +11,7 @@ from nsmesh.model.manifest import Endpoint, Link, Workload, dump
 from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServiceEndpoint
 from nsmesh.standalone.clients import Client
 from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.node_rows import managers_elsewhere, node_rows, parts
 from nsmesh.standalone.nodes import Node
 from nsmesh.standalone.rows_connection import Row, connection_row
 from nsmesh.standalone.telling import describe_match, duration
@@ -26,7 +27,8 @@ class Rows:
             "endpoints": self._endpoints,
             "clients": self._clients,
             "connections": self._connections,
-            "managers": self._managers,
+            "managers": lambda: [*self._managers(), *managers_elsewhere(mesh)],
+            "nodes": lambda: node_rows(mesh),
             "forwarders": self._forwarders,
             "links": self._links,
             "events": lambda: [event.row() for event in mesh.events.kept],
@@ -140,9 +142,7 @@ class Rows:
 
     def _connections(self) -> list[Row]:
         now = self._mesh.scope.clock.now()
-        nodes = {
-            name: node.name for node in self._mesh.nodes.values() for name in (node.manager, node.forwarder)
-        }
+        nodes = parts(self._mesh)
         return [
             connection_row(connection, self._mesh.model.since.get(key, now), now, nodes)
             for key, connection in self._mesh.model.connections.items()
@@ -191,7 +191,7 @@ class Rows:
                 if connection.path.index <= 1  # the whole path; a forwarder may stand in it several times
                 for segment in connection.path.path_segments
             ),
-            "node": node.name if node else "",
+            "node": parts(self._mesh).get(entry.name, ""),
             "url": node.forwarder_url if node else entry.url,
             "pid": pid,
         }
@@ -248,7 +248,7 @@ class Rows:
             "uptime": duration(now - mesh.started),
             "version": nsmesh.__version__,
             "mode": "separate" if mesh.separate else "one process",
-            "nodes": len(mesh.nodes),
+            "nodes": len(mesh.nodes) + len(mesh.elsewhere),
             "run_dir": str(mesh.paths.run),
             "state_dir": str(mesh.paths.state),
             "connections": len(self._connections()),

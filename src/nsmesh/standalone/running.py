@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from nsmesh.core.errors import MeshError
+from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.mesh import Mesh, composed
 from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
@@ -24,16 +25,17 @@ PATIENCE = 6.0
 
 @asynccontextmanager
 async def running_mesh(
-    paths: MeshPaths, *, separate: bool, conditions: Conditions | None = None
+    paths: MeshPaths, *, separate: bool, conditions: Conditions | None = None, listen: Place | None = None
 ) -> AsyncIterator[Mesh]:
     """Run a mesh while the block runs; leaving takes down everything that it made.
 
-    ``conditions``: several nodes, and what joins them; their roles run apart in any case.
+    ``conditions``: several nodes, and what joins them; their roles run apart in any case. ``listen``: where
+    other hosts may join.
     """
     conditions = conditions or Conditions()
     separate = separate or conditions.nodes > 1
     async with AsyncExitStack() as stack:
-        mesh = await composed(paths, stack, separate=separate, conditions=conditions)
+        mesh = await composed(paths, stack, separate=separate, conditions=conditions, listen=listen)
         if separate:
             stack.push_async_callback(_take_down, mesh)  # also of a start that fails half-way
             await start_apart(mesh)

@@ -17,7 +17,7 @@ from nsmesh.standalone.statuses import add_statuses
 
 GATHER = 0.02
 """Seconds to wait for more news before looking."""
-_CHANGING = frozenset({"age", "expires"})
+_CHANGING = frozenset({"age", "expires", "seen"})
 """Fields that change by themselves: no news."""
 
 
