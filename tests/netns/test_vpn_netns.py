@@ -20,12 +20,12 @@ from endpoint_lab import Lab, Resident, http, ip, ping, run, until
 from nsmesh.core.call import Call
 from nsmesh.core.element import chain
 from nsmesh.core.errors import Conflict
+from nsmesh.datapath.wireguard_text import wg_peers, wg_setconf
 from nsmesh.endpoints import wireguard_keys
 from nsmesh.endpoints.capture import MESSAGES, Report, capturing
 from nsmesh.endpoints.vpn_gateway import VpnGateway
-from nsmesh.endpoints.wireguard import Tunnel, TunnelPeer
-from nsmesh.endpoints.wireguard_text import wg_peers, wg_setconf
 from nsmesh.model.messages import Connection, NetworkServiceRequest
+from nsmesh.model.wireguard import Tunnel, TunnelPeer, generate
 
 pytestmark = [
     pytest.mark.root,
@@ -250,11 +250,11 @@ KERNEL = """
 import asyncio, json, sys
 from pathlib import Path
 from nsmesh.endpoints import wireguard_keys
-from nsmesh.endpoints.wireguard import Tunnel, TunnelPeer
+from nsmesh.model.wireguard import Tunnel, TunnelPeer, generate
 from nsmesh.endpoints.wireguard_device import KernelDevice
 
 async def main(name):
-    key, other = wireguard_keys.generate(), wireguard_keys.generate().public
+    key, other = generate(), generate().public
     peer = TunnelPeer(other, "192.0.2.9:5", ("10.9.0.0/16",))
     async with KernelDevice(Tunnel(name, key, ("10.200.0.9/32",), 5, peers=(peer,))).running() as device:
         print(json.dumps([str(await device.peers()), other, Path("/proc/net/route").read_text()]))
@@ -293,7 +293,7 @@ def test_an_interface_of_another_kind_is_not_touched(vpn: Vpn):
     """A name that is taken by something else is a conflict, told in a sentence."""
 
     async def start() -> None:
-        tunnel = Tunnel("outer", wireguard_keys.generate())
+        tunnel = Tunnel("outer", generate())
         element = VpnGateway(tunnel)
         element.scope = vpn.home.scope
         async with element.running():

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from nsmesh.core.errors import Refused
-from nsmesh.endpoints import programs
+from nsmesh.datapath import programs
 
 
 async def apply(text: str) -> None:

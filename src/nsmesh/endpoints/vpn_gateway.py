@@ -20,18 +20,10 @@ from nsmesh.core.metrics import Gauge, ReadCounter
 from nsmesh.endpoints import interfaces, nft, wireguard_keys
 from nsmesh.endpoints.icmp_responder import ResponderOptions
 from nsmesh.endpoints.options import reading, structure
-from nsmesh.endpoints.wireguard import (
-    MTU,
-    PORT,
-    PeerStatus,
-    Tunnel,
-    TunnelPeer,
-    parse_peers,
-    routes,
-    tunnel_from,
-)
+from nsmesh.endpoints.wireguard import parse_peers, routes, tunnel_from, with_key
 from nsmesh.endpoints.wireguard_device import Device, tunnel_up
 from nsmesh.model.messages import Connection, NetworkServiceRequest
+from nsmesh.model.wireguard import MTU, PORT, PeerStatus, Tunnel, TunnelPeer
 
 TABLE = "nsm_vpn"
 """nftables table of family inet that belongs to the gateway."""
@@ -80,7 +72,7 @@ class TunnelOptions:
             raise Invalid("the tunnel has no key", remedy="set private_key_file; the file is made if need be")
         key = wireguard_keys.ensure(Path(self.private_key_file))
         names = ("interface", "addresses", "listen_port", "mtu")
-        peers = tuple(peer.with_key(PEER_KEY) for peer in self.peers)
+        peers = tuple(with_key(peer, PEER_KEY) for peer in self.peers)
         return tunnel_from({**{name: getattr(self, name) for name in names}, "peers": peers}, key)
 
 

@@ -1,69 +1,27 @@
-"""A WireGuard tunnel as it shall be and how it is: the records, and reading them from options. Pure."""
+"""Reading a WireGuard tunnel from the options of an endpoint. Pure, but for keys that are in files."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nsmesh.core.errors import Invalid
 from nsmesh.endpoints import wireguard_keys
-from nsmesh.endpoints.wireguard_keys import PrivateKey
 from nsmesh.model.names import nearest
-
-PORT = 51820
-"""UDP port that WireGuard listens on by custom."""
-MTU = 1420
-"""MTU of a tunnel whose outer packets fit 1500 bytes, over IPv6 too."""
+from nsmesh.model.wireguard import PrivateKey, Tunnel, TunnelPeer
 
 _PEER_FIELDS = ("public_key", "public_key_file", "endpoint", "allowed_ips", "persistent_keepalive")
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelPeer:
-    """The other end. ``endpoint`` is ``IP:port`` (or ``[IPv6]:port``), empty where it calls us.
-
-    ``allowed_ips`` are the prefixes behind it; ``persistent_keepalive`` seconds, 0 is off. Where
-    ``public_key`` is empty, it is to come in ``public_key_file``: the other end may be starting just now.
-    """
-
-    public_key: str
-    endpoint: str = ""
-    allowed_ips: tuple[str, ...] = ()
-    persistent_keepalive: int = 0
-    public_key_file: str = ""
-
-    def with_key(self, seconds: float) -> TunnelPeer:
-        """Return the peer with its key, which may take ``seconds`` to come. Raises NotFound or Invalid."""
-        if self.public_key:
-            return self
-        key = wireguard_keys.await_public(Path(self.public_key_file), seconds)
-        return replace(self, public_key=key, public_key_file="")
-
-
-@dataclass(frozen=True, slots=True)
-class Tunnel:
-    """One tunnel. ``name`` of the interface; ``addresses`` in CIDR; ``listen_port`` 0 is any free one."""
-
-    name: str
-    private_key: PrivateKey = field(repr=False)
-    addresses: tuple[str, ...] = ()
-    listen_port: int = PORT
-    mtu: int = MTU
-    peers: tuple[TunnelPeer, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatus:
-    """How one peer is. ``last_handshake`` in seconds since the epoch, None before the first one; bytes."""
-
-    public_key: str
-    endpoint: str
-    last_handshake: float | None
-    received: int
-    sent: int
+def with_key(peer: TunnelPeer, seconds: float) -> TunnelPeer:
+    """Return a peer with its key, which may take ``seconds`` to come. Raises NotFound or Invalid."""
+    if peer.public_key:
+        return peer
+    key = wireguard_keys.await_public(Path(peer.public_key_file), seconds)
+    return replace(peer, public_key=key, public_key_file="")
 
 
 def parse_peers(value: object) -> tuple[TunnelPeer, ...]:

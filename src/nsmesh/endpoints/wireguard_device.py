@@ -1,15 +1,7 @@
-"""A WireGuard interface in our own network namespace: the kernel's where it has one, else wireguard-go.
-
-wireguard-go offers its control socket at ``/var/run/wireguard/NAME.sock``, one folder for all network
-namespaces of the machine. It is started in a mount namespace of its own with an empty ``/var/run``, so that
-two instances may use the same interface name and nothing stays behind; we reach the socket through
-``/proc/PID/root``. Where mounting is not allowed (a container has its own folder anyway) the usual place is
-used.
-"""
+"""A WireGuard interface in our own network namespace: the kernel's where it has one, else wireguard-go."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -19,23 +11,17 @@ from typing import Self, TypeAlias
 
 import structlog
 
-from nsmesh.core.errors import Conflict, Invalid, NotFound, Refused, Unavailable
+from nsmesh.core.errors import Conflict, Invalid, Refused, Unavailable
 from nsmesh.core.scope import Scope
-from nsmesh.endpoints import programs
-from nsmesh.endpoints.child import Child
-from nsmesh.endpoints.wireguard import PeerStatus, Tunnel, routes
-from nsmesh.endpoints.wireguard_text import uapi_answer, uapi_peers, uapi_set, wg_peers, wg_setconf
+from nsmesh.datapath import programs, wireguard_go
+from nsmesh.datapath.child import Child
+from nsmesh.datapath.wireguard_text import uapi_peers, uapi_set, wg_peers, wg_setconf
+from nsmesh.endpoints.wireguard import routes
+from nsmesh.model.wireguard import PeerStatus, Tunnel
 
 log = structlog.get_logger()
 
-SOCKETS = "/var/run/wireguard"
-"""Folder in which wireguard-go makes its sockets."""
-READY = 5.0
-"""Seconds until the socket of a wireguard-go that was just started is there."""
-
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
-_HIDDEN = 'mount -t tmpfs -o mode=755 tmpfs /var/run && exec "$0" -f "$1"'
-_PROGRAM = "wireguard-go"
 
 
 @asynccontextmanager
@@ -113,7 +99,7 @@ class KernelDevice:
 class UserDevice:
     """wireguard-go as a child: started again when it dies, configured anew each time."""
 
-    kind = _PROGRAM
+    kind = wireguard_go.PROGRAM
 
     def __init__(self, scope: Scope, tunnel: Tunnel) -> None:
         self.scope = scope
@@ -125,59 +111,23 @@ class UserDevice:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Run the child; its interface lives as long as it does."""
-        argv: tuple[str, ...] = (_PROGRAM, "-f", self.tunnel.name)
-        self._hidden = (await programs.run("unshare", "--mount", "true")).code == 0
-        if self._hidden:
-            private = ("unshare", "--mount", "--propagation", "private")
-            argv = (*private, "sh", "-c", _HIDDEN, _PROGRAM, self.tunnel.name)
-        self.child = Child(self.scope, _PROGRAM, argv, self._prepare, {"LOG_LEVEL": "error"})
+        self._hidden = await wireguard_go.can_hide()
+        argv = wireguard_go.command(self.tunnel.name, hidden=self._hidden)
+        self.child = Child(self.scope, wireguard_go.PROGRAM, argv, self._prepare, wireguard_go.ENVIRONMENT)
         async with self.child.running():
             yield self
 
     async def _prepare(self, pid: int) -> None:
-        folder = Path(SOCKETS)
-        if self._hidden:
-            # resolved here: an absolute link below /proc/PID/root would lead back to our own root
-            folder = Path(f"/proc/{pid}/root") / folder.resolve().relative_to("/")
-        self._socket = folder / f"{self.tunnel.name}.sock"
-        end = self.scope.clock.monotonic() + READY
-        while True:
-            try:
-                await self._ask(uapi_set(self.tunnel))
-                break
-            except Unavailable:
-                if self.scope.clock.monotonic() > end:
-                    raise
-                self._expect_child()
-                await asyncio.sleep(0.01)
-        await _set_up(self.tunnel)
-
-    def _expect_child(self) -> None:
         assert self.child is not None
-        if self.child.pid is None:
-            raise NotFound(
-                f"this kernel has no WireGuard, and {_PROGRAM} ended at once",
-                remedy=f"load the module wireguard or install {_PROGRAM}; /dev/net/tun must be there",
-            )
-
-    async def _ask(self, request: str) -> list[tuple[str, str]]:
-        try:
-            reader, writer = await asyncio.open_unix_connection(self._socket)
-        except OSError as error:
-            raise Unavailable(f"{_PROGRAM} does not answer at {self._socket}: {error.strerror}") from None
-        try:
-            writer.write(request.encode())
-            async with asyncio.timeout(READY):
-                answer = await reader.readuntil(b"\n\n")
-        except (OSError, EOFError, TimeoutError) as error:
-            raise Unavailable(f"{_PROGRAM} did not answer at {self._socket}: {error!r}") from None
-        finally:
-            writer.close()
-        return uapi_answer(answer.decode())
+        self._socket = wireguard_go.socket_of(self.tunnel.name, pid, hidden=self._hidden)
+        await wireguard_go.ask_first(self.scope, self.child, self._socket, uapi_set(self.tunnel))
+        await _set_up(self.tunnel)
 
     async def peers(self) -> list[PeerStatus]:
         """Return how the peers are. Raises Unavailable."""
-        found = {peer.public_key: peer for peer in uapi_peers(await self._ask("get=1\n\n"))}
+        found = {
+            peer.public_key: peer for peer in uapi_peers(await wireguard_go.ask(self._socket, "get=1\n\n"))
+        }
         return [found[peer.public_key] for peer in self.tunnel.peers if peer.public_key in found]
 
 

@@ -7,51 +7,20 @@ the public key.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import stat
 import sys
 import time
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from nsmesh.core.errors import Invalid, MeshError, NotFound, Unauthorized
-
-
-class PrivateKey:
-    """A private key that does not show itself: not in a log, not in an error, not in a repr."""
-
-    __slots__ = ("_key",)
-
-    def __init__(self, raw: bytes) -> None:
-        self._key = X25519PrivateKey.from_private_bytes(raw)
-
-    @property
-    def public(self) -> str:
-        """The public key, base64."""
-        return base64.b64encode(self._key.public_key().public_bytes_raw()).decode()
-
-    def reveal(self) -> bytes:
-        """Return the 32 secret bytes, for the socket of WireGuard or the owner's file alone."""
-        return self._key.private_bytes_raw()
-
-    def __repr__(self) -> str:
-        return f"PrivateKey(public={self.public})"
-
-
-def generate() -> PrivateKey:
-    """Return a new key."""
-    return PrivateKey(X25519PrivateKey.generate().private_bytes_raw())
+from nsmesh.model.wireguard import PrivateKey, generate, key_bytes
 
 
 def decode(text: str, what: str) -> bytes:
     """Return the 32 bytes of a base64 key. Raises Invalid, naming ``what`` and not the key."""
-    try:
-        raw = base64.b64decode(text.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != 32:
+    raw = key_bytes(text)
+    if not raw:
         raise Invalid(f"{what} is no WireGuard key", remedy="a key is 32 bytes in base64, 44 characters")
     return raw
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import structlog
 
 from nsmesh.core.errors import Internal, Unimplemented
-from nsmesh.datapath import netns
-from nsmesh.endpoints import programs
+from nsmesh.datapath import netns, programs
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.leftovers import end_inside
 from nsmesh.standalone.nodes import Conditions, Node

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from nsmesh.core.errors import Invalid, NotFound, Refused, Unauthorized
+from nsmesh.datapath.wireguard_text import uapi_answer, uapi_peers, uapi_set, wg_peers, wg_setconf
 from nsmesh.endpoints import wireguard_keys
-from nsmesh.endpoints.wireguard import PeerStatus, Tunnel, TunnelPeer, parse_peers, routes, tunnel_from
-from nsmesh.endpoints.wireguard_text import uapi_answer, uapi_peers, uapi_set, wg_peers, wg_setconf
+from nsmesh.endpoints.wireguard import parse_peers, routes, tunnel_from
+from nsmesh.model.wireguard import PeerStatus, PrivateKey, Tunnel, TunnelPeer
 
-KEY = wireguard_keys.PrivateKey(bytes(range(32)))
-OTHER = wireguard_keys.PrivateKey(b"\x07" * 32).public
+KEY = PrivateKey(bytes(range(32)))
+OTHER = PrivateKey(b"\x07" * 32).public
 TUNNEL = Tunnel(
     name="wg0",
     private_key=KEY,
@@ -37,7 +38,7 @@ def test_public_keys_are_those_of_rfc_7748():
     """Bob's pair of the RFC's section 6.1."""
     secret = bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
     public = "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
-    assert base64.b64decode(wireguard_keys.PrivateKey(secret).public).hex() == public
+    assert base64.b64decode(PrivateKey(secret).public).hex() == public
 
 
 def test_a_key_file_is_made_once_for_its_owner_alone(tmp_path: Path):

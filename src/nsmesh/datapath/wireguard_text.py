@@ -10,7 +10,7 @@ import base64
 from collections.abc import Iterator
 
 from nsmesh.core.errors import Refused
-from nsmesh.endpoints.wireguard import PeerStatus, Tunnel
+from nsmesh.model.wireguard import PeerStatus, Tunnel
 
 
 def uapi_set(tunnel: Tunnel) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.scope import Scope
-from nsmesh.endpoints.child import Child
+from nsmesh.datapath.child import Child
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
 
@@ -73,7 +73,7 @@ def test_a_child_that_cannot_be_prepared_is_an_error_and_gone():
 
 def test_a_child_that_does_not_hear_is_killed(monkeypatch: pytest.MonkeyPatch):
     """SIGTERM first, SIGKILL after the grace."""
-    monkeypatch.setattr("nsmesh.endpoints.child.GRACE", 0.1)
+    monkeypatch.setattr("nsmesh.datapath.child.GRACE", 0.1)
 
     async def main() -> None:
         source = (
@@ -98,7 +98,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path):
     source = f"""
 import asyncio
 from nsmesh.core.scope import Scope
-from nsmesh.endpoints.child import Child
+from nsmesh.datapath.child import Child
 async def prepare(pid):
     print(pid, flush=True)
 async def main():
