@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Protocol, Self
+from functools import partial
+from typing import Any, Protocol, Self
 
-from nsmesh.core.call import Call
+from nsmesh.core.call import Call, State
 from nsmesh.core.clock import Clock
 from nsmesh.core.errors import Unimplemented
 from nsmesh.core.observing import observed_link, watched
@@ -58,12 +59,13 @@ class Element:
     """Passes every verb on; a subclass overrides what it has a say in.
 
     ``after`` names the element classes (or their bases) that must stand further out in the same chain, if
-    they stand in it at all. ``scope`` is the owner of background work; the chain sets it, so an element
-    belongs to one chain.
+    they stand in it at all. ``scope`` is the owner of background work and ``companions`` are all elements of
+    the chain; the chain sets both, so an element belongs to one chain.
     """
 
     after: tuple[str, ...] = ()
     scope: Scope = Scope("unchained")
+    companions: tuple[Element, ...] = ()
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """See :meth:`Handler.request`."""
@@ -100,6 +102,12 @@ class Element:
         """Return the ids of the connections for which it keeps something that is not in ``call.state``."""
         return ()
 
+    def forget(self, connection_id: str, state: State) -> None:
+        """Let go of what is kept for a connection whose Close may not have come this far.
+
+        ``state`` is the one of the connection. What is kept for none is forgotten already.
+        """
+
 
 class Tail:
     """The end of a chain that answers by itself: a Request is granted as it came."""
@@ -133,32 +141,37 @@ class Tail:
         """Do nothing."""
 
 
-class _Link:
-    """One element bound to what follows it."""
+_VERBS = ("request", "close", "monitor", "register", "find", "unregister")
 
-    __slots__ = ("element", "next")
+
+class _Link:
+    """One element bound to what follows it, verb by verb.
+
+    A verb that an element only passes on goes to what follows at once, and each other one straight into the
+    element: a Request wakes up once for each of the calls that it is in, whenever anything comes for it.
+    """
+
+    __slots__ = ("close", "element", "find", "monitor", "next", "register", "request", "unregister")
+
+    request: Callable[[Call, NetworkServiceRequest], Coroutine[Any, Any, Connection]]
+    close: Callable[[Call, Connection], Coroutine[Any, Any, None]]
+    monitor: Callable[[Call, MonitorScopeSelector], AsyncIterator[ConnectionEvent]]
+    register: Callable[[Call, Entry], Coroutine[Any, Any, Entry]]
+    find: Callable[[Call, Query], AsyncIterator[Found]]
+    unregister: Callable[[Call, Entry], Coroutine[Any, Any, None]]
 
     def __init__(self, element: Element, next: Handler) -> None:
         self.element = element
         self.next = next
+        for verb in _VERBS:
+            setattr(self, verb, self._bound(verb))
 
-    async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:
-        return await self.element.request(call, request, self.next)
-
-    async def close(self, call: Call, connection: Connection) -> None:
-        await self.element.close(call, connection, self.next)
-
-    def monitor(self, call: Call, selector: MonitorScopeSelector) -> AsyncIterator[ConnectionEvent]:
-        return self.element.monitor(call, selector, self.next)
-
-    async def register(self, call: Call, entry: Entry) -> Entry:
-        return await self.element.register(call, entry, self.next)
-
-    def find(self, call: Call, query: Query) -> AsyncIterator[Found]:
-        return self.element.find(call, query, self.next)
-
-    async def unregister(self, call: Call, entry: Entry) -> None:
-        await self.element.unregister(call, entry, self.next)
+    def _bound(self, verb: str) -> Callable[..., Any]:
+        own = getattr(self.element, verb)
+        if isinstance(self.next, _Link) and getattr(own, "__func__", None) is getattr(Element, verb):
+            passed: Callable[..., Any] = getattr(self.next, verb)
+            return passed
+        return partial(own, next=self.next)
 
 
 _running: set[Chain] = set()
@@ -185,6 +198,7 @@ class Chain(_Link):
         _check_order(name, self.elements)
         for element in self.elements:
             element.scope = self.scope
+            element.companions = self.elements
         handler: Handler = end
         for element in reversed(self.elements[1:]):
             handler = observed_link(name, element, _Link(element, handler))

@@ -7,8 +7,7 @@ elements behind it may look at who answers there, and ``Dialled`` hands the call
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Handler
@@ -92,13 +91,19 @@ def handed_over(call: Call, handler: Handler) -> Call:
     return Call(call.deadline, _OURSELVES, values=values)
 
 
-@asynccontextmanager
-async def closing(stream: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+class closing(Generic[T]):  # noqa: N801 - used as a function is, like contextlib.closing
     """Hold a stream and end it on leaving, also where it is not read to its end."""
-    try:
-        yield stream
-    finally:
-        end = getattr(stream, "aclose", None)
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: AsyncIterator[T]) -> None:
+        self._stream = stream
+
+    async def __aenter__(self) -> AsyncIterator[T]:
+        return self._stream
+
+    async def __aexit__(self, *_: object) -> None:
+        end = getattr(self._stream, "aclose", None)
         if end is not None:
             await end()
 

@@ -71,25 +71,26 @@ class Outbox:
         return not self._bytes
 
     def _push(self, data: bytes | bytearray) -> int:
-        """Give the socket what it takes; one byte goes with each waiting descriptor, and some without.
+        """Give the socket what it takes; a waiting descriptor goes with what follows: the reader wakes once.
 
-        Each makes a read of its own at the other side, so there may be as many as there are bytes.
+        Of several all but the last go with one byte each, since one read takes one of them. There may be as
+        many as there are bytes.
         """
         sent = 0
         try:
-            while self._descriptors and sent < len(data) - 1:
-                rights = array.array("i", [self._descriptors[0]])
-                self._socket.sendmsg(
-                    [data[sent : sent + 1]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-                )
-                os.close(self._descriptors.popleft())
-                sent += 1
-            if not sent:
-                return self._socket.send(data)
-            with memoryview(data) as view, view[sent:] as left:
-                return sent + self._socket.send(left)
+            with memoryview(data) as view:
+                while self._descriptors and sent < len(view) - 1:
+                    last = len(self._descriptors) == 1
+                    rights = array.array("i", [self._descriptors[0]])
+                    with view[sent:] if last else view[sent : sent + 1] as part:
+                        sent += self._socket.sendmsg([part], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                    os.close(self._descriptors.popleft())
+                if sent < len(view):
+                    with view[sent:] as left:
+                        sent += self._socket.send(left)
         except BlockingIOError:
-            return sent
+            pass
+        return sent
 
     def clear(self) -> None:
         """Drop the bytes."""

@@ -27,3 +27,24 @@ def test_turns_are_taken_in_order_and_forgotten():
         assert len(turns) == 0
 
     run(main())
+
+
+def test_a_turn_that_comes_as_its_owner_gives_up_goes_to_the_next():
+    """Who is cancelled in the very step in which its turn came does not keep it."""
+
+    async def main():
+        turns, order = Turns(), []
+
+        async def take(number):
+            async with turns.turn("a"):
+                order.append(number)
+
+        async with turns.turn("a"):
+            tasks = [asyncio.ensure_future(take(number)) for number in range(3)]
+            await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert order == [1, 2]
+        assert len(turns) == 0
+
+    run(main())
