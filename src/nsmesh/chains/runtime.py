@@ -38,7 +38,7 @@ class Runtime:
         return self.secured.identity if self.secured else None
 
     def policies(self, masks: Sequence[str] = ()) -> tuple[Element, ...]:
-        """Return what stands behind UpdateToken in a server chain; ``masks`` select policies of the user's."""
+        """Return what stands behind UpdateToken in a server chain; ``masks`` select policies of users."""
         return self.secured.policies(masks) if self.secured else ()
 
     def checks(self) -> tuple[Element, ...]:

@@ -35,8 +35,9 @@ class Question:
     ``tokens`` and ``names``: those of the path's segments; None where there is no path at all. ``index``:
     the segment of the process that asks. ``certificate``: DER of the leaf that the peer showed, ``peer`` its
     SPIFFE ID. ``now``: wall time. ``segments``: the path of a Request or Close as it is. For registries
-    ``resource`` is the name of the service or endpoint, ``owners`` the recorded path ids by name. For monitors ``connections`` are the ids once requested by
-    SPIFFE ID, and ``selected`` those that are asked for now.
+    ``resource`` is the name of the service or endpoint, ``owners`` the recorded path ids by name. For
+    monitors ``connections`` are the ids once requested by SPIFFE ID, and ``selected`` those that are asked
+    for now.
     """
 
     tokens: Sequence[str] | None
