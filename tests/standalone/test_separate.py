@@ -58,6 +58,12 @@ def test_each_role_is_a_process(mesh):
         assert mesh.nsm("logs", role).ok().out
 
 
+def test_each_role_has_an_identity(mesh):
+    """Policies can tell the roles apart, though one user runs them all."""
+    for role in ROLES:
+        assert f"spiffe://{mesh.mesh}.nsmesh/nsm/{role}" in mesh.nsm("logs", role).ok().out
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_dies(mesh, role):
     """The wire goes on without losing a packet, the role is started again, new requests are served."""

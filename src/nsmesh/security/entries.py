@@ -1,8 +1,9 @@
 """Who a caller of the Workload API is: what the kernel says of it, and which SPIFFE IDs that stands for.
 
-Selectors are texts, as SPIRE writes them: ``unix:uid:1000``, ``unix:gid:100``, ``nsm:pid:4711``, and
-``nsm:netns:4026531840``, the inode of the caller's network namespace, which is what tells one pod or
-namespace of a host from another.
+Selectors are texts, as SPIRE writes them: ``unix:uid:1000``, ``unix:gid:100``, ``nsm:pid:4711``,
+``nsm:started:123456``, the start time of the process in clock ticks, which tells it from a later one of the
+same pid, and ``nsm:netns:4026531840``, the inode of the caller's network namespace, which is what tells one
+pod or namespace of a host from another.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Invalid
+from nsmesh.core.process import start_ticks
 from nsmesh.security.spiffe import SpiffeId, trust_domain_of
 
 TTL = 3600.0
@@ -62,6 +64,8 @@ def attest(peer: Peer) -> frozenset[str]:
         found.add(f"unix:gid:{peer.gid}")
     if peer.pid:  # 0: a process of a pid namespace that we cannot see
         found.add(f"nsm:pid:{peer.pid}")
+        if (ticks := start_ticks(peer.pid)) is not None:
+            found.add(f"nsm:started:{ticks}")
         # gone, or not ours to look at: then no entry that asks for a namespace matches
         with contextlib.suppress(OSError):
             found.add(f"nsm:netns:{Path(f'/proc/{peer.pid}/ns/net').stat().st_ino}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from nsmesh.chains.workload_api import served_workload_api
 from nsmesh.core.clock import Clock
 from nsmesh.core.errors import Invalid, NotFound
+from nsmesh.core.process import start_ticks
 from nsmesh.datapath import netns
 from nsmesh.security.authority_files import read_private
 from nsmesh.security.ca import CertificateAuthority
@@ -18,6 +19,7 @@ from nsmesh.security.workload_api import WorkloadApi
 from nsmesh.standalone.joining.member import Member
 from nsmesh.standalone.joining.names import first_id, node_id
 from nsmesh.standalone.paths import MeshPaths
+from nsmesh.standalone.processes import Started
 
 PASSPHRASE_FILE = "NSM_CA_PASSPHRASE_FILE"  # noqa: S105 - the name of a variable
 """Variable that names a file, readable by its owner alone, whose first line encrypts the keys of the CA."""
@@ -43,7 +45,7 @@ def passphrase(environment: Mapping[str, str]) -> bytes | None:
 
 
 class Identities:
-    """Who is who: the daemon by its pid, endpoints and workloads by their network namespace."""
+    """Who is who: the daemon and its roles by their processes, the others by their network namespaces."""
 
     def __init__(self, trust_domain: str, entries: Entries, *, below: str = "") -> None:
         self.trust_domain = trust_domain
@@ -63,6 +65,17 @@ class Identities:
         )
         self._known[name] = entry
         self._entries.register(entry)
+
+    def add_process(self, name: str, process: Started) -> Callable[[], None]:
+        """Give a role that runs as a process of its own an ID: ``spiffe://DOMAIN/nsm/NAME``.
+
+        To be called before the loop runs again after the start of the process: until then nobody can have
+        been asked for an ID. Returns what takes it back. A later process of the same pid started later.
+        """
+        selectors = frozenset({f"nsm:pid:{process.pid}", f"nsm:started:{process.ticks}"})
+        return self._entries.register(
+            Entry(selectors, f"spiffe://{self.trust_domain}{self._below}/nsm/{name}")
+        )
 
     def drop(self, name: str) -> None:
         """Take an ID back; what was issued for it ends by itself."""
@@ -90,7 +103,7 @@ async def running_identities(
     ``authority`` issues: our own CA, or the membership of a host that joined.
     """
     domain = paths.trust_domain
-    process = frozenset({f"nsm:pid:{os.getpid()}"})
+    process = frozenset({f"nsm:pid:{os.getpid()}", f"nsm:started:{start_ticks(os.getpid())}"})
     if isinstance(authority, Member):
         own = Entry(process, node_id(domain, authority.place.name))
         below = own.spiffe_id.removeprefix(f"spiffe://{domain}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.news import News
 from nsmesh.standalone.nodes import Conditions, Node, Placement, node_of_host, nodes_of
 from nsmesh.standalone.paths import MeshPaths
+from nsmesh.standalone.processes import Started
 from nsmesh.standalone.read_model import ReadModel
 from nsmesh.standalone.spaces import Spaces
 from nsmesh.standalone.supervisor import Death, Supervisor, Unit
@@ -155,7 +157,12 @@ async def composed(
         children=children,
         identities=identities,
         events=events,
-        supervisor=Supervisor(scope, children, died=lambda unit, death: _died(events, unit, death)),
+        supervisor=Supervisor(
+            scope,
+            children,
+            died=lambda unit, death: _died(events, unit, death),
+            born=lambda unit, process: _born(identities, unit, process),
+        ),
         spaces=Spaces(paths, children, identities),
         documents=Documents(paths.documents),
         clients=clients,
@@ -179,6 +186,11 @@ def _registrar(held: Runtime, node: Node) -> Chain:
         checks=held.registry_checks(),
         clock=held.clock,
     )
+
+
+def _born(identities: Identities, unit: Unit, process: Started) -> Callable[[], None]:
+    """Give roles IDs of their own. Others have those of their namespaces."""
+    return identities.add_process(unit.name, process) if unit.kind == "role" else lambda: None
 
 
 def _died(events: Events, unit: Unit, death: Death) -> None:

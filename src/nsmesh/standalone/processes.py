@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nsmesh.core.errors import Invalid, NotFound, Unauthorized
+from nsmesh.core.process import start_ticks as start_ticks
 from nsmesh.datapath import netns
 
 KILL = 2.0
@@ -25,16 +26,6 @@ class Started:
 
     pid: int
     ticks: int
-
-
-def start_ticks(pid: int) -> int | None:
-    """Return the start time of a living process in clock ticks since boot; None if it is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in {"Z", "X"} else int(fields[19])
 
 
 def alive(process: Started) -> bool:

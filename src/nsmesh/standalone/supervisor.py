@@ -40,6 +40,9 @@ class Death:
     restarted: bool
 
 
+def _nothing() -> None: ...
+
+
 @dataclass(slots=True)
 class Unit:
     """One supervised process. ``restart``: never, on-failure or always."""
@@ -58,6 +61,7 @@ class Unit:
     last: str = ""
     timer: Any = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: Callable[[], None] = _nothing
 
     @property
     def state(self) -> str:
@@ -70,17 +74,22 @@ class Unit:
 
 
 class Supervisor:
-    """Owns the processes. ``died`` is called for each death that nobody asked for."""
+    """Owns the processes. ``died`` is called for each death that nobody asked for.
+
+    ``born`` is called for each start, before anything else runs; what it returns is called at the end.
+    """
 
     def __init__(
         self,
         scope: Scope,
         children: Children,
         died: Callable[[Unit, Death], None] = lambda _unit, _death: None,
+        born: Callable[[Unit, processes.Started], Callable[[], None]] = lambda _unit, _process: _nothing,
     ) -> None:
         self.scope = scope
         self.children = children
         self.died = died
+        self.born = born
         self.units: dict[str, Unit] = {}
         self.deaths: deque[Death] = deque(maxlen=100)
 
@@ -98,6 +107,7 @@ class Supervisor:
 
     def _follow(self, unit: Unit, process: processes.Started) -> None:
         unit.process = process
+        unit.gone = self.born(unit, process)
         unit.started_at = self.scope.clock.now()
         self.children.add_process(unit.name, process)
         log.info("process started", unit=unit.name, kind=unit.kind, pid=process.pid)
@@ -114,6 +124,7 @@ class Supervisor:
         if leftovers is not None:
             processes.send(leftovers, signal.SIGKILL)  # what it started ends with it
         self.children.drop_process(unit.name)
+        unit.gone()
         unit.ended.set()
         if unit.stopping:
             return

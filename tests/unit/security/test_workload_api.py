@@ -15,6 +15,7 @@ from nsmesh.api import workload_pb2
 from nsmesh.core import virtual
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Invalid, MeshError, Unauthorized
+from nsmesh.core.process import start_ticks
 from nsmesh.security import jws
 from nsmesh.security.ca import LIFETIME, CertificateAuthority
 from nsmesh.security.entries import DEFAULT_TEMPLATE, Entries, Entry, Template, attest
@@ -101,7 +102,8 @@ def test_who_matches_no_entry_gets_nothing(folder):
 def test_a_caller_is_known_by_its_credentials():
     """uid, gid and pid from the socket, the network namespace by pid; nothing is made up."""
     netns = os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116 - what the kernel says, read another way
-    assert attest(ME) == {"unix:uid:1000", "unix:gid:100", f"nsm:pid:{os.getpid()}", f"nsm:netns:{netns}"}
+    known = {"unix:uid:1000", "unix:gid:100", f"nsm:pid:{os.getpid()}", f"nsm:netns:{netns}"}
+    assert attest(ME) == known | {f"nsm:started:{start_ticks(os.getpid())}"}
     assert attest(Peer(uid=0, gid=0, pid=0)) == {"unix:uid:0", "unix:gid:0"}
     assert attest(Peer(uid=1, gid=1, pid=2**22 + 1)) == {"unix:uid:1", "unix:gid:1", f"nsm:pid:{2**22 + 1}"}
     assert attest(Peer()) == frozenset()
