@@ -9,10 +9,11 @@ from typing import Any
 import structlog
 
 from nsmesh.core.errors import MeshError, NotFound
+from nsmesh.core.process import start_ticks
 from nsmesh.core.scope import Scope
 from nsmesh.datapath import netns
 from nsmesh.standalone.events import Events
-from nsmesh.standalone.processes import Started, Watch, start_ticks
+from nsmesh.standalone.processes import Started, Watch
 
 log = structlog.get_logger()
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from nsmesh import rpc
 from nsmesh.core.errors import Internal, MeshError, Unavailable
+from nsmesh.core.process import start_ticks
 from nsmesh.standalone.lock import conflict, daemon_pid, holder
 from nsmesh.standalone.paths import MeshPaths
-from nsmesh.standalone.processes import Started, alive, start_ticks
+from nsmesh.standalone.processes import Started, alive
 from nsmesh.standalone.telling import last_words
 
 START_TIMEOUT = 20.0

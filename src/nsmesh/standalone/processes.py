@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nsmesh.core.errors import Invalid, NotFound, Unauthorized
-from nsmesh.core.process import start_ticks as start_ticks
+from nsmesh.core.process import start_ticks
 from nsmesh.datapath import netns
 
 KILL = 2.0

@@ -15,6 +15,7 @@ import structlog
 
 from nsmesh.core.errors import MeshError
 from nsmesh.core.metrics import Counter
+from nsmesh.core.process import start_ticks
 from nsmesh.core.scope import Scope
 from nsmesh.standalone import processes
 from nsmesh.standalone.children import Children
@@ -102,7 +103,7 @@ class Supervisor:
         unit.timer = None
         unit.ended.clear()
         unit.child = processes.start(unit.command)
-        ticks = processes.start_ticks(unit.child.pid) or 0
+        ticks = start_ticks(unit.child.pid) or 0
         self._follow(unit, processes.Started(unit.child.pid, ticks))
 
     def _follow(self, unit: Unit, process: processes.Started) -> None:

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from nsmesh.core.errors import Invalid, NotFound, Refused
 from nsmesh.core.call import Peer
+from nsmesh.core.errors import Invalid, NotFound, Refused
 from nsmesh.core.process import start_ticks
 from nsmesh.security.entries import DEFAULT_TEMPLATE, Entries, Template, attest
 from nsmesh.standalone.identity import PASSPHRASE_FILE, Identities, passphrase
