@@ -23,6 +23,7 @@ from nsmesh.elements.receive_fd import ReceiveFd
 from nsmesh.elements.round_robin import RoundRobin
 from nsmesh.elements.select_mechanism import SelectMechanism
 from nsmesh.elements.send_fd import SendFd
+from nsmesh.elements.sweep import Sweep
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.elements.update_path import UpdatePath
@@ -30,7 +31,10 @@ from nsmesh.elements.update_token import UpdateToken
 
 
 class Forwarder:
-    """``server`` takes Requests, ``onward`` asks the endpoint, ``registry`` mirrors what its manager has."""
+    """``server`` takes Requests, ``onward`` asks the endpoint, ``registry`` mirrors what its manager has.
+
+    ``lifetime``: seconds that a wire lives at most without a refresh, which is the life of ``tokens``.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Forwarder:
         tokens: TokenSource,
         policies: tuple[Element, ...] = (),
         dial_timeout: float = 0.75,
+        lifetime: float = 600.0,
         clock: Clock | None = None,
     ) -> None:
         self.name = name
@@ -58,6 +63,7 @@ class Forwarder:
             *policies,
             Timeout(),
             Monitor(name),
+            Sweep(datapath, self.begin, lifetime),
             SendFd(),
             ReceiveFd(),
             DiscoverEndpoint(self.registry),

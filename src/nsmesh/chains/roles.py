@@ -91,6 +91,7 @@ async def running_forwarder(
         tokens=runtime.tokens,
         policies=runtime.policies(settings.connection_policies),
         dial_timeout=settings.dial_timeout,
+        lifetime=settings.max_token_lifetime,
         clock=runtime.clock,
     )
     async with AsyncExitStack() as stack:

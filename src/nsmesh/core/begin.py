@@ -8,7 +8,8 @@ The contract that all elements behind a ``Begin`` may count on:
   connection. A reselect is an end and a new first Request.
 * Close gets the connection that the chain last returned, whatever the caller wrote; a Close of an unknown id
   does not reach them. A Close that has begun is seen through to its end (at most :data:`BUDGET`), also when
-  its caller is cancelled meanwhile.
+  its caller is cancelled meanwhile. After one that failed each element of the chain is told to ``forget``
+  the connection, since the Close may not have come to it.
 * When a *first* Request fails or is cancelled, the chain gets one Close with the furthest answer known
   (:data:`REACHED`, else the request's own connection), so an element undoes in ``close`` whatever it did in
   ``request``, even half of it. A failed refresh changes nothing: the old connection is kept.
@@ -269,7 +270,13 @@ class Begin(Element):
                     remedy="what is left of it ends with its tokens",
                 ) from error
 
-        await self.scope.finish(work, name=f"close {life.id}")
+        try:
+            await self.scope.finish(work, name=f"close {life.id}")
+        except BaseException:
+            if not life.state.get(DENIED):
+                for element in self.companions:
+                    element.forget(life.id, life.state)
+            raise
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:  # noqa: ARG002
         """Serve one Close; an unknown id is closed already."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from nsmesh.core.call import Call
+from nsmesh.core.call import Call, State
 from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Conflict, Internal, Invalid, NotFound, Refused, TimedOut
@@ -79,6 +79,12 @@ class CrossConnectWire(Element):
         """Return who has interfaces."""
         return {*self._holders, *(holder.id for holder in self._held.values())}
 
+    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+        """Let go of the interfaces; Sweep takes the wire away if it is still there."""
+        holder = self._holders.get(connection_id)
+        if holder is not None:
+            self._let_go(holder, keep=set())
+
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Check the client's interface, ask on, then wire."""
         connection = request.connection
@@ -110,9 +116,7 @@ class CrossConnectWire(Element):
         try:
             await self._datapath.remove(connection.id)
         finally:
-            holder = self._holders.get(connection.id)
-            if holder is not None:
-                self._let_go(holder, keep=set())
+            self.forget(connection.id, call.state)
             await next.close(call, connection)
 
     def _port(self, connection: Connection, mechanism: Mechanism, side: Side) -> Port | None:

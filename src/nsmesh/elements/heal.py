@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 import structlog
 
 from nsmesh.core.call import Call
+from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Status
 from nsmesh.core.follow import Follower, Following, Ours
@@ -115,6 +116,14 @@ class Heal(Element):
     def keeps(self) -> Collection[str]:
         """Return what is watched."""
         return self._watches.keys()
+
+    def forget(self, connection_id: str, state: Kept) -> None:  # noqa: ARG002 - nothing is kept there
+        """End watching; an attempt to heal goes on, and sees by itself whether there is a life."""
+        watch = self._watches.get(connection_id)
+        if watch is not None:
+            watch.rest()
+            if watch.healing is None:
+                self._forget(connection_id, watch)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, then watch what was granted."""

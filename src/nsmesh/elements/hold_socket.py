@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from nsmesh.core.call import Call
+from nsmesh.core.call import Call, State
 from nsmesh.core.element import Handler
 from nsmesh.core.holding import Holding
 from nsmesh.core.peering import TARGET
@@ -33,6 +33,10 @@ class HoldSocket(Holding[Receiver]):
     def keeps(self) -> Collection[str]:
         """Return whose sockets are held."""
         return self._held.names
+
+    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+        """Let go of its files."""
+        self._held.release(connection_id)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Hold, pass on, let go of the one before."""

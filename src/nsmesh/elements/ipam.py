@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterable, MutableSequence, Seq
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from nsmesh.core.call import Call
+from nsmesh.core.call import Call, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Exhausted, Invalid
 from nsmesh.model.messages import Connection, IPContext, NetworkServiceRequest, Route
+from nsmesh.model.messages import State as Condition
 from nsmesh.model.prefix import PoolExhausted, PrefixError, PrefixPool, find_overlaps
 
 T = TypeVar("T")
@@ -36,7 +37,8 @@ class Ipam(Element):
 
     Addresses of the pools that the Request already brings are kept if nobody else holds them, so a restarted
     endpoint and a reselecting client come by what they had. Others of the pools are taken out of the Request:
-    they are somebody else's. ``polite`` leaves addresses of other origin alone, ``strict`` drops them too.
+    they are somebody else's. ``polite`` leaves addresses of other origin alone, ``strict`` drops them too;
+    a reselecting Request brings what the endpoint before gave, so of that both leave nothing.
     A refresh that newly excludes a held address gets another pair.
 
     After:  Begin
@@ -69,6 +71,11 @@ class Ipam(Element):
         """Return who has leases."""
         return self._leases.keys()
 
+    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+        """Give the leases back."""
+        for lease in self._leases.pop(connection_id, ()):
+            lease.release()
+
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Lease, write down, pass on; a failure gives back what was new."""
         connection = request.connection
@@ -76,9 +83,10 @@ class Ipam(Element):
         ip = connection.context.ip_context
         old = self._leases.get(connection_id, ())
         new = self._lease(ip, connection_id, old)
+        strict = self._mode == "strict" or connection.state == Condition.RESELECT_REQUESTED
         fresh = [lease for lease in new if lease not in old]
         try:
-            self._write(ip, new, old)
+            self._write(ip, new, old, strict=strict)
             answer = await next.request(call, request)
         except BaseException:
             for lease in fresh:
@@ -95,8 +103,7 @@ class Ipam(Element):
         try:
             await next.close(call, connection)
         finally:
-            for lease in self._leases.pop(connection.id, ()):
-                lease.release()
+            self.forget(connection.id, call.state)
 
     def _lease(self, ip: IPContext, connection_id: str, old: tuple[Lease, ...]) -> tuple[Lease, ...]:
         """Return one lease per pool; those of ``old`` that are not excluded among them."""
@@ -117,7 +124,7 @@ class Ipam(Element):
             ) from error
         return tuple(leases)
 
-    def _write(self, ip: IPContext, leases: Iterable[Lease], old: Iterable[Lease]) -> None:
+    def _write(self, ip: IPContext, leases: Iterable[Lease], old: Iterable[Lease], *, strict: bool) -> None:
         """Make the context say what is leased, and nothing else of the pools."""
         held_src = [lease.src for lease in leases]
         held_dst = [lease.dst for lease in leases]
@@ -126,7 +133,7 @@ class Ipam(Element):
         def foreign(address: str) -> bool:
             if address in former:
                 return True
-            return self._mode == "strict" or self._is_ours(address)
+            return strict or self._is_ours(address)
 
         gone_src = [address for address in ip.src_ip_addrs if address not in held_src and foreign(address)]
         gone_dst = [address for address in ip.dst_ip_addrs if address not in held_dst and foreign(address)]

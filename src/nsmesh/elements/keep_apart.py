@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterable
 
-from nsmesh.core.call import Call
+from nsmesh.core.call import Call, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Conflict
 from nsmesh.model.messages import Connection, NetworkServiceRequest
@@ -31,6 +31,10 @@ class KeepApart(Element):
     def keeps(self) -> Collection[str]:
         """Return whose prefixes are known."""
         return self._taken.keys()
+
+    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+        """Forget its prefixes."""
+        self._taken.pop(connection_id, None)
 
     def _of_others(self, connection_id: str) -> list[str]:
         others = (prefixes for key, prefixes in self._taken.items() if key != connection_id)

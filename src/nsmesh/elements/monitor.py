@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from nsmesh.core.call import Call, Key
+from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.follow import Follower, Following, Ours
 from nsmesh.core.hub import Hub
@@ -59,6 +60,13 @@ class Monitor(Element):
     def keeps(self) -> Collection[str]:
         """Return what is told of."""
         return self._hub.ids
+
+    def forget(self, connection_id: str, state: Kept) -> None:
+        """Stop following, publish that it is gone."""
+        following = state.pop(FOLLOWING)
+        if following is not None:
+            following.stop()
+        self._hub.drop(connection_id)
 
     def mark(self, connection_id: str, state: int) -> bool:
         """Publish another state of a known connection; ``REFRESH_REQUESTED`` makes its client ask again.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from nsmesh.core.call import Call, Peer
+from nsmesh.core.call import Call, Peer, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
 from nsmesh.core.life import LIFE, Life
@@ -75,6 +75,11 @@ class NetworkServiceMonitor(Element):
     def keeps(self) -> Collection[str]:
         """Return the members of all watches."""
         return [key for watch in self._watches.values() for key in watch.members]
+
+    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+        """Leave the watch that it is a member of."""
+        for name in [watch.name for watch in self._watches.values() if connection_id in watch.members]:
+            self._leave(name, connection_id)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, then join the watch."""

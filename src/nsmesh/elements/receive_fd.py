@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from nsmesh.core.call import Call
+from nsmesh.core.call import Call, State
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Invalid
 from nsmesh.core.holding import Holding
@@ -37,6 +37,10 @@ class _Receives(Holding[Receiver]):
     def keeps(self) -> Collection[str]:
         """Return whose files are held."""
         return self._held.names
+
+    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+        """Let go of its files."""
+        self._held.release(connection_id)
 
     def _share(self, connection_id: str, url: str) -> Inode | None:
         path = file_path(url)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from nsmesh.core.call import Call, Key
+from nsmesh.core.call import Call, Key, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
 from nsmesh.core.life import LIFE, Life
@@ -60,6 +60,13 @@ class Refresh(Element):
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
 
+    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - there is one per state
+        """Cancel the timer."""
+        watch = state.pop(WATCH)
+        if watch is not None:
+            watch.ended = True
+            watch.stop()
+
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, then set the timer; a Request that fails leaves the old one."""
         answer = await next.request(call, request)
@@ -106,8 +113,5 @@ class Refresh(Element):
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Cancel the timer, pass on."""
-        watch = call.state.pop(WATCH)
-        if watch is not None:
-            watch.ended = True
-            watch.stop()
+        self.forget(connection.id, call.state)
         await next.close(call, connection)

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from nsmesh.core.call import Call, Key
+from nsmesh.core.call import Call, Key, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.core.life import LIFE, Life
@@ -56,6 +56,12 @@ class Timeout(Element):
     """
 
     after = ("Begin", "UpdateToken")
+
+    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - there is one per state
+        """Cancel the timer."""
+        alarm = state.pop(ALARM)
+        if alarm is not None:
+            alarm.stop()
 
     def _due(self, call: Call, connection: Connection) -> float:
         """Return the loop time of the automatic Close."""
@@ -116,7 +122,5 @@ class Timeout(Element):
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Cancel the timer, pass on."""
-        alarm = call.state.pop(ALARM)
-        if alarm is not None:
-            alarm.stop()
+        self.forget(connection.id, call.state)
         await next.close(call, connection)

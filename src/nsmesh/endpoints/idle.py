@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Self
 
-from nsmesh.core.call import Call
+from nsmesh.core.call import Call, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.scope import Timer
 from nsmesh.model.messages import Connection, NetworkServiceRequest
@@ -40,6 +40,12 @@ class Idle(Element):
     def keeps(self) -> Collection[str]:
         """Return what keeps the endpoint from being idle."""
         return self._living
+
+    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+        """Count it no more."""
+        if connection_id in self._living:
+            self._living.discard(connection_id)
+            self._rearm()
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Note the connection, pass on; one that fails is closed by Begin."""

@@ -311,6 +311,41 @@ def test_a_failing_close_ends_the_life_all_the_same():
     scenario(body)
 
 
+class Keeper(Element):
+    """Keeps something of each connection until its Close, or until it is told to forget it."""
+
+    def __init__(self):
+        self.kept = {}
+
+    async def request(self, call, request, next):
+        self.kept[request.connection.id] = call.state
+        return await next.request(call, request)
+
+    async def close(self, call, connection, next):
+        del self.kept[connection.id]
+        await next.close(call, connection)
+
+    def forget(self, connection_id, state):
+        if connection_id in self.kept:
+            assert self.kept.pop(connection_id) is state
+
+
+def test_whom_a_failing_close_does_not_reach_is_told_to_forget():
+    """An element in front that fails is no reason for one behind it to keep what it has."""
+
+    async def main():
+        far, keeper = Far(), Keeper()
+        far.failing_close = 1
+        async with chain(Begin(), far, keeper, name="keeps").running() as made:
+            await made.request(Call(), ask())
+            assert list(keeper.kept) == ["x"]
+            with pytest.raises(Refused):
+                await made.close(Call(), Connection(id="x"))
+            assert keeper.kept == {}
+
+    run(main())
+
+
 def test_a_close_that_hangs_is_given_up():
     """After its budget the caller gets an error and the turn is free again."""
 

@@ -23,6 +23,7 @@ from nsmesh.model.messages import (
     IPContext,
     NetworkServiceRequest,
     Route,
+    State,
 )
 
 
@@ -180,6 +181,18 @@ def test_a_restarted_endpoint_takes_back_what_the_request_brings():
         )
         assert list(other.dst_ip_addrs) == ["10.0.0.0/32"]
         assert list(other.src_ip_addrs) == ["10.0.0.1/32"]
+
+    run(scenario())
+
+
+def test_a_reselecting_request_leaves_nothing_of_the_endpoint_before():
+    """Whoever moves brings the addresses of where it was; they may be somebody else's by now."""
+
+    async def scenario():
+        brought = request(dst_ip_addrs=["192.0.2.1/32"], src_ip_addrs=["192.0.2.2/32"])
+        brought.connection.state = State.RESELECT_REQUESTED
+        _, found = await ask(chain(Ipam([["10.0.0.0/24"]])), brought)
+        assert (list(found.dst_ip_addrs), list(found.src_ip_addrs)) == (["10.0.0.0/32"], ["10.0.0.1/32"])
 
     run(scenario())
 

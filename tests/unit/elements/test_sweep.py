@@ -1,0 +1,128 @@
+"""Sweep: wires without a connection go away."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from nsmesh.core.begin import Begin
+from nsmesh.core.call import Call
+from nsmesh.core.element import Element, chain
+from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.virtual import VirtualClock, run
+from nsmesh.datapath.base import CrossConnect, KernelPort
+from nsmesh.datapath.fake import FakeDatapath
+from nsmesh.elements.sweep import AGAIN, Sweep
+from nsmesh.elements.update_path import UpdatePath
+from nsmesh.model.messages import Connection, NetworkServiceRequest
+
+LIFETIME = 60.0
+
+
+class Wire(Element):
+    """Makes a wire and takes it away; may fail to."""
+
+    def __init__(self, datapath):
+        self.datapath = datapath
+
+    async def request(self, call, request, next):
+        await self.datapath.apply(wire(request.connection.id))
+        return await next.request(call, request)
+
+    async def close(self, call, connection, next):
+        await self.datapath.remove(connection.id)
+
+
+def wire(name):
+    return CrossConnect(name, KernelPort(f"/a/{name}", "nsm-1"), KernelPort(f"/b/{name}", "nsm-1"))
+
+
+@asynccontextmanager
+async def forwarder(datapath):
+    begin = Begin()
+    made = chain(
+        UpdatePath("f"), begin, Sweep(datapath, begin, LIFETIME), Wire(datapath), clock=VirtualClock()
+    )
+    async with made.running():
+        yield made
+
+
+def request(name):
+    return NetworkServiceRequest(connection=Connection(id=name))
+
+
+def names(datapath):
+    return {interface.wire_id for interface in datapath.kernel.interfaces.values()}
+
+
+def test_what_a_dead_forwarder_left_goes_after_a_lifetime_and_what_was_asked_for_again_stays():
+    """A wire that nobody asked for again within the life of a token belonged to nobody."""
+
+    async def main():
+        datapath = FakeDatapath()
+        for name in ("gone", "comes-back"):
+            await datapath.apply(wire(name))
+        async with forwarder(datapath) as made:
+            await asyncio.sleep(LIFETIME - 1)
+            await made.request(Call(), request("comes-back"))
+            assert names(datapath) == {"gone", "comes-back"}
+            await asyncio.sleep(2)
+            assert names(datapath) == {"comes-back"}
+            await asyncio.sleep(5 * LIFETIME)
+            assert names(datapath) == {"comes-back"}
+
+    run(main())
+
+
+def test_a_wire_whose_close_failed_is_removed_soon():
+    """The connection is forgotten all the same, so somebody has to look after its wire."""
+
+    async def main():
+        datapath = FakeDatapath()
+        async with forwarder(datapath) as made:
+            answer = await made.request(Call(), request("c-0"))
+            datapath.fail("remove", Unavailable("the kernel is busy"))
+            try:
+                await made.close(Call(), answer)
+            except MeshError:
+                assert names(datapath) == {"c-0"}
+            await asyncio.sleep(AGAIN + 0.1)
+            assert names(datapath) == set()
+
+    run(main())
+
+
+def test_what_cannot_be_looked_for_or_removed_now_is_met_again():
+    """An error of the datapath ends neither the sweep nor the forwarder."""
+
+    async def main():
+        datapath = FakeDatapath()
+        await datapath.apply(wire("gone"))
+        datapath.fail("has", Unavailable("no"))
+        datapath.fail("remove", Unavailable("no"))
+        async with forwarder(datapath):
+            await asyncio.sleep(2 * LIFETIME + 1)
+            assert names(datapath) == {"gone"}
+            await asyncio.sleep(LIFETIME)
+            assert names(datapath) == set()
+
+    run(main())
+
+
+def test_a_request_for_a_wire_that_is_being_removed_waits_and_makes_it_anew():
+    """Removing and asking again for one id are one after the other, never mixed."""
+
+    async def main():
+        datapath = FakeDatapath()
+        await datapath.apply(wire("c-0"))
+
+        async def slow(verb, wire_id):
+            await asyncio.sleep(5 if verb == "remove" else 0)
+
+        datapath.before = slow
+        async with forwarder(datapath) as made:
+            await asyncio.sleep(LIFETIME + 1)
+            await made.request(Call(), request("c-0"))
+            assert names(datapath) == {"c-0"}
+            await asyncio.sleep(3 * LIFETIME)
+            assert names(datapath) == {"c-0"}
+
+    run(main())
