@@ -208,6 +208,11 @@ class Raw:
     async def __aexit__(self, *_):
         self.writer.transport.abort()
 
+    @property
+    def over(self):
+        """Whether the other side has ended the connection."""
+        return self.reader.at_eof() or self.writer.is_closing()
+
     def flush(self):
         if out := self.engine.take(1 << 24):
             self.writer.write(out)
@@ -233,7 +238,7 @@ class Raw:
 
     async def read(self):
         try:
-            data = await asyncio.wait_for(self.reader.read(1 << 16), 5)
+            data = await asyncio.wait_for(self.reader.read(1 << 16), 30)
         except (OSError, ssl.SSLError):
             data = b""
         self.ended = not data

@@ -37,7 +37,7 @@ def lingering():
         yield near
 
 
-async def settled(mesh, most, seconds=5.0):
+async def settled(mesh, most, seconds=30.0):
     """Wait until the roles have no more than so many descriptors open."""
     limit = time.monotonic() + seconds
     while (found := mesh.descriptors()) > most:
