@@ -21,8 +21,7 @@ from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.netlink import Batch, Netlink
-from nsmesh.datapath.plan import Add, creation
-from nsmesh.datapath.wirestate import RouteState, alias_of, desired_end, parse_mac
+from nsmesh.datapath.wirestate import alias_of, desired_end, parse_mac
 
 NAME = "floor"
 GROUP = 77
@@ -76,10 +75,12 @@ class Floor:
         yield ready(born)
         for index, port in zip(indexes, ports, strict=True):
             wanted = desired_end(port, index)
-            items = [Add(item) for item in creation(wanted)]
-            messages = [veth.message_of(item, index) for item in items]
-            before_up = len([item for item in items if not isinstance(item.item, RouteState)])
-            messages.insert(0 if self.up_first else before_up, rtnetlink.set_up(index))
+            messages = [
+                *(rtnetlink.address(index, item, add=True) for item in wanted.addresses),
+                *(rtnetlink.neighbour(index, item, add=True) for item in wanted.neighbours),
+            ]
+            messages.insert(0 if self.up_first else len(messages), rtnetlink.set_up(index))
+            messages += [rtnetlink.route(index, item, add=True) for item in wanted.routes]
             batch = Batch()
             batch.put(rtnetlink.mark(index, alias_of(one.id), no_link_local=True))
             for message in messages:
@@ -109,7 +110,7 @@ class Ready(Batch):
         super().__init__()
         self._ready = list(batch.chunks())
 
-    def chunks(self) -> Iterator[tuple[bytes, list[object]]]:
+    def chunks(self) -> Iterator[tuple[bytes, int]]:
         """Yield the bytes that were joined before."""
         return iter(self._ready)
 
@@ -122,18 +123,30 @@ def over_the_floor(wires: int, rounds: int = 20) -> list[Series]:
     """Measure apply, and apply again, beside the floor in two orders of its messages."""
     count = max(wires // rounds, 1)
     numbers = range(rounds * count)
-    with spaces(2) as (a, b), asyncio.Runner() as runner:
+
+    async def main() -> list[Series]:
         wanted = [wire("d", number, a, b) for number in numbers]
+        anew = [wire("n", number, a, b) for number in numbers]
         floor = Floor([wire("f", number, a, b) for number in numbers], a, b)
         usual = Floor([wire("u", number, a, b) for number in numbers], a, b, up_first=True)
-        datapath = LinuxDatapath()
+        datapath, forgetful = LinuxDatapath(), LinuxDatapath(owner="forgetful")
+        forgetful._doors.most = 0  # noqa: SLF001 - each wire is the first in a while
         apply = applier(datapath, wanted)
-        ways = {"floor, up first": usual.send, "floor, up before routes": floor.send, "apply": apply}
+        ways = {
+            "floor, up first": usual.send,
+            "floor, up before routes": floor.send,
+            "apply": apply,
+            "apply, the first in a while": applier(forgetful, anew),
+        }
         series = alternate(rounds, count, ways)
         series += alternate(rounds, count, {"apply again": apply})
         floor.delete()
-        runner.run(finish(datapath))
-    return series
+        await finish(datapath)
+        await finish(forgetful)
+        return series
+
+    with spaces(2) as (a, b):
+        return asyncio.run(main())
 
 
 def applier(datapath: LinuxDatapath, wanted: list[CrossConnect]) -> Callable[[int], None]:
@@ -164,17 +177,21 @@ def growth(wires: int) -> Details:
     The kernel's own part grows too, mostly by its IPv6 multicast routes, one for each interface in one list.
     """
     part = max(wires // 10, 1)
+
+    async def main(way: str, client: str, hub: str) -> list[float]:
+        wanted = [wire("g", number, client, hub) for number in range(part * 10)]
+        datapath = LinuxDatapath()
+        floor = Floor(wanted, client, hub)
+        do = floor.send if way == "netlink floor" else applier(datapath, wanted)
+        (series,) = alternate(10, part, {way: do})
+        floor.delete()
+        await finish(datapath)
+        return series.cpu_by_round()
+
     costs: dict[str, list[float]] = {}
     for way in ("netlink floor", "apply"):
-        with spaces(2) as (client, hub), asyncio.Runner() as runner:
-            wanted = [wire("g", number, client, hub) for number in range(part * 10)]
-            datapath = LinuxDatapath()
-            floor = Floor(wanted, client, hub)
-            do = floor.send if way == "netlink floor" else applier(datapath, wanted)
-            (series,) = alternate(10, part, {way: do})
-            costs[way] = series.cpu_by_round()
-            floor.delete()
-            runner.run(finish(datapath))
+        with spaces(2) as (client, hub):
+            costs[way] = asyncio.run(main(way, client, hub))
     rows = [
         (str(at * part), *(f"{cost[at] * 1e6:.0f} us ({cost[at] / cost[0]:.2f})" for cost in costs.values()))
         for at in range(10)

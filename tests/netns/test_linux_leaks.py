@@ -8,6 +8,7 @@ import datapath_lab as lab
 import pytest
 
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.places import HELD
 
 pytestmark = pytest.mark.root
 
@@ -30,6 +31,7 @@ def test_three_generations_leave_no_trace():
     async def generation(datapath, clients, hub):
         for number in range(WIRES):
             await datapath.apply(lab.simple(clients[number % len(clients)], hub, f"w{number}", number))
+        await asyncio.sleep(2 * HELD)
         held = descriptors()  # nothing of any namespace is kept open while the wires stand
         assert len(lab.names(hub)) == WIRES
         for number in range(WIRES):
@@ -37,6 +39,7 @@ def test_three_generations_leave_no_trace():
         await datapath.drain()
         for space in (*clients, hub):
             assert lab.names(space) == set()
+        await asyncio.sleep(2 * HELD)
         gc.collect()
         return held, descriptors(), resident()
 

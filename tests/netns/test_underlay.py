@@ -10,6 +10,7 @@ import vxlan_lab
 from nsmesh.core.errors import Invalid, Unavailable
 from nsmesh.datapath import underlay
 from nsmesh.datapath.links import silence
+from nsmesh.datapath.netlink import request
 from nsmesh.datapath.underlay import Underlay, lacks_vxlan
 
 pytestmark = pytest.mark.root
@@ -54,7 +55,7 @@ def test_what_the_kernel_can_is_tried_where_nobody_sees():
 def test_what_the_kernel_cannot_is_said(monkeypatch):
     """A refusal is the reason, in words."""
     with vxlan_lab.nodes():
-        monkeypatch.setattr(underlay, "new_vxlan", lambda *_: (16, 0x600, b"\0" * 16))
+        monkeypatch.setattr(underlay, "new_vxlan", lambda *_: request(16, 0x600, b"\0" * 16))
         assert lacks_vxlan()
 
 

@@ -110,7 +110,7 @@ def close_ends(
             veth.retire(place, index, rename=rename)
             closed[place.cookie] = place
             alive = alive or link.group != DOOMED_GROUP
-        reaper.give([place.give() for place in closed.values()])
+        reaper.give(closed.values())
         return alive
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import structlog
 
 from nsmesh.core.errors import Conflict, Exhausted, Invalid, MeshError
-from nsmesh.datapath import netns, rtnetlink, veth, vxlan
+from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken
 from nsmesh.datapath.inventory import Census, close_ends, survey
 from nsmesh.datapath.kernel_errors import explain
@@ -22,6 +22,7 @@ from nsmesh.datapath.netlink import Batch, Netlink
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.reaper import Reaper
 from nsmesh.datapath.rtread import Link
+from nsmesh.datapath.tunnels import Tunnels
 from nsmesh.datapath.veth import DOOMED_GROUP, End, NameTaken
 from nsmesh.datapath.wirestate import EndState, alias_of, check_wire, desired_end, mac_text
 
@@ -68,6 +69,7 @@ class LinuxDatapath:
         self._group = LIVE_GROUP + zlib.crc32(owner.encode()) % 0xFF_FFFF if owner else LIVE_GROUP
         self._records: dict[str, Record] = {}
         self._met: dict[str, list[Existing]] = {}
+        self._tunnels = Tunnels(node, self._revive)
 
     async def apply(self, wire: CrossConnect) -> Applied:
         """See :meth:`Datapath.apply`. A failed change leaves the wire; the next apply goes on from there.
@@ -79,17 +81,35 @@ class LinuxDatapath:
             return Applied("unchanged", *record.macs)
         check_wire(wire)
         try:
-            try:
+            if wire.tunnel is None:
                 return self._open_and_apply(wire)
-            except TunnelTaken:
-                await self._reaper.drain()  # a closed device has its tunnel until it is deleted
-                return self._open_and_apply(wire)
+            return await self._apply_tunnel(wire)
         except OSError as error:
             await self._reaper.drain()
             raise explain(error.errno or 0, f"cannot apply connection {wire.id}") from error
         except MeshError:
             await self._reaper.drain()
             raise
+
+    async def _apply_tunnel(self, wire: CrossConnect) -> Applied:
+        try:
+            try:
+                await self._tunnels.prepare(wire)
+                return self._open_and_apply(wire)
+            except TunnelTaken:
+                await self._reaper.drain()  # a closed device has its tunnel until it is deleted
+                await self._tunnels.prepare(wire)
+                return self._open_and_apply(wire)
+        except BaseException:
+            if wire.id not in self._records:
+                await self._tunnels.forget(wire.id)
+            raise
+
+    async def _revive(self, wire_id: str) -> None:
+        """Make a wire's device again, which vanished with the program that made it."""
+        record = self._records.get(wire_id)
+        if record is not None:
+            await self.apply(record.wire)
 
     def _stands(self, record: Record) -> bool:
         """Whether the interfaces are still where they were made; asks without netlink."""
@@ -101,19 +121,16 @@ class LinuxDatapath:
             return self._apply(wire, [places[location] for location in locations])
 
     def _apply(self, wire: CrossConnect, places: Sequence[Place]) -> Applied:
-        ports = wire.interfaces
-        if len(ports) == 2 and places[0] is places[1] and ports[0].name == ports[1].name:
-            raise Invalid(
-                f"both ends of connection {wire.id} are called {ports[0].name} in one namespace",
-                remedy="give the two ends different names, or different namespaces",
-            )
+        if len(places) == 2 and places[0] is places[1]:
+            _refuse_one_name(wire)
         if wire.id not in self._records and wire.id not in self._met:
             try:
                 return self._create(wire, places)
             except NameTaken:
                 log.debug("interface exists", connection=wire.id)
+        ports = wire.interfaces
         links = [veth.find_link(place, name=port.name) for place, port in zip(places, ports, strict=True)]
-        if any(_is_wire(wire, owner, places, links) for owner in (wire.id, wire.formerly) if owner):
+        if any(self._is_wire(wire, owner, places, links) for owner in (wire.id, wire.formerly) if owner):
             return self._adopt(wire, places, links)
         self._refuse_strangers(wire, places, links)
         outcome = "changed" if self._clear(wire, links) else "created"
@@ -125,6 +142,19 @@ class LinuxDatapath:
                 f"{names} was taken by somebody else just now",
                 remedy="ask again, or ask for another interface name",
             ) from error
+
+    def _is_wire(
+        self, wire: CrossConnect, owner: str, places: Sequence[Place], links: Sequence[Link | None]
+    ) -> bool:
+        """Whether interfaces are the living ends of this wire, of ``owner``, and lead where it leads."""
+        found = [link for link in links if link is not None]
+        if len(found) < len(links) or any(
+            link.owner != owner or link.group == DOOMED_GROUP for link in found
+        ):
+            return False
+        if wire.tunnel is not None:
+            return self._tunnels.leads_to(wire, places[0], found[0].index)
+        return found[0].link == found[1].index and found[1].link == found[0].index
 
     def _refuse_strangers(
         self, wire: CrossConnect, places: Sequence[Place], links: Sequence[Link | None]
@@ -149,14 +179,16 @@ class LinuxDatapath:
 
     def _create(self, wire: CrossConnect, places: Sequence[Place]) -> Applied:
         """Make new interfaces; raises NameTaken where a name is in use, and MeshError, leaving nothing."""
-        alias, ports = alias_of(wire.id), wire.interfaces
+        wire_id, ports = wire.id, wire.interfaces
+        alias = alias_of(wire_id)
         for _ in range(_ATTEMPTS):
-            ends = [
-                End(place, port.name, veth.fresh_index(), wire.id)
-                for place, port in zip(places, ports, strict=True)
-            ]
-            wanted = [_born(port, end.ifindex) for port, end in zip(ports, ends, strict=True)]
-            batches = [veth.configuration(end, state, alias) for end, state in zip(ends, wanted, strict=True)]
+            ends, wanted, batches = [], [], []
+            for place, port in zip(places, ports, strict=True):
+                index = veth.fresh_index()
+                state = _born(port, index)
+                ends.append(End(place, port.name, index, wire_id))
+                wanted.append(state)
+                batches.append(veth.configuration(index, state, alias, ipv6=place.ipv6 is not None))
             if self._make(wire, ends, wanted):
                 break
             veth.skip_indexes()
@@ -178,7 +210,7 @@ class LinuxDatapath:
         if wire.tunnel is None:
             return veth.new_pair(ends[0], ends[1], (wanted[0], wanted[1]), self._group)
         with netns.call_in(self._node, Netlink) if self._node else Netlink() as node:
-            return vxlan.new_device(node, ends[0], wanted[0], wire.tunnel, self._group)
+            return self._tunnels.new_device(node, ends[0], wanted[0], wire.tunnel, self._group)
 
     def _undo(self, ends: Sequence[End], wanted: Sequence[EndState]) -> None:
         try:
@@ -187,7 +219,7 @@ class LinuxDatapath:
                 veth.remove_rules(end.place, state.rules)
         except (MeshError, OSError) as error:
             log.warning("a wire that failed is not closed yet", end=str(ends[0]), error=str(error))
-        self._reaper.give([end.place.give() for end in ends])
+        self._reaper.give(dict.fromkeys(end.place for end in ends))
 
     def _adopt(self, wire: CrossConnect, places: Sequence[Place], links: Sequence[Link | None]) -> Applied:
         """Take over what stands, and change only what differs."""
@@ -214,9 +246,11 @@ class LinuxDatapath:
     def _remember(
         self, wire: CrossConnect, ends: Sequence[End], states: Sequence[EndState], outcome: str
     ) -> Applied:
-        macs = dict(zip(_sides(wire), (mac_text(state.mac) for state in states), strict=True))
-        both = macs.get("a", ""), macs.get("b", "")
-        places = [(port.netns, end.ifindex) for port, end in zip(wire.interfaces, ends, strict=True)]
+        macs = [mac_text(state.mac) for state in states]
+        if len(macs) == 1:
+            macs.insert(0 if isinstance(wire.b, KernelPort) else 1, "")
+        both = macs[0], macs[1]
+        places = [(end.place.path, end.ifindex) for end in ends]
         self._met.pop(wire.id, None)
         self._records[wire.id] = Record(wire, tuple(places), both)
         return Applied(outcome, *both)
@@ -226,6 +260,7 @@ class LinuxDatapath:
         if wire_id not in self._records and wire_id not in self._met:
             await self.has()
         record = self._records.pop(wire_id, None)
+        await self._tunnels.forget(wire_id)
         ends = set(record.ends) if record else set()
         ends.update((met.netns, met.index) for met in self._met.pop(wire_id, []))
         rules = record is None or any(port.rules for port in record.wire.interfaces)
@@ -252,6 +287,7 @@ class LinuxDatapath:
             census.drop_orphaned_rules(self._doors)
         for wire_id in [wire_id for wire_id in self._records if wire_id not in kept]:
             del self._records[wire_id]
+            await self._tunnels.forget(wire_id)
         await self._reaper.drain()
         return gone
 
@@ -274,19 +310,20 @@ class LinuxDatapath:
         await self._reaper.drain()
 
     async def aclose(self) -> None:
-        """See :meth:`Datapath.aclose`."""
+        """See :meth:`Datapath.aclose`; wires that a program of ours carries end with it."""
+        await self._tunnels.aclose()
         await self._reaper.aclose()
         self._doors.close()
 
 
-def _is_wire(wire: CrossConnect, owner: str, places: Sequence[Place], links: Sequence[Link | None]) -> bool:
-    """Whether interfaces are the living ends of this wire, of ``owner``, and lead where it leads."""
-    found = [link for link in links if link is not None]
-    if len(found) < len(links) or any(link.owner != owner or link.group == DOOMED_GROUP for link in found):
-        return False
-    if wire.tunnel is not None:
-        return vxlan.leads_to(places[0], found[0].index, wire.tunnel)
-    return found[0].link == found[1].index and found[1].link == found[0].index
+def _refuse_one_name(wire: CrossConnect) -> None:
+    """Raise Invalid where both ends have one name, in a namespace that two paths lead to."""
+    a, b = wire.interfaces
+    if a.name == b.name:
+        raise Invalid(
+            f"both ends of connection {wire.id} are called {a.name} in one namespace",
+            remedy="give the two ends different names, or different namespaces",
+        )
 
 
 def _sides(wire: CrossConnect) -> str:

@@ -35,16 +35,27 @@ _ATTRIBUTE = struct.Struct("=HH")
 _U32_ATTRIBUTE = struct.Struct("=HHI")
 _ERROR = struct.Struct("=i")
 _LENGTH = struct.Struct("=I")
+_FLAGS = struct.Struct("=H")
+_FLAGS_AT, _FLAGS_END = 6, 8
 _COOKIE = struct.Struct("=Q")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 _TYPE_MASK = 0x3FFF
 _CHUNK = 96
-"""Messages per send: their error answers must all fit the socket's receive buffer."""
+"""Requests per send: their error answers must all fit the socket's receive buffer."""
 _RECEIVE = 32768
+_ACK_SIZE = 36
+"""Bytes of a lone acknowledgement: header, error number, the header of its request."""
+_ACK_NUMBER = slice(16, 20)
+_NO_ERROR = bytes(4)
 
 
-Message: TypeAlias = tuple[int, int, bytes]
-"""One request: message type, flags (NLM_F_REQUEST need not be among them) and body."""
+Message: TypeAlias = bytes
+"""One request with its header, as it is sent; the sequence number is 0."""
+
+
+def request(kind: int, flags: int, body: bytes) -> Message:
+    """Return one request: message type, flags beside NLM_F_REQUEST, and body."""
+    return _HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, 0, 0) + body
 
 
 class Failure(NamedTuple):
@@ -85,29 +96,35 @@ class Batch:
     __slots__ = ("_abouts", "_messages")
 
     def __init__(self) -> None:
-        self._messages: list[bytes] = []
+        self._messages: list[Message] = []
         self._abouts: list[object] = []
 
     def put(self, message: Message, about: object = None) -> None:
         """Append one request."""
-        kind, flags, body = message
-        sequence = len(self._messages) % _CHUNK
-        self._messages.append(_HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, sequence, 0) + body)
+        self._messages.append(message)
         self._abouts.append(about)
 
     def __len__(self) -> int:
         return len(self._messages)
 
-    def chunks(self) -> Iterator[tuple[bytes, list[object]]]:
-        """Yield bytes to send and, by sequence number from 0, what each request is about.
+    def chunks(self) -> Iterator[tuple[bytes, int]]:
+        """Yield bytes to send and the number of the first request in them.
 
         Only the last request of a chunk asks for an acknowledgement: errors come for all of them.
         """
-        for start in range(0, len(self._messages), _CHUNK):
-            messages = self._messages[start : start + _CHUNK]
-            size, kind, flags, sequence, port = _HEADER.unpack_from(messages[-1])
-            messages[-1] = _HEADER.pack(size, kind, flags | NLM_F_ACK, sequence, port) + messages[-1][16:]
-            yield b"".join(messages), self._abouts[start : start + _CHUNK]
+        messages = self._messages
+        for start in range(0, len(messages), _CHUNK):
+            part = messages[start : start + _CHUNK]
+            part[-1] = _with_flags(part[-1], _flags_of(part[-1]) | NLM_F_ACK)
+            yield b"".join(part), start
+
+    def about(self, refused: Message, start: int) -> object:
+        """Return what a refused request is about, which was sent in the chunk that starts at ``start``."""
+        flags = _flags_of(refused) & ~NLM_F_ACK
+        try:
+            return self._abouts[self._messages.index(_with_flags(refused, flags), start)]
+        except ValueError:  # pragma: no cover - the kernel gives back what it was sent
+            return None
 
 
 class Netlink:
@@ -140,36 +157,40 @@ class Netlink:
     def send(self, batch: Batch) -> list[Failure]:
         """Send all requests of ``batch`` and return those that the kernel refused, in order."""
         failures: list[Failure] = []
-        for data, abouts in batch.chunks():
+        for data, start in batch.chunks():
             self._socket.send(data)
-            self._collect(abouts, failures)
+            answer = self._socket.recv(_RECEIVE, _MSG_DONTWAIT)
+            if len(answer) != _ACK_SIZE or answer[_ACK_NUMBER] != _NO_ERROR:
+                self._collect(answer, batch, start, failures)
         return failures
 
-    def _collect(self, abouts: list[object], failures: list[Failure]) -> None:
-        last = len(abouts) - 1
+    def _collect(self, data: bytes, batch: Batch, start: int, failures: list[Failure]) -> None:
+        """Read errors until the answer to the request that asked for one: the last."""
         while True:
-            data = self._socket.recv(_RECEIVE, _MSG_DONTWAIT)
-            for kind, flags, sequence, start, end in frames(data):
+            for kind, flags, _, at, end in frames(data):
                 if kind != NLMSG_ERROR:
                     continue
-                number = -_ERROR.unpack_from(data, start)[0]
+                number = -_ERROR.unpack_from(data, at)[0]
+                size, _, asked, _, _ = _HEADER.unpack_from(data, at + 4)
                 if number:
-                    failures.append(Failure(abouts[sequence], number, _kernel_text(data[start:end], flags)))
-                if sequence == last:
+                    about = batch.about(data[at + 4 : at + 4 + size], start)
+                    failures.append(Failure(about, number, _kernel_text(data[at:end], flags)))
+                if asked & NLM_F_ACK:
                     return
+            data = self._socket.recv(_RECEIVE, _MSG_DONTWAIT)
 
     def ask(self, message: Message) -> list[tuple[int, bytes]]:
         """Send one request that is answered by one message; return type and body, or nothing.
 
         Raises OSError with the kernel's error number.
         """
-        return self._answers(message, message[1])
+        return self._answers(message)
 
     def dump(self, message: Message) -> list[tuple[int, bytes]]:
         """Return type and body of all objects that a dump request yields; raises OSError."""
         while True:
             try:
-                return self._answers(message, message[1] | NLM_F_DUMP)
+                return self._answers(_with_flags(message, _flags_of(message) | NLM_F_DUMP), dumping=True)
             except InterruptedError:
                 continue  # the table changed meanwhile: what was read may lack or repeat entries
 
@@ -181,10 +202,8 @@ class Netlink:
             if error.errno != errno.ENOPROTOOPT:
                 raise
 
-    def _answers(self, message: Message, flags: int) -> list[tuple[int, bytes]]:
-        kind, _, body = message
-        self._socket.send(_HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, 0, 0) + body)
-        dumping = flags & NLM_F_DUMP == NLM_F_DUMP
+    def _answers(self, message: Message, *, dumping: bool = False) -> list[tuple[int, bytes]]:
+        self._socket.send(message)
         found: list[tuple[int, bytes]] = []
         interrupted = False
         while True:
@@ -203,6 +222,16 @@ class Netlink:
                 found.append((answer, data[start:end]))
             if not dumping:
                 return found
+
+
+def _flags_of(message: Message) -> int:
+    flags: int = _FLAGS.unpack_from(message, _FLAGS_AT)[0]
+    return flags
+
+
+def _with_flags(message: Message, flags: int) -> Message:
+    """Return a request with other flags in its header."""
+    return message[:_FLAGS_AT] + _FLAGS.pack(flags) + message[_FLAGS_END:]
 
 
 def frames(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:

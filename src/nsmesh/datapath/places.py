@@ -1,7 +1,8 @@
-"""Namespaces opened for the length of one operation: a descriptor and a netlink socket for each."""
+"""Namespaces opened for one operation and those of the same moment: a descriptor and a netlink socket."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterable
@@ -23,15 +24,20 @@ _PING_SYSCTL = "/proc/sys/net/ipv4/ping_group_range"
 _IPV6_CONF = "/proc/sys/net/ipv6/conf"
 _REMEMBERED = 4096
 
+HELD = 0.1
+"""Seconds for which an opened namespace is held at most: wires into one are often made one after another."""
+MOST_HELD = 64
+
 
 class Place:
     """One opened namespace. ``ipv6``: what a new interface has by default, None where the kernel lacks it."""
 
-    __slots__ = ("cookie", "descriptor", "given", "ipv6", "netlink", "path")
+    __slots__ = ("cookie", "descriptor", "given", "identity", "ipv6", "netlink", "path")
 
     def __init__(self, path: str, descriptor: int, netlink: Netlink) -> None:
         self.path = path
         self.descriptor = descriptor
+        self.identity = netns.identity(descriptor)
         self.netlink = netlink
         self.cookie = netlink.cookie
         self.given = False
@@ -43,16 +49,19 @@ class Place:
             self.netlink.close()
         os.close(self.descriptor)
 
-    def give(self) -> tuple[int, Netlink]:
-        """Give the socket away, with the namespace's cookie; the new owner closes it."""
+    def give(self) -> Netlink:
+        """Give the socket away; the new owner closes it."""
         self.given = True
-        return self.cookie, self.netlink
+        return self.netlink
 
 
 class Places:
-    """The namespaces of one operation, by path; a ``with`` block closes them."""
+    """The namespaces of one operation, by path; a ``with`` block gives them back to their doors."""
 
-    def __init__(self, found: dict[str, Place]) -> None:
+    __slots__ = ("_doors", "_found")
+
+    def __init__(self, doors: Doors, found: dict[str, Place]) -> None:
+        self._doors = doors
         self._found = found
 
     def __getitem__(self, path: str) -> Place:
@@ -75,16 +84,24 @@ class Places:
     def close(self) -> None:
         """Let go of all of them."""
         for place in self.all():
-            place.close()
+            self._doors.take_back(place)
 
 
 class Doors:
-    """Opens namespaces. Holds one descriptor: that of its own namespace, to come back to."""
+    """Opens namespaces. Keeps the descriptor of its own, to come back to; those of others for a moment.
+
+    What is held is found again by its path, if that still leads to the same namespace: as long as it is
+    open, no other can have its inode. Two operations, one within the other, never share one.
+    """
 
     def __init__(self) -> None:
         self._home = netns.current()
         self._ipv6 = Path(_IPV6_CONF).exists()
         self._prepared: dict[int, bool | None] = {}
+        self.most = MOST_HELD
+        self._held: dict[str, Place] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         with Netlink() as netlink:
             self._hosts = {netlink.cookie}
         with suppress(MeshError):  # another user's, or no procfs of the host: our own stands for it
@@ -95,7 +112,8 @@ class Doors:
             return places[location].cookie
 
     def close(self) -> None:
-        """Close the descriptor."""
+        """Let go of everything."""
+        self._release()
         if self._home >= 0:
             os.close(self._home)
             self._home = -1
@@ -109,50 +127,97 @@ class Doors:
         if self._home < 0:
             raise Unavailable("this datapath is closed", remedy="make a new one")
         found: dict[str, Place] = {}
+        away = False
         try:
             for location in locations:
                 if location not in found:
-                    self._open(location, found, prepare=prepare, lenient=lenient)
+                    place = self._again(location)
+                    if place is None:
+                        away = True
+                        place = self._open(location, lenient=lenient)
+                    if place is not None:
+                        self._add(place, location, found)
+                        if prepare:
+                            away = self._prepare(place) or away
         except BaseException:
-            Places(found).close()
+            Places(self, found).close()
             raise
         finally:
-            netns.enter(self._home)
-        return Places(found)
+            if away:
+                netns.enter(self._home)
+        return Places(self, found)
 
-    def _open(self, location: str, found: dict[str, Place], *, prepare: bool, lenient: bool) -> None:
+    def _again(self, location: str) -> Place | None:
+        """Return what is held of a path, if the path still leads there."""
+        place = self._held.pop(location, None)
+        if place is None:
+            return None
+        try:
+            if netns.identity(netns.path_of(location)) == place.identity:
+                return place
+        except OSError:
+            pass  # opening it says what is wrong
+        place.close()
+        return None
+
+    def _open(self, location: str, *, lenient: bool) -> Place | None:
+        """Open a namespace; the calling thread is in it then. None where it is not there, if ``lenient``."""
         try:
             descriptor = netns.open_netns(location)
         except NotFound:
             if lenient:
-                return
+                return None
             raise
         try:
             netns.enter(descriptor)
-            place = Place(location, descriptor, Netlink())
+            return Place(location, descriptor, Netlink())
         except MeshError as error:
             os.close(descriptor)
             raise type(error)(f"{error.what} ({location})", remedy=error.remedy) from error
         except OSError as error:
             os.close(descriptor)
             raise explain(error.errno or 0, f"cannot open a netlink socket in {location}") from error
-        for other in found.values():
-            if other.cookie == place.cookie:
-                place.close()
-                found[location] = other
-                return
-        found[location] = place
-        if prepare:
-            self._prepare(place)
 
-    def _prepare(self, place: Place) -> None:
+    def _add(self, place: Place, location: str, found: dict[str, Place]) -> None:
+        for other in found.values():
+            if other.cookie == place.cookie:  # two paths lead to one namespace
+                place.close()
+                place = other
+                break
+        found[location] = place
+
+    def take_back(self, place: Place) -> None:
+        """Hold a place for those who come next, where a running loop lets go of it soon."""
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - the public one raises where there is none
+        if loop is None or place.given or self._home < 0 or len(self._held) >= self.most:
+            place.close()
+            return
+        before = self._held.pop(place.path, None)
+        if before is not None:
+            before.close()
+        self._held[place.path] = place
+        if self._timer is None or self._loop is not loop:
+            self._loop = loop
+            self._timer = loop.call_later(HELD, self._release)
+
+    def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held, self._held = self._held, {}
+        for place in held.values():
+            place.close()
+
+    def _prepare(self, place: Place) -> bool:
         """Once for each namespace: read IPv6's default, and let every group ping where a workload lives.
 
-        Who changes the default later finds out from the kernel's refusal, see ``veth.configure``.
+        Return whether the calling thread went there for it. Who changes the default later finds out from the
+        kernel's refusal, see ``veth.configure``.
         """
         if place.cookie in self._prepared:
             place.ipv6 = self._prepared[place.cookie]
-            return
+            return False
+        netns.enter(place.descriptor)
         if self._ipv6:
             place.ipv6 = _read(f"{_IPV6_CONF}/default/disable_ipv6") == b"0\n"
         if place.cookie not in self._hosts:
@@ -164,6 +229,7 @@ class Doors:
         if len(self._prepared) >= _REMEMBERED:
             self._prepared.clear()
         self._prepared[place.cookie] = place.ipv6
+        return True
 
     def switch_ipv6(self, place: Place, name: str, *, on: bool) -> None:
         """Switch IPv6 of one interface on or off; raises OSError."""

@@ -72,35 +72,25 @@ def diff(desired: EndState, existing: EndState) -> list[Operation]:
     present = {*existing.addresses, *existing.narrower}
     old_addresses = set(existing.addresses).difference(desired.addresses)
     operations += (Add(address) for address in desired.addresses if address not in present)
-    operations += map(Add, _ordered(desired.neighbours - existing.neighbours))
+    operations += map(Add, ordered(desired.neighbours - existing.neighbours))
     new_routes = desired.routes - existing.routes
     old_routes = existing.routes - desired.routes
     blunt = _blunt(old_routes, new_routes)
-    operations += map(Remove, _ordered(blunt))
-    operations += map(Add, _ordered(new_routes))
-    operations += map(Add, _ordered(desired.rules - existing.rules))  # after the routes that they lead to
+    operations += map(Remove, ordered(blunt))
+    operations += map(Add, ordered(new_routes))
+    operations += map(Add, ordered(desired.rules - existing.rules))  # after the routes that they lead to
     kept_ips = {neighbour.ip for neighbour in desired.neighbours}
-    operations += map(Remove, _ordered(existing.rules - desired.rules))
-    operations += map(Remove, _ordered(old_routes - blunt))
+    operations += map(Remove, ordered(existing.rules - desired.rules))
+    operations += map(Remove, ordered(old_routes - blunt))
     operations += (
         Remove(neighbour)
-        for neighbour in _ordered(existing.neighbours - desired.neighbours)
+        for neighbour in ordered(existing.neighbours - desired.neighbours)
         if neighbour.ip not in kept_ips  # that one is replaced, and there is one entry for an address
     )
     if any(len(address.address) == 4 for address in old_addresses):
         operations.append(Promote())
-    operations += map(Remove, _ordered(old_addresses))
+    operations += map(Remove, ordered(old_addresses))
     return operations
-
-
-def creation(desired: EndState) -> list[Item]:
-    """Return what to add to a new interface, which has nothing: as :func:`diff`, without comparing."""
-    return [
-        *desired.addresses,
-        *_ordered(desired.neighbours),
-        *_ordered(desired.routes),
-        *_ordered(desired.rules),
-    ]
 
 
 def _blunt(old: Collection[RouteState], new: Collection[RouteState]) -> frozenset[RouteState]:
@@ -113,6 +103,6 @@ def _blunt(old: Collection[RouteState], new: Collection[RouteState]) -> frozense
     return frozenset(route for route in old if not route.via and (route.prefix, route.table) in coming)
 
 
-def _ordered(items: Collection[T]) -> list[T]:
+def ordered(items: Collection[T]) -> Collection[T]:
     """Return items in a fixed order: the same wish gives the same bytes."""
-    return sorted(items, key=repr) if len(items) > 1 else list(items)
+    return sorted(items, key=repr) if len(items) > 1 else items

@@ -11,6 +11,7 @@ import errno
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import structlog
 
@@ -25,6 +26,16 @@ _GATHER = 0.002
 _WORKERS = 32
 
 
+class Marked(Protocol):
+    """A namespace with a marked interface: its cookie, and a socket that it gives away."""
+
+    cookie: int
+
+    def give(self) -> Netlink:
+        """Give the socket away; the new owner closes it."""
+        ...
+
+
 class Reaper:
     """Takes over sockets of namespaces with marked interfaces, deletes, and closes the sockets."""
 
@@ -37,17 +48,17 @@ class Reaper:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def give(self, ends: Iterable[tuple[int, Netlink]]) -> None:
-        """Take a wire to delete: cookie and socket of each namespace where an end of it is marked.
+    def give(self, ends: Iterable[Marked]) -> None:
+        """Take a wire to delete: the namespaces where an end of it is marked.
 
-        Both ends go with one, so the namespace is used where most can be deleted together. The sockets
-        belong to the reaper from now on.
+        Both ends go with one, so the namespace is used where most can be deleted together. The socket of a
+        namespace is taken over unless one waits here already.
         """
         cookies = []
-        for cookie, netlink in ends:
-            if self._sockets.setdefault(cookie, netlink) is not netlink:
-                netlink.close()
-            cookies.append(cookie)
+        for end in ends:
+            if end.cookie not in self._sockets:
+                self._sockets[end.cookie] = end.give()
+            cookies.append(end.cookie)
         if not cookies:
             return
         self._wires.append(tuple(cookies))

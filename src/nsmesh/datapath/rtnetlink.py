@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from nsmesh.datapath.netlink import Message, attribute, u32
+from nsmesh.datapath.netlink import NLM_F_REQUEST, Message, attribute, request, u32
 from nsmesh.datapath.wirestate import RT_TABLE_MAIN, NeighbourState, Prefix, RouteState, RuleState
 
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
@@ -48,11 +48,16 @@ RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
 PORT_RANGE = struct.Struct("=HH")
 
-# Header and the attributes that are always there in one go, by the length of an address.
-_ADDRESS = {size: struct.Struct(f"=BBBBIHH{size}sHH{size}s") for size in (4, 16)}
-_ROUTE = {size: struct.Struct(f"=BBBBBBBBIHH{size}sHHI") for size in (4, 16)}
-_NEW_LINK = struct.Struct("=BxHiIIHH6sxxHHI")
-_NEIGHBOUR = {size: struct.Struct(f"=BxxxiHBBHH{size}s") for size in (4, 16)}
+# The requests that every wire needs in one go, by the length of an address: the header (size, type, flags,
+# sequence, port), what is always there, and the attributes with their own headers.
+_HEAD = "=IHHII"
+_ADDRESS = {size: struct.Struct(f"{_HEAD} BBBBI HH{size}s HH{size}s") for size in (4, 16)}
+_ROUTE = {size: struct.Struct(f"{_HEAD} BBBBBBBBI HH{size}s HHI") for size in (4, 16)}
+_NEIGHBOUR = {size: struct.Struct(f"{_HEAD} BxxxiHBB HH{size}s HH6sxx") for size in (4, 16)}
+_STATE = struct.Struct(f"{_HEAD} BxHiII")
+_NEW_LINK = struct.Struct("=BxHiII HH6sxx HHI HH16s")
+_NEW = NLM_F_REQUEST | NLM_F_CREATE
+_NEW_OR_OTHER = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE
 
 _ONE_QUEUE = u32(IFLA_NUM_TX_QUEUES, 1) + u32(IFLA_NUM_RX_QUEUES, 1)
 _VETH = attribute(IFLA_INFO_KIND, b"veth\0")
@@ -67,17 +72,13 @@ _PROMOTE = attribute(
         attribute(IFLA_INET_CONF | NLA_F_NESTED, u32(IPV4_DEVCONF_PROMOTE_SECONDARIES, 1)),
     ),
 )
-_SET_UP = {True: IFF_UP, False: 0}
 
 
 def new_end(index: int, name: str, mac: bytes, mtu: int, group: int) -> bytes:
     """Return what a request for a new interface says about it, whatever its kind."""
-    return (
-        _NEW_LINK.pack(0, 0, index, 0, 0, 10, IFLA_ADDRESS, mac, 8, IFLA_GROUP, group)
-        + (u32(IFLA_MTU, mtu) if mtu else b"")
-        + _ONE_QUEUE
-        + attribute(IFLA_IFNAME, name.encode() + b"\0")
-    )
+    raw = name.encode()
+    more = u32(IFLA_MTU, mtu) + _ONE_QUEUE if mtu else _ONE_QUEUE
+    return _NEW_LINK.pack(0, 0, index, 0, 0, 10, 1, mac, 8, IFLA_GROUP, group, 20, IFLA_IFNAME, raw) + more
 
 
 def new_veth(
@@ -89,11 +90,11 @@ def new_veth(
         peer += u32(IFLA_NET_NS_FD, b_netns)
     info = _VETH + attribute(IFLA_INFO_DATA | NLA_F_NESTED, attribute(VETH_INFO_PEER | NLA_F_NESTED, peer))
     body = new_end(*a, group) + attribute(IFLA_LINKINFO | NLA_F_NESTED, info)
-    return (RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+    return request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
 def _set(index: int, data: bytes) -> Message:
-    return (RTM_SETLINK, 0, IFINFO.pack(0, 0, index, 0, 0) + data)
+    return request(RTM_SETLINK, 0, IFINFO.pack(0, 0, index, 0, 0) + data)
 
 
 def mark(index: int, alias: str, *, no_link_local: bool) -> Message:
@@ -104,7 +105,8 @@ def mark(index: int, alias: str, *, no_link_local: bool) -> Message:
 
 def set_up(index: int, *, up: bool = True) -> Message:
     """Set an interface up or down."""
-    return (RTM_SETLINK, 0, IFINFO.pack(0, 0, index, _SET_UP[up], IFF_UP))
+    flags = IFF_UP if up else 0
+    return _STATE.pack(32, RTM_SETLINK, NLM_F_REQUEST, 0, 0, 0, 0, index, flags, IFF_UP)
 
 
 def set_mac(index: int, mac: bytes) -> Message:
@@ -134,25 +136,25 @@ def promote_secondaries(index: int) -> Message:
 
 def delete_group(group: int) -> Message:
     """Delete all interfaces of a group at once."""
-    return (RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + u32(IFLA_GROUP, group))
+    return request(RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + u32(IFLA_GROUP, group))
 
 
 def get_link(*, index: int = 0, name: str = "") -> Message:
     """Ask for one interface, by index or name."""
     body = IFINFO.pack(0, 0, index, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    return (RTM_GETLINK, 0, body + attribute(IFLA_IFNAME, name.encode() + b"\0") if name else body)
+    if name:
+        body += attribute(IFLA_IFNAME, name.encode() + b"\0")
+    return request(RTM_GETLINK, 0, body)
 
 
 def address(index: int, prefix: Prefix, *, add: bool) -> Message:
     """Add or remove an address; IPv6 without duplicate address detection."""
     own, length = prefix
-    size = len(own)
-    if size == 4:
-        head = (AF_INET, length, 0, RT_SCOPE_UNIVERSE, index)
-    else:
-        head = (AF_INET6, length, IFA_F_NODAD, RT_SCOPE_UNIVERSE, index)
-    body = _ADDRESS[size].pack(*head, 4 + size, IFA_LOCAL, own, 4 + size, IFA_ADDRESS, own)
-    return (RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body) if add else (RTM_DELADDR, 0, body)
+    kind, flags = (RTM_NEWADDR, _NEW_OR_OTHER) if add else (RTM_DELADDR, NLM_F_REQUEST)
+    if len(own) == 4:
+        return _ADDRESS[4].pack(40, kind, flags, 0, 0, 2, length, 0, 0, index, 8, 2, own, 8, 1, own)
+    nodad = IFA_F_NODAD
+    return _ADDRESS[16].pack(64, kind, flags, 0, 0, 10, length, nodad, 0, index, 20, 2, own, 20, 1, own)
 
 
 def route(index: int, state: RouteState, *, add: bool) -> Message:
@@ -163,29 +165,31 @@ def route(index: int, state: RouteState, *, add: bool) -> Message:
     """
     (target, length), via, table = state
     size = len(target)
-    body = _ROUTE[size].pack(
-        *(AF_INET if size == 4 else AF_INET6, length, 0, 0, table if table < 256 else 0),
-        *(RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTNH_F_ONLINK if via else 0),
-        *(4 + size, RTA_DST, target, 8, RTA_OIF, index),
-    )
-    if via:
-        body += attribute(RTA_GATEWAY, via)
+    more = attribute(RTA_GATEWAY, via) if via else b""
     if table != RT_TABLE_MAIN:
-        body += u32(RTA_TABLE, table)
+        more += u32(RTA_TABLE, table)
     if size == 16:
-        body += u32(RTA_PRIORITY, IPV6_METRIC)
-    return (RTM_NEWROUTE, NLM_F_CREATE, body) if add else (RTM_DELROUTE, 0, body)
+        more += u32(RTA_PRIORITY, IPV6_METRIC)
+    kind, flags = (RTM_NEWROUTE, _NEW) if add else (RTM_DELROUTE, NLM_F_REQUEST)
+    protocol, onlink = RTPROT_BOOT, RTNH_F_ONLINK if via else 0
+    short, family, packing = table if table < 256 else 0, AF_INET if size == 4 else AF_INET6, _ROUTE[size]
+    total = packing.size + len(more)
+    message = packing.pack(
+        total, kind, flags, 0, 0,
+        family, length, 0, 0, short, protocol, RT_SCOPE_UNIVERSE, RTN_UNICAST, onlink,
+        4 + size, RTA_DST, target, 8, RTA_OIF, index,
+    )  # fmt: skip
+    return message + more if more else message
 
 
 def neighbour(index: int, state: NeighbourState, *, add: bool) -> Message:
     """Add, replace or remove a permanent neighbour."""
     ip, mac = state
     size = len(ip)
-    head = (AF_INET if size == 4 else AF_INET6, index, NUD_PERMANENT, 0, 0)
-    body = _NEIGHBOUR[size].pack(*head, 4 + size, NDA_DST, ip)
-    if not add:
-        return (RTM_DELNEIGH, 0, body)
-    return (RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attribute(NDA_LLADDR, mac))
+    kind, flags = (RTM_NEWNEIGH, _NEW_OR_OTHER) if add else (RTM_DELNEIGH, NLM_F_REQUEST)
+    if size == 4:
+        return _NEIGHBOUR[4].pack(48, kind, flags, 0, 0, 2, index, 0x80, 0, 0, 8, 1, ip, 10, 2, mac)
+    return _NEIGHBOUR[16].pack(60, kind, flags, 0, 0, 10, index, 0x80, 0, 0, 20, 1, ip, 10, 2, mac)
 
 
 def rule(state: RuleState, *, add: bool) -> Message:
@@ -205,4 +209,6 @@ def rule(state: RuleState, *, add: bool) -> Message:
         body += attribute(FRA_SPORT_RANGE, PORT_RANGE.pack(*state.source_ports))
     if state.destination_ports:
         body += attribute(FRA_DPORT_RANGE, PORT_RANGE.pack(*state.destination_ports))
-    return (RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body) if add else (RTM_DELRULE, 0, body)
+    if add:
+        return request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body)
+    return request(RTM_DELRULE, 0, body)

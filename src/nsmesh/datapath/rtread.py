@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass, field
 
 from nsmesh.datapath import rtnetlink as rt
-from nsmesh.datapath.netlink import Message, Netlink, attributes
+from nsmesh.datapath.netlink import Message, Netlink, attributes, request
 from nsmesh.datapath.wirestate import (
     RT_TABLE_MAIN,
     EndState,
@@ -101,7 +101,7 @@ def read_rules(netlink: Netlink) -> list[RuleState]:
     netlink.strict()
     found = []
     for number in _FAMILIES:
-        message = (rt.RTM_GETRULE, 0, rt.RTMSG.pack(number, 0, 0, 0, 0, 0, 0, 0, 0))
+        message = request(rt.RTM_GETRULE, 0, rt.RTMSG.pack(number, 0, 0, 0, 0, 0, 0, 0, 0))
         for _, body in _dump(netlink, message):
             _, _, source_length, _, table, _, _, _, _ = rt.RTMSG.unpack_from(body)
             values = attributes(body, rt.RTMSG.size)
@@ -125,7 +125,7 @@ def read_rules(netlink: Netlink) -> list[RuleState]:
 def _addresses(netlink: Netlink, index: int) -> tuple[tuple[Prefix, ...], frozenset[Prefix]]:
     universe: list[Prefix] = []
     narrower: set[Prefix] = set()
-    message = (rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, index))
+    message = request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, index))
     for _, body in _dump(netlink, message):
         _, length, _, scope, owner = rt.IFADDR.unpack_from(body)
         if owner != index:
@@ -144,7 +144,7 @@ def _routes(netlink: Netlink, index: int) -> frozenset[RouteState]:
     found = set()
     for number in _FAMILIES:
         body = rt.RTMSG.pack(number, 0, 0, 0, 0, 0, 0, 0, 0) + struct.pack("=HHI", 8, rt.RTA_OIF, index)
-        for _, answer in _dump(netlink, (rt.RTM_GETROUTE, 0, body)):
+        for _, answer in _dump(netlink, request(rt.RTM_GETROUTE, 0, body)):
             _, length, _, _, table, protocol, _, kind, _ = rt.RTMSG.unpack_from(answer)
             values = attributes(answer, rt.RTMSG.size)
             table = _number(values.get(rt.RTA_TABLE)) or table
@@ -165,7 +165,7 @@ def _routes(netlink: Netlink, index: int) -> frozenset[RouteState]:
 def _neighbours(netlink: Netlink, index: int) -> frozenset[NeighbourState]:
     found = set()
     body = rt.NDMSG.pack(0, 0, 0, 0, 0) + struct.pack("=HHI", 8, rt.NDA_IFINDEX, index)
-    for _, answer in _dump(netlink, (rt.RTM_GETNEIGH, 0, body)):
+    for _, answer in _dump(netlink, request(rt.RTM_GETNEIGH, 0, body)):
         number, owner, state, _, _ = rt.NDMSG.unpack_from(answer)
         if owner != index or not state & rt.NUD_PERMANENT or number not in _FAMILIES:
             continue

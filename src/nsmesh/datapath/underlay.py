@@ -1,20 +1,15 @@
-"""The network that joins the nodes: the link that has this node's address, and what this kernel can do."""
+"""The network that joins the nodes: the link that has this node's address."""
 
 from __future__ import annotations
 
-import errno
-import os
-import threading
 import time
 
 from nsmesh.core.errors import Unavailable
 from nsmesh.datapath import netns
 from nsmesh.datapath import rtnetlink as rt
-from nsmesh.datapath.base import VxlanPort
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Batch, Netlink, attributes
+from nsmesh.datapath.netlink import Netlink, attributes, request
 from nsmesh.datapath.rtread import read_link
-from nsmesh.datapath.vxlan import new_vxlan
 from nsmesh.datapath.wirestate import parse_ip
 
 LOOK = 1.0
@@ -47,7 +42,7 @@ class Underlay:
         return self._mtu
 
     def _read(self, netlink: Netlink) -> int:
-        for _, body in netlink.dump((rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, 0))):
+        for _, body in netlink.dump(request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, 0))):
             *_, index = rt.IFADDR.unpack_from(body)
             values = attributes(body, rt.IFADDR.size)
             if (values.get(rt.IFA_LOCAL) or values.get(rt.IFA_ADDRESS)) != self._packed:
@@ -63,33 +58,3 @@ class Underlay:
             f"the tunnel address {self.ip} is on no link of this node",
             remedy="set NSM_TUNNEL_IP of its forwarder to the address by which other nodes reach it",
         )
-
-
-def lacks_vxlan() -> str:
-    """Return why this kernel cannot make VXLAN devices, or nothing; tried in a namespace of its own."""
-    reasons: list[str] = []
-    thread = threading.Thread(target=lambda: reasons.append(_try_vxlan()), name="probe")
-    thread.start()
-    thread.join()
-    return reasons[0] if reasons else "the probe failed"
-
-
-def _try_vxlan() -> str:
-    """Make a device in a namespace of the calling thread, which must end then."""
-    try:
-        netns.leave()
-        own = netns.current()
-        try:
-            with Netlink() as netlink:
-                batch = Batch()
-                tunnel = VxlanPort(1, "127.0.0.1", "127.0.0.2")
-                batch.put(new_vxlan((2, "probe", b"\x02\0\0\0\0\x01", 0), own, tunnel, 0))
-                failures = netlink.send(batch)
-        finally:
-            os.close(own)
-    except OSError as error:
-        return str(error)
-    if not failures:
-        return ""
-    number = failures[0].number
-    return "it has no VXLAN" if number == errno.EOPNOTSUPP else str(explain(number, "a VXLAN was refused"))

@@ -14,7 +14,7 @@ from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Failure, Message
 from nsmesh.datapath.places import Doors, Place
-from nsmesh.datapath.plan import Add, Operation, Promote, Remove, Set, creation, diff
+from nsmesh.datapath.plan import Add, Operation, Promote, Remove, Set, diff, ordered
 from nsmesh.datapath.rtread import Link, read_end, read_link
 from nsmesh.datapath.wirestate import (
     INDEX_FIRST,
@@ -97,23 +97,26 @@ def new_pair(a: End, b: End, wanted: tuple[EndState, EndState], group: int) -> b
     return True
 
 
-def configuration(end: End, wanted: EndState, alias: str) -> Batch:
+def configuration(index: int, wanted: EndState, alias: str, *, ipv6: bool) -> Batch:
     """Return the requests that mark a new end, set it up and give it what it shall have.
+
+    ``ipv6``: whether the kernel has any, and with it link-local addresses that nobody asked for.
 
     Built before anything is sent: in a pause between two sends the kernel's own work on the new link takes
     the global lock, and the next send would wait for it. For the same reason the end is set up late, when
     only the routes are left, which need it: a third less CPU time than the other way round.
     """
     batch = Batch()
-    batch.put(rt.mark(end.ifindex, alias, no_link_local=end.place.ipv6 is not None), "the owner's mark")
-    up = False
-    for item in creation(wanted):
-        if not up and isinstance(item, RouteState):
-            batch.put(rt.set_up(end.ifindex), "state up")
-            up = True
-        batch.put(_item_message(item, end.ifindex, add=True), item)
-    if not up:
-        batch.put(rt.set_up(end.ifindex), "state up")
+    batch.put(rt.mark(index, alias, no_link_local=ipv6), "the owner's mark")
+    for address in wanted.addresses:
+        batch.put(rt.address(index, address, add=True), address)
+    for neighbour in ordered(wanted.neighbours):
+        batch.put(rt.neighbour(index, neighbour, add=True), neighbour)
+    batch.put(rt.set_up(index), "state up")
+    for route in ordered(wanted.routes):
+        batch.put(rt.route(index, route, add=True), route)
+    for rule in ordered(wanted.rules):
+        batch.put(rt.rule(rule, add=True), rule)
     return batch
 
 

@@ -12,7 +12,7 @@ import struct
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.base import TunnelTaken, VxlanPort
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, attributes, u32
+from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, attributes, request, u32
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.veth import End, NameTaken, find_link
 from nsmesh.datapath.wirestate import EndState, parse_ip
@@ -49,7 +49,7 @@ def new_vxlan(end: tuple[int, str, bytes, int], namespace: int, tunnel: VxlanPor
     body = rt.new_end(*end, group) + u32(rt.IFLA_NET_NS_FD, namespace)
     info = _KIND + attribute(rt.IFLA_INFO_DATA | rt.NLA_F_NESTED, data)
     body += attribute(rt.IFLA_LINKINFO | rt.NLA_F_NESTED, info)
-    return (rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
+    return request(rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
 
 
 def steer(index: int, tunnel: VxlanPort) -> Message:
@@ -60,7 +60,7 @@ def steer(index: int, tunnel: VxlanPort) -> Message:
         + attribute(rt.NDA_DST, parse_ip(tunnel.remote))
         + attribute(NDA_PORT, _PORT.pack(tunnel.remote_port))
     )
-    return (rt.RTM_NEWNEIGH, rt.NLM_F_CREATE | NLM_F_APPEND, body)
+    return request(rt.RTM_NEWNEIGH, rt.NLM_F_CREATE | NLM_F_APPEND, body)
 
 
 def new_device(node: Netlink, end: End, wanted: EndState, tunnel: VxlanPort, group: int) -> bool:
@@ -114,7 +114,7 @@ def read_remotes(netlink: Netlink, index: int) -> list[tuple[bytes, int]]:
     The port is 0 where it is the device's own. Raises OSError.
     """
     netlink.strict()
-    message = (rt.RTM_GETNEIGH, 0, rt.NDMSG.pack(AF_BRIDGE, index, 0, 0, 0))
+    message = request(rt.RTM_GETNEIGH, 0, rt.NDMSG.pack(AF_BRIDGE, index, 0, 0, 0))
     found = []
     for _, answer in netlink.dump(message):
         family, owner, _, _, _ = rt.NDMSG.unpack_from(answer)

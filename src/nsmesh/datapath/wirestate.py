@@ -6,7 +6,7 @@ import re
 import socket
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from nsmesh.core.errors import Invalid
 from nsmesh.datapath.base import CrossConnect, KernelPort, PolicyRule, Route
@@ -24,9 +24,12 @@ INDEX_FIRST = 1 << 16
 INDEX_LIMIT = 1 << 23
 """Interface indexes are chosen from this range, so that a table's number can hold an index and a rule."""
 
-_REMEMBERED = 4096
-"""Texts whose meaning is kept: each address of a wire is written several times, and again in a refresh."""
+_REMEMBERED = 64
+"""Texts whose meaning is kept: each address of a wire is written several times in its two ends."""
 
+_packed = socket.inet_pton
+_LENGTHS = {str(length): length for length in range(129)}
+_NO_MAC = bytes(6)
 _NAME = re.compile(rf"[^/:%\0\s]{{1,{NAME_LIMIT}}}")
 _RESERVED_NAMES = frozenset({".", "..", "all", "default"})
 
@@ -124,7 +127,7 @@ def mac_text(mac: bytes) -> str:
 def parse_ip(text: str) -> bytes:
     """Return an address in packed form; raises Invalid."""
     try:
-        return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+        return _packed(10 if ":" in text else 2, text)
     except (OSError, ValueError):
         raise Invalid(f"{text!r} is no IP address", remedy="write it like 10.0.0.1 or fd00::1") from None
 
@@ -137,12 +140,12 @@ def parse_prefix(text: str) -> Prefix:
     longest = len(packed) * 8
     if not slash:
         return Prefix(packed, longest)
-    if not (length_text.isascii() and length_text.isdigit() and int(length_text) <= longest):
+    length = _LENGTHS.get(length_text, longest + 1)
+    if length > longest:
         raise Invalid(f"{text!r} is no CIDR", remedy=f"give a prefix length of 0 to {longest}")
-    return Prefix(packed, int(length_text))
+    return Prefix(packed, length)
 
 
-@lru_cache(_REMEMBERED)
 def parse_network(text: str) -> Prefix:
     """Return a prefix with its host bits cleared; raises Invalid."""
     return network(parse_prefix(text))
@@ -150,12 +153,13 @@ def parse_network(text: str) -> Prefix:
 
 def network(prefix: Prefix) -> Prefix:
     """Return ``prefix`` with its host bits cleared."""
-    size = len(prefix.address)
-    host_bits = size * 8 - prefix.length
+    address, length = prefix
+    size = len(address)
+    host_bits = size * 8 - length
     if not host_bits:
         return prefix
-    value = int.from_bytes(prefix.address, "big") >> host_bits << host_bits
-    return Prefix(value.to_bytes(size, "big"), prefix.length)
+    value = int.from_bytes(address, "big") >> host_bits << host_bits
+    return Prefix(value.to_bytes(size, "big"), length)
 
 
 @lru_cache(_REMEMBERED)
@@ -165,7 +169,7 @@ def parse_mac(text: str) -> bytes:
         mac = bytes.fromhex(text.replace(":", "")) if text.count(":") == 5 else b""
     except ValueError:
         mac = b""
-    if len(mac) != 6 or mac[0] & 1 or not any(mac):
+    if len(mac) != 6 or mac[0] & 1 or mac == _NO_MAC:
         raise Invalid(f"{text!r} is no MAC of an interface", remedy="write it like 02:00:00:00:00:01")
     return mac
 
@@ -229,36 +233,31 @@ def check_wire(wire: CrossConnect) -> None:
         )
 
 
+_NOTHING: frozenset[Any] = frozenset()
+
+
 def desired_end(port: KernelPort, index: int) -> EndState:
     """Return what ``port`` asks for, of an interface with this index; raises Invalid."""
     mac = parse_mac(port.mac) if port.mac else b""
     if not port.numbered:
         return EndState(mac=mac, mtu=port.mtu, ipv6=False)
-    addresses = tuple(dict.fromkeys(map(parse_prefix, port.addresses)))
+    addresses = tuple(map(parse_prefix, port.addresses))
+    if len(addresses) > 1:
+        addresses = tuple(dict.fromkeys(addresses))
     if 0 < port.mtu < IPV6_MTU and any(len(prefix.address) == 16 for prefix in addresses):
         raise Invalid(
             f"{port.name} cannot have IPv6 addresses with an MTU of {port.mtu}",
             remedy=f"use an MTU of at least {IPV6_MTU}, or IPv4 alone",
         )
     routes = _routes(port.routes, RT_TABLE_MAIN)
-    rules: frozenset[RuleState] = frozenset()
+    rules: frozenset[RuleState] = _NOTHING
     if port.rules:
         rules, routed = _rules(port.rules, index)
         routes |= routed
-    return EndState(
-        mac=mac,
-        mtu=port.mtu,
-        addresses=addresses,
-        routes=routes,
-        # A later entry for the same address wins, as it does in the kernel.
-        neighbours=frozenset(
-            [
-                NeighbourState(ip, address)
-                for ip, address in {parse_ip(n.ip): parse_mac(n.mac) for n in port.neighbours}.items()
-            ]
-        ),
-        rules=rules,
-    )
+    # A later entry for the same address wins, as it does in the kernel.
+    macs = {parse_ip(neighbour.ip): parse_mac(neighbour.mac) for neighbour in port.neighbours}
+    neighbours = frozenset(map(NeighbourState._make, macs.items()))
+    return EndState(mac, port.mtu, True, True, addresses, _NOTHING, routes, neighbours, rules)  # noqa: FBT003 - up, with IPv6
 
 
 def _routes(routes: Iterable[Route], table: int) -> frozenset[RouteState]:

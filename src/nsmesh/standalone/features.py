@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from nsmesh.datapath import netns
 from nsmesh.datapath import rtnetlink as rt
-from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, u32
+from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, request, u32
 
 TUN = "/dev/net/tun"
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
@@ -66,11 +66,9 @@ def _link(kind: str, data: bytes = b"", *, index: int = 0, parent: int = 0) -> M
     if data:
         info += attribute(rt.IFLA_INFO_DATA | rt.NLA_F_NESTED, data)
     body = rt.IFINFO.pack(0, 0, index, 0, 0) + attribute(rt.IFLA_LINKINFO | rt.NLA_F_NESTED, info)
-    return (
-        rt.RTM_NEWLINK,
-        rt.NLM_F_CREATE | rt.NLM_F_EXCL,
-        body + (u32(rt.IFLA_LINK, parent) if parent else b""),
-    )
+    if parent:
+        body += u32(rt.IFLA_LINK, parent)
+    return request(rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
 
 
 def _veth() -> str:
@@ -105,7 +103,7 @@ def wireguard() -> str:
 
 def _netem() -> str:
     body = _TCMSG.pack(0, _LOOPBACK, 0, _TC_H_ROOT, 0) + attribute(_TCA_KIND, b"netem\0")
-    message = (_RTM_NEWQDISC, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
+    message = request(_RTM_NEWQDISC, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
     return _asked(message, lacking=(errno.ENOENT, errno.EOPNOTSUPP))
 
 
@@ -115,7 +113,7 @@ def _encapsulated(family: int, encapsulation: int) -> str:
     body += attribute(rt.RTA_DST, bytes([10, *bytes(size - 2), 1])) + u32(rt.RTA_OIF, _LOOPBACK)
     body += attribute(_RTA_ENCAP_TYPE, struct.pack("=H", encapsulation))
     body += attribute(_RTA_ENCAP | rt.NLA_F_NESTED, b"")
-    return _asked((rt.RTM_NEWROUTE, rt.NLM_F_CREATE, body))
+    return _asked(request(rt.RTM_NEWROUTE, rt.NLM_F_CREATE, body))
 
 
 def _mpls() -> str:

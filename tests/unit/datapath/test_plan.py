@@ -1,7 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsmesh.datapath.plan import Add, Promote, Remove, Set, creation, diff
+from nsmesh.datapath import rtnetlink as rt
+from nsmesh.datapath.netlink import frames
+from nsmesh.datapath.plan import Add, Promote, Remove, Set, diff
+from nsmesh.datapath.veth import configuration, message_of
 from nsmesh.datapath.wirestate import (
     RT_TABLE_MAIN,
     EndState,
@@ -202,9 +205,20 @@ def test_addresses_are_added_in_the_order_asked_for():
 
 @given(wishes)
 def test_a_creation_is_a_diff_from_nothing(desired):
-    """What a new interface lacks is what a comparison with an empty one of the same properties finds."""
+    """A new interface is marked, told what a comparison with an empty one finds, and set up in its course."""
     empty = EndState(mac=desired.mac, mtu=desired.mtu, up=desired.up, ipv6=desired.ipv6)
-    assert [Add(item) for item in creation(desired)] == diff(desired, empty)
+    sent = b"".join(data for data, _ in configuration(70000, desired, "nsm:x", ipv6=True).chunks())
+    kinds_and_bodies = [(kind, sent[at:end]) for kind, _, _, at, end in frames(sent)]
+    added = [message_of(operation, 70000) for operation in diff(desired, empty)]
+    mark, up = rt.mark(70000, "nsm:x", no_link_local=True), rt.set_up(70000)
+    assert kinds_and_bodies[0] == kind_and_body(mark)
+    kinds_and_bodies.remove(kind_and_body(up))
+    assert kinds_and_bodies[1:] == [kind_and_body(message) for message in added]
+
+
+def kind_and_body(message):
+    ((kind, _, _, at, end),) = frames(message)
+    return kind, message[at:end]
 
 
 def test_link_local_addresses_are_left_alone():

@@ -7,11 +7,16 @@ from nsmesh.datapath.reaper import Reaper
 
 
 class FakeSocket:
-    """Counts the deletions that are sent on it, and whether it was closed."""
+    """A namespace and its socket: counts the deletions that are sent on it, and whether it was closed."""
 
     def __init__(self, log, cookie, wait=None):
         self.log, self.cookie, self.wait, self.closed = log, cookie, wait, False
+        self.given = False
         self.sent = threading.Event()
+
+    def give(self):
+        self.given = True
+        return self
 
     def send(self, batch):
         if self.wait is not None:
@@ -31,12 +36,13 @@ def test_a_burst_is_deleted_where_most_ends_are():
         log, sockets = Counter(), []
         reaper = Reaper(4)
         for number in range(200):
-            ends = [(cookie, FakeSocket(log, cookie)) for cookie in (1, 100 + number)]
-            sockets += [socket for _, socket in ends]
+            ends = [FakeSocket(log, cookie) for cookie in (1, 100 + number)]
+            sockets += ends
             reaper.give(ends)
         await reaper.aclose()
         assert log == {1: 1}
-        assert all(socket.closed for socket in sockets)
+        assert all(socket.closed == socket.given for socket in sockets)
+        assert sum(socket.given for socket in sockets if socket.cookie == 1) == 1
 
     asyncio.run(main())
 
@@ -47,15 +53,15 @@ def test_what_comes_during_a_deletion_goes_with_the_next():
     async def main():
         log, gate = Counter(), threading.Event()
         reaper = Reaper(4)
-        reaper.give([(1, FakeSocket(log, 1, gate)), (2, FakeSocket(log, 2))])
+        reaper.give([FakeSocket(log, 1, gate), FakeSocket(log, 2)])
         await asyncio.sleep(module._GATHER * 3)
         late = [FakeSocket(log, 1) for _ in range(20)]
         for socket in late:
-            reaper.give([(1, socket)])
+            reaper.give([socket])
         gate.set()
         await reaper.drain()
         assert log == {1: 2}
-        assert all(socket.closed for socket in late)
+        assert all(socket.closed == socket.given for socket in late)
         await reaper.aclose()
 
     asyncio.run(main())
@@ -67,10 +73,10 @@ def test_namespaces_are_deleted_side_by_side():
     async def main():
         log, gate = Counter(), threading.Event()
         reaper = Reaper(4)
-        reaper.give([(1, FakeSocket(log, 1, gate))])
+        reaper.give([FakeSocket(log, 1, gate)])
         await asyncio.sleep(module._GATHER * 3)
         second = FakeSocket(log, 2)
-        reaper.give([(2, second)])
+        reaper.give([second])
         assert await asyncio.to_thread(second.sent.wait, 5)
         gate.set()
         await reaper.aclose()
@@ -88,7 +94,7 @@ def test_threads_end_with_it():
         await idle.aclose()
         reaper = Reaper()
         for cookie in range(5):
-            reaper.give([(cookie, FakeSocket(Counter(), cookie))])
+            reaper.give([FakeSocket(Counter(), cookie)])
         await reaper.aclose()
         assert threading.active_count() == before
 
