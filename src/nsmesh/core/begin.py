@@ -270,13 +270,16 @@ class Begin(Element):
                     remedy="what is left of it ends with its tokens",
                 ) from error
 
-        try:
-            await self.scope.finish(work, name=f"close {life.id}")
-        except BaseException:
-            if not life.state.get(DENIED):
-                for element in self.companions:
-                    element.forget(life.id, life.state)
-            raise
+        async def thoroughly() -> None:
+            try:
+                await work()
+            except Exception:
+                if not life.state.get(DENIED):
+                    for element in self.companions:
+                        await element.forget(life.id, life.state)
+                raise
+
+        await self.scope.finish(thoroughly, name=f"close {life.id}")
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:  # noqa: ARG002
         """Serve one Close; an unknown id is closed already."""

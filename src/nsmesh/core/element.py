@@ -102,7 +102,7 @@ class Element:
         """Return the ids of the connections for which it keeps something that is not in ``call.state``."""
         return ()
 
-    def forget(self, connection_id: str, state: State) -> None:
+    async def forget(self, connection_id: str, state: State) -> None:
         """Let go of what is kept for a connection whose Close may not have come this far.
 
         ``state`` is the one of the connection. What is kept for none is forgotten already.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from nsmesh.core.call import Call
+import structlog
+
+from nsmesh.core.call import Call, State
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.life import REACHED
+from nsmesh.core.errors import MeshError
+from nsmesh.core.life import BUDGET, LIFE, OWN, REACHED
 from nsmesh.core.peering import HOP, NEXT_HOP, Hop
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest
+
+log = structlog.get_logger()
 
 
 class Connect(Element):
@@ -42,6 +47,17 @@ class Connect(Element):
             call.state.set(NEXT_HOP, self.client)  # it goes nowhere else: the hop is the client itself
         call.state.set(REACHED, copy_of(answer))
         return answer
+
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - its connection has it
+        """Close the client half, whose life would go on without us; one that is over has nothing to close."""
+        life = state.get(LIFE)
+        known = (life.connection if life is not None else None) or state.get(REACHED)
+        if known is None:
+            return
+        try:
+            await self.client.close(Call(values={OWN: True, HOP: Hop()}).within(BUDGET), copy_of(known))
+        except MeshError as error:
+            log.warning("close of the client half failed", connection=known.id, error=str(error))
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:  # noqa: ARG002
         """Pass a copy on."""

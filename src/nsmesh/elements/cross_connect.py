@@ -79,7 +79,7 @@ class CrossConnectWire(Element):
         """Return who has interfaces."""
         return {*self._holders, *(holder.id for holder in self._held.values())}
 
-    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
         """Let go of the interfaces; Sweep takes the wire away if it is still there."""
         holder = self._holders.get(connection_id)
         if holder is not None:
@@ -116,7 +116,7 @@ class CrossConnectWire(Element):
         try:
             await self._datapath.remove(connection.id)
         finally:
-            self.forget(connection.id, call.state)
+            await self.forget(connection.id, call.state)
             await next.close(call, connection)
 
     def _port(self, connection: Connection, mechanism: Mechanism, side: Side) -> Port | None:

@@ -117,7 +117,7 @@ class Heal(Element):
         """Return what is watched."""
         return self._watches.keys()
 
-    def forget(self, connection_id: str, state: Kept) -> None:  # noqa: ARG002 - nothing is kept there
+    async def forget(self, connection_id: str, state: Kept) -> None:  # noqa: ARG002 - nothing is kept there
         """End watching; an attempt to heal goes on, and sees by itself whether there is a life."""
         watch = self._watches.get(connection_id)
         if watch is not None:

@@ -34,7 +34,7 @@ class HoldSocket(Holding[Receiver]):
         """Return whose sockets are held."""
         return self._held.names
 
-    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
         """Let go of its files."""
         self._held.release(connection_id)
 

@@ -71,7 +71,7 @@ class Ipam(Element):
         """Return who has leases."""
         return self._leases.keys()
 
-    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
         """Give the leases back."""
         for lease in self._leases.pop(connection_id, ()):
             lease.release()
@@ -103,7 +103,7 @@ class Ipam(Element):
         try:
             await next.close(call, connection)
         finally:
-            self.forget(connection.id, call.state)
+            await self.forget(connection.id, call.state)
 
     def _lease(self, ip: IPContext, connection_id: str, old: tuple[Lease, ...]) -> tuple[Lease, ...]:
         """Return one lease per pool; those of ``old`` that are not excluded among them."""

@@ -32,7 +32,7 @@ class KeepApart(Element):
         """Return whose prefixes are known."""
         return self._taken.keys()
 
-    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
         """Forget its prefixes."""
         self._taken.pop(connection_id, None)
 

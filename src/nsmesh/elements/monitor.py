@@ -61,7 +61,7 @@ class Monitor(Element):
         """Return what is told of."""
         return self._hub.ids
 
-    def forget(self, connection_id: str, state: Kept) -> None:
+    async def forget(self, connection_id: str, state: Kept) -> None:
         """Stop following, publish that it is gone."""
         following = state.pop(FOLLOWING)
         if following is not None:

@@ -76,7 +76,7 @@ class NetworkServiceMonitor(Element):
         """Return the members of all watches."""
         return [key for watch in self._watches.values() for key in watch.members]
 
-    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
         """Leave the watch that it is a member of."""
         for name in [watch.name for watch in self._watches.values() if connection_id in watch.members]:
             self._leave(name, connection_id)

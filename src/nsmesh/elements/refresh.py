@@ -60,7 +60,7 @@ class Refresh(Element):
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
 
-    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - there is one per state
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - there is one per state
         """Cancel the timer."""
         watch = state.pop(WATCH)
         if watch is not None:
@@ -113,5 +113,5 @@ class Refresh(Element):
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Cancel the timer, pass on."""
-        self.forget(connection.id, call.state)
+        await self.forget(connection.id, call.state)
         await next.close(call, connection)

@@ -78,7 +78,7 @@ class Sweep(Element):
                 SWEPT.add()
                 log.info("wire without a connection removed", element="sweep", connection=wire_id)
 
-    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
         """Look soon whether the wire is still there."""
 
         def look() -> None:

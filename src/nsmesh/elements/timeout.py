@@ -57,7 +57,7 @@ class Timeout(Element):
 
     after = ("Begin", "UpdateToken")
 
-    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - there is one per state
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - there is one per state
         """Cancel the timer."""
         alarm = state.pop(ALARM)
         if alarm is not None:
@@ -122,5 +122,5 @@ class Timeout(Element):
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Cancel the timer, pass on."""
-        self.forget(connection.id, call.state)
+        await self.forget(connection.id, call.state)
         await next.close(call, connection)

@@ -41,7 +41,7 @@ class Idle(Element):
         """Return what keeps the endpoint from being idle."""
         return self._living
 
-    def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
         """Count it no more."""
         if connection_id in self._living:
             self._living.discard(connection_id)

@@ -325,7 +325,7 @@ class Keeper(Element):
         del self.kept[connection.id]
         await next.close(call, connection)
 
-    def forget(self, connection_id, state):
+    async def forget(self, connection_id, state):
         if connection_id in self.kept:
             assert self.kept.pop(connection_id) is state
 
