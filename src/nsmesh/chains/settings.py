@@ -193,7 +193,7 @@ class NseSettings(Placed, Connects):
     connect_to: str = SOCKET
     """The manager of this node."""
     listen_on: str = ""
-    """Where it listens; empty: a socket in a private folder."""
+    """Where it listens; a name alone, or empty: a socket in a private folder."""
     service_names: tuple[str, ...] = ()
     """Services that it provides."""
     payload: str = "ETHERNET"
@@ -210,6 +210,11 @@ class NseSettings(Placed, Connects):
     """How long a Request of its own may take (passthrough functions)."""
     netns: str = ""
     """Namespace in which its wires end, as a path; empty: this process's own."""
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """All services that it provides."""
+        return self.service_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +233,14 @@ class FirewallSettings(NseSettings):
 
     name: str = "firewall-server"
     """Name of this endpoint in paths and in the registry."""
+    service_name: str = ""
+    """One service that it provides, besides those of NSM_SERVICE_NAMES."""
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """All services that it provides, each once."""
+        names = dict.fromkeys((self.service_name, *self.service_names))
+        return tuple(name for name in names if name)
 
 
 NSE_SETTINGS: dict[str, type[NseSettings]] = {

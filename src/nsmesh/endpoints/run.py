@@ -57,7 +57,7 @@ async def serve_endpoint(kind: str, settings: NseSettings, stop: asyncio.Event) 
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGHUP, lambda: chain.scope.spawn(_reload(function), name="reload")
         )
-        log.info("endpoint ready", name=settings.name, type=kind, services=settings.service_names)
+        log.info("endpoint ready", name=settings.name, type=kind, services=settings.services)
         await stop.wait()
 
 
@@ -66,12 +66,14 @@ async def running_endpoint(
     function: Endpoint, settings: NseSettings, runtime: Runtime, stop: asyncio.Event
 ) -> AsyncIterator[Chain]:
     """Run an endpoint while the block runs; it registers in the background. It may set ``stop`` itself."""
-    if not settings.service_names:
+    if not settings.services:
         raise Invalid("this endpoint provides no service", remedy="set NSM_SERVICE_NAMES")
     place = f"file://{settings.netns}" if settings.netns else OWN_NAMESPACE
     async with AsyncExitStack() as stack:
         chain = await _chain(function, settings, runtime, place, stop, stack)
-        listen = settings.listen_on or f"unix://{_private_folder(stack)}/listen.on.sock"
+        listen = settings.listen_on
+        if ":" not in listen and "/" not in listen:
+            listen = f"unix://{_private_folder(stack)}/{listen or 'listen.on.sock'}"
         urls = await stack.enter_async_context(served(runtime, (listen,), chain, extra=_status(function)))
         register = registration(
             settings.name,
@@ -130,12 +132,12 @@ async def _chain(
 def _entries(settings: NseSettings, url: str) -> list[Entry]:
     services: list[Entry] = []
     if settings.register_service:
-        services = [NetworkService(name=name, payload=settings.payload) for name in settings.service_names]
+        services = [NetworkService(name=name, payload=settings.payload) for name in settings.services]
     labels = NetworkServiceLabels(labels={**settings.place, **settings.labels})
     entry = NetworkServiceEndpoint(
         name=settings.name,
-        network_service_names=settings.service_names,
-        network_service_labels=dict.fromkeys(settings.service_names, labels),
+        network_service_names=settings.services,
+        network_service_labels=dict.fromkeys(settings.services, labels),
         url=url,
     )
     return [*services, entry]
