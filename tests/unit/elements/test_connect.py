@@ -14,7 +14,7 @@ from nsmesh.model.messages import Connection, NetworkServiceRequest
 
 
 def test_a_close_that_fails_in_the_server_half_ends_the_client_half_all_the_same():
-    """What fails between the halves does not let the one behind it go on for ever; further on is told once."""
+    """What fails between the halves does not let the one behind it go on for ever; further on is once."""
 
     async def main():
         behind, far = Begin(), Count()
