@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import Context, copy_context
 from types import FrameType
 from typing import Any, TextIO
 
@@ -47,8 +50,37 @@ def _add_element(logger: Any, method: str, line: structlog.typing.EventDict) -> 
     return line
 
 
+OF_A_REQUEST = ("peer", "connection")
+"""What every line says that is written while a call is served."""
+
+
+def of_request(**values: str) -> None:
+    """Let every further line of this task say whose call it serves (``peer``, ``connection``)."""
+    structlog.contextvars.bind_contextvars(**values)
+
+
+@contextmanager
+def of_connection(connection_id: str) -> Iterator[None]:
+    """Let the lines of a block say of which connection they speak; what a line says itself comes first."""
+    tokens = structlog.contextvars.bind_contextvars(connection=connection_id)
+    try:
+        yield
+    finally:
+        structlog.contextvars.reset_contextvars(**tokens)
+
+
+def of_nobody() -> Context:
+    """Return the context of work that outlives the call that began it, and may serve others as well."""
+    context = copy_context()
+    context.run(structlog.contextvars.unbind_contextvars, *OF_A_REQUEST)
+    return context
+
+
 def configure(*, role: str, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Set logging up for this process: every line carries ``role``, ``element``, a time and a level."""
+    """Set logging up for this process: every line carries ``role``, ``element``, a time and a level.
+
+    Lines that are written while a call is served carry its ``peer`` and ``connection`` as well.
+    """
     out = stream or sys.stderr
     lines = structlog.PrintLogger(out)
     terminal = out.isatty()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, Self
 
 import structlog
 
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.errors import Unavailable
+from nsmesh.core.logging import of_nobody
 
 log = structlog.get_logger()
 
@@ -42,12 +44,18 @@ class Scope:
         """How many timers are pending now."""
         return len(self._timers)
 
-    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
-        """Start ``work``; raises RuntimeError outside ``async with``."""
+    def spawn(
+        self, work: Coroutine[Any, Any, None], *, name: str, inherit: bool = False
+    ) -> asyncio.Task[None]:
+        """Start ``work``; raises RuntimeError outside ``async with``.
+
+        ``inherit``: it is part of the call that starts it, and its log lines name that call's peer.
+        """
         if not self.running:
             work.close()
             raise RuntimeError(f"scope {self.name} is not running: enter it before starting {name}")
-        task = asyncio.get_running_loop().create_task(self._guard(work, name), name=name)
+        context = copy_context() if inherit else of_nobody()
+        task = asyncio.get_running_loop().create_task(self._guard(work, name), name=name, context=context)
         self._tasks.add(task)
 
         def done(task: asyncio.Task[None]) -> None:
@@ -75,7 +83,7 @@ class Scope:
             await work()
             return
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task = self.spawn(_carry(work, outcome), name=name)
+        task = self.spawn(_carry(work, outcome), name=name, inherit=True)
         cancelled: asyncio.CancelledError | None = None
         while not task.done():
             try:
@@ -150,7 +158,7 @@ class Timer:
             except Exception:
                 log.exception("timer failed", scope=scope.name)
 
-        self._handle = asyncio.get_running_loop().call_at(when, fire)
+        self._handle = asyncio.get_running_loop().call_at(when, fire, context=of_nobody())
         scope._timers.add(self)  # noqa: SLF001 - a timer is a part of its scope
 
     @property

@@ -17,6 +17,7 @@ from nsmesh.api import health_pb2
 from nsmesh.core.call import Call
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Exhausted, Invalid, NotFound
+from nsmesh.core.logging import of_request
 from nsmesh.core.passing import PASSING
 from nsmesh.model import methods
 from nsmesh.model.messages import (
@@ -59,10 +60,12 @@ def _parse(kind: Any, body: bytes) -> Any:
 
 
 def _call(server_call: rpc.ServerCall) -> Call:
+    peer = server_call.peer
+    of_request(peer=peer.spiffe_id or ("" if peer.uid is None else f"user {peer.uid}"))
     passing = server_call.passing
     return Call(
         deadline=server_call.deadline,
-        peer=server_call.peer,
+        peer=peer,
         metadata=server_call.metadata,
         reply=server_call.reply,
         values={PASSING: passing} if passing is not None else {},

@@ -9,6 +9,7 @@ from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid
 from nsmesh.core.life import REPLACED
+from nsmesh.core.logging import of_connection
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 from nsmesh.model.path import Entered, PathError, enter, leave
 
@@ -42,9 +43,10 @@ class UpdatePath(Element):
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Enter, pass on, leave."""
         entered = self._enter(request.connection)
-        answer = await next.request(
-            call.put(REPLACED, entered.replaced) if entered.replaced else call, request
-        )
+        with of_connection(request.connection.id):
+            answer = await next.request(
+                call.put(REPLACED, entered.replaced) if entered.replaced else call, request
+            )
         try:
             leave(answer, entered)
         except PathError as error:
@@ -54,4 +56,5 @@ class UpdatePath(Element):
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Enter, pass on."""
         self._enter(connection)
-        await next.close(call, connection)
+        with of_connection(connection.id):
+            await next.close(call, connection)

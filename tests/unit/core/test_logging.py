@@ -1,10 +1,12 @@
+import asyncio
 import io
 import json
 
 import pytest
 import structlog
 
-from nsmesh.core import logging
+from nsmesh.core import logging, virtual
+from nsmesh.core.scope import Scope
 
 log = structlog.get_logger()
 
@@ -76,3 +78,38 @@ def test_a_line_says_which_element_wrote_it(lines):
     log.info("given", element="heal")
     Telling().warn("on behalf")
     assert [line["element"] for line in lines()] == ["test_logging", "heal", "test_logging"]
+
+
+def test_lines_of_a_call_name_its_peer_and_connection(lines):
+    """What a call says and what it waits for names its peer; work that outlives it, and timers, do not."""
+
+    async def say(event):
+        log.info(event)
+
+    async def call(scope):
+        logging.of_request(peer="spiffe://td/nsc")
+        with logging.of_connection("c-0"):
+            log.info("inside")
+            log.info("of another", connection="c-1")
+            await scope.finish(lambda: say("a part"), name="part")
+            scope.spawn(say("apart"), name="apart")
+            scope.after(0, lambda: log.info("later"))
+        log.info("behind")
+        await asyncio.sleep(1)
+
+    async def main():
+        async with Scope() as scope:
+            await asyncio.gather(call(scope), asyncio.create_task(say("beside")))
+
+    virtual.run(main())
+    told = {line["event"]: (line.get("peer"), line.get("connection")) for line in lines()}
+    peer = "spiffe://td/nsc"
+    assert told == {
+        "inside": (peer, "c-0"),
+        "of another": (peer, "c-1"),
+        "a part": (peer, "c-0"),
+        "behind": (peer, None),
+        "apart": (None, None),
+        "later": (None, None),
+        "beside": (None, None),
+    }
