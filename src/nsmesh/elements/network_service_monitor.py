@@ -78,8 +78,7 @@ class NetworkServiceMonitor(Element):
 
     async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
         """Leave the watch that it is a member of."""
-        for name in [watch.name for watch in self._watches.values() if connection_id in watch.members]:
-            self._leave(name, connection_id)
+        self._leave_all(connection_id)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, then join the watch."""
@@ -93,12 +92,13 @@ class NetworkServiceMonitor(Element):
         life = call.state.get(LIFE)
         if life is not None:
             member = _Member(life, labels, answer.network_service_endpoint_name, chosen)
+            self._leave_all(connection_id, but=name)
             self._join(name, connection_id, member, seen)
         return answer
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Leave the watch, pass on."""
-        self._leave(connection.network_service, connection.id)
+        self._leave_all(connection.id)
         await next.close(call, connection)
 
     def _join(self, name: str, connection_id: str, member: _Member, seen: NetworkService | None) -> None:
@@ -114,6 +114,12 @@ class NetworkServiceMonitor(Element):
         elif watch.current is not None and watch.current is not seen:
             # it changed while the connection was made: nobody else will look at this one
             self.scope.spawn(self._judge(watch, [connection_id], seen), name="network service: late check")
+
+    def _leave_all(self, connection_id: str, *, but: str = "") -> None:
+        """Leave also the watch of a service that was asked for before."""
+        for name in [watch.name for watch in self._watches.values() if connection_id in watch.members]:
+            if name != but:
+                self._leave(name, connection_id)
 
     def _leave(self, name: str, connection_id: str) -> None:
         watch = self._watches.get(name)

@@ -264,3 +264,20 @@ def test_a_reselected_connection_is_judged_by_its_new_endpoint():
     both.matches[0].routes.extend(wants("b").matches[0].routes)
     both.matches[0].ClearField("source_selector")
     scenario(body, both)
+
+
+def test_a_connection_that_goes_over_to_another_service_leaves_the_watch_of_the_first():
+    """Nothing of a service stays that nobody has any more, and a Close leaves nothing at all."""
+
+    async def body(mesh):
+        answer = await mesh.ask("c-0")
+        other = copy_of(answer)
+        other.network_service = "lan"
+        answer = await mesh.again(other)
+        assert list(mesh.monitor._watches) == ["lan"]
+        await mesh.chain.close(Call(), answer)
+        assert mesh.monitor._watches == {}
+        await asyncio.sleep(0)
+        assert mesh.chain.scope.tasks == 0
+
+    scenario(body)
