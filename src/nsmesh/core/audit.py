@@ -35,11 +35,6 @@ def orphans(chains: Iterable[Chain] | None = None) -> list[Orphan]:
     """
     found: list[Orphan] = []
     for chain in running_chains() if chains is None else chains:
-        begin = next((element for element in chain.elements if isinstance(element, Begin)), None)
-        if begin is None:
-            continue
-        for element in chain.elements:
-            kind = type(element).__name__
-            gone = (key for key in element.keeps() if begin.life(key) is None)
-            found += [Orphan(chain.name, kind, key) for key in sorted(gone)]
+        begins = (element for element in chain.elements if isinstance(element, Begin))
+        found += [Orphan(chain.name, kind, key) for begin in begins for kind, key in begin.orphans()]
     return found

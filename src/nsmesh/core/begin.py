@@ -43,6 +43,9 @@ from nsmesh.model.path import closable
 log = structlog.get_logger()
 
 CONNECTIONS = Gauge("nsm_begin_connections", "Connections that are alive in a chain.", ("chain",))
+ORPHANS = Gauge(
+    "nsm_begin_orphans", "What elements of a chain keep for connections that are gone: 0 always.", ("chain",)
+)
 
 
 class _Life:
@@ -146,9 +149,22 @@ class Begin(Element):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Let the living connections be counted."""
-        with CONNECTIONS.reading(lambda: {(self.scope.name,): len(self._lives)}):
+        """Let the living connections be counted, and what is kept for others."""
+        chain = (self.scope.name,)
+        with (
+            CONNECTIONS.reading(lambda: {chain: len(self._lives)}),
+            ORPHANS.reading(lambda: {chain: len(self.orphans())}),
+        ):
             yield self
+
+    def orphans(self) -> list[tuple[str, str]]:
+        """Return element and id of whatever the chain keeps for a connection that does not live."""
+        return [
+            (type(element).__name__, key)
+            for element in self.companions
+            for key in sorted(element.keeps())
+            if key not in self._lives
+        ]
 
     @property
     def connections(self) -> list[Connection]:
