@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 
 import nsmesh
 from nsmesh.chains.tunnels import MECHANISMS
+from nsmesh.core.audit import orphans
 from nsmesh.model.manifest import Endpoint, Link, Workload, dump
 from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServiceEndpoint
 from nsmesh.standalone.clients import Client
@@ -265,6 +267,7 @@ class Rows:
                 }
                 for death in mesh.supervisor.deaths
             ],
+            "audit": [asdict(orphan) for orphan in orphans()],
         }
 
 
