@@ -19,7 +19,8 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/lib
 mkdir /run/netns
 ip link set lo up
-exec sleep infinity
+touch /run/ready
+while :; do sleep 60 & wait $!; done  # the first process of a host buries the others' dead
 """
 
 
@@ -33,8 +34,8 @@ class Host:
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
         try:
             self.pid = int(until(lambda: children.read_text().split())[0])
-            comm = Path(f"/proc/{self.pid}/comm")
-            until(lambda: comm.read_text() == "sleep\n", why=lambda: f"{name} did not start")
+            ready = Path(f"/proc/{self.pid}/root/run/ready")
+            until(ready.exists, why=lambda: f"{name} did not start")
         except BaseException:
             end(self._unshare)
             raise
@@ -86,9 +87,14 @@ class Host:
         inside = ("ip", "netns", "exec", f"{mesh}.{workload}", "ping", "-n", "-c", "1", "-W", "1", address)
         return self.run(*inside).code == 0
 
+    def reaches(self, workload: str) -> bool:
+        """Say whether a workload of the mesh gets an answer from the other end of its only wire."""
+        rows = [row for row in self.get("connections") if row["client"] == workload]
+        return bool(rows) and self.ping(workload, rows[0]["peer_address"][0].partition("/")[0])
+
     def kill_daemon(self) -> None:
         """Kill the daemon of its mesh as a crash would."""
-        script = "pid=$(cut -d' ' -f1 /run/nsmesh/default/lock); kill -9 $pid; while kill -0 $pid; do :; done"
+        script = "read pid _ </run/nsmesh/default/lock; kill -9 $pid; while [ -d /proc/$pid ]; do :; done"
         self.run("bash", "-c", script)
 
     def close(self) -> None:
@@ -102,16 +108,10 @@ class Host:
         self.close()
 
 
-def wired(one: Host, other: Host, net: str = "192.0.2") -> None:
+def wired(one: Host, other: Host, net: str = "192.0.2", link: str = "eth0") -> None:
     """Join two hosts by a cable; they get the addresses .1 and .2."""
-    subprocess.run(
-        [
-            *("ip", "link", "add", "eth0", "netns", str(one.pid), "type", "veth"),
-            *("peer", "name", "eth0", "netns", str(other.pid)),
-        ],
-        check=True,
-        cwd="/",
-    )
+    ends = [("name", link, "netns", str(host.pid)) for host in (one, other)]
+    subprocess.run(["ip", "link", "add", *ends[0], "type", "veth", "peer", *ends[1]], check=True, cwd="/")
     for number, host in enumerate((one, other), 1):
-        host.run("ip", "address", "add", f"{net}.{number}/24", "dev", "eth0").ok()
-        host.run("ip", "link", "set", "eth0", "up").ok()
+        host.run("ip", "address", "add", f"{net}.{number}/24", "dev", link).ok()
+        host.run("ip", "link", "set", link, "up").ok()

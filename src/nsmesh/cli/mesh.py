@@ -14,7 +14,7 @@ from nsmesh.api import control_pb2
 from nsmesh.cli import control, output
 from nsmesh.cli.context import Context, NotUp, require_root, run
 from nsmesh.cli.quantities import percent, seconds
-from nsmesh.core.errors import MeshError, Refused
+from nsmesh.core.errors import Conflict, MeshError, Refused
 from nsmesh.model import control as api
 from nsmesh.model.duration import format_duration
 from nsmesh.standalone import launch, leftovers
@@ -22,6 +22,7 @@ from nsmesh.standalone.lock import holder
 
 if TYPE_CHECKING:
     from nsmesh.standalone.joining.place import Place
+    from nsmesh.standalone.paths import MeshPaths
 
 RESTORED = 30.0
 """Seconds that ``nsm up`` waits for what an earlier run had."""
@@ -106,6 +107,8 @@ def up(
         return
     found = holder(paths.lock)
     if found is not None and found.mesh == paths.mesh:
+        if place is not None:
+            _check_listening(paths, place)
         context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
         options = [*(["--separate"] if separate else []), *_arguments(underlay)]
@@ -129,11 +132,26 @@ def _place(context: Context, listen: str, name: str, *, apart: bool) -> Place | 
             "with other hosts in the mesh, this host is one node, and its roles are one process",
             remedy="leave out --nodes and --separate, or take another mesh for them: --mesh NAME",
         )
+    if paths.membership.exists():
+        from nsmesh.standalone.joining.record import check_up  # noqa: PLC0415 - seldom
+
+        check_up(paths.membership, listens=bool(listen))
     if not listen:
         return None
     from nsmesh.standalone.joining.place import Place, node_name, parse_address  # noqa: PLC0415 - seldom
 
     return Place(node_name(name), parse_address(listen))
+
+
+def _check_listening(paths: MeshPaths, place: Place) -> None:
+    """Raise Conflict where a mesh that is up does not listen where it is asked to."""
+    from nsmesh.standalone.joining.first import remembered  # noqa: PLC0415 - seldom
+
+    if remembered(paths.listening) != place:
+        raise Conflict(
+            f"the mesh {paths.mesh} is up already, and other hosts cannot join it at {place.address}",
+            remedy=f"take it down first: nsm --mesh {paths.mesh} down",
+        )
 
 
 def _given(name: str) -> bool:

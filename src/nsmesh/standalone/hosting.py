@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from nsmesh.chains.runtime import Runtime
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import Clock
-from nsmesh.core.errors import Invalid, MeshError, Refused, Unauthorized
+from nsmesh.core.errors import MeshError, Refused, Unauthorized
 from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.spiffe import SpiffeId
 from nsmesh.standalone.events import Events
@@ -28,10 +28,9 @@ def remembered(paths: MeshPaths) -> Place | None:
 
 async def opened(paths: MeshPaths, stack: AsyncExitStack, clock: Clock) -> CertificateAuthority | Member:
     """Return who issues identities: our own CA, or, on a host that joined, the membership."""
-    membership = record.load(paths.membership)
-    if membership is None:
+    if not paths.membership.exists():
         return opened_authority(paths, clock)
-    member = running_member(membership, paths.membership, paths.trust_domain, clock)
+    member = running_member(paths.membership, paths.trust_domain, clock)
     return await stack.enter_async_context(member)
 
 
@@ -47,10 +46,7 @@ async def running_hosts(
     found: Hosts | None
     if isinstance(authority, Member):
         if listen is not None:
-            raise Invalid(
-                f"this host joined the mesh of {authority.first}: others join there",
-                remedy=f"nsm up, without --listen; or leave that mesh first: nsm --mesh {paths.mesh} leave",
-            )
+            record.check_up(paths.membership, listens=True)
 
         def alarm(error: MeshError) -> None:
             events.add("node", error.what, failed=True, remedy=error.remedy)

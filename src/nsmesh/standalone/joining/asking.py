@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,7 +15,7 @@ import nsmesh
 from nsmesh import rpc
 from nsmesh.api import join_pb2
 from nsmesh.core.clock import Clock
-from nsmesh.core.errors import Conflict, TimedOut, Unauthorized, Unavailable
+from nsmesh.core.errors import Conflict, Refused, TimedOut, Unauthorized, Unavailable
 from nsmesh.security.join_token import JoinToken, pin_of
 from nsmesh.security.signing_request import make_request, prove_renewal
 from nsmesh.security.svid import Svid, SvidSource
@@ -38,20 +39,8 @@ async def join(
     key = ec.generate_private_key(ec.SECP256R1())
     claim = _claim(mesh, trust_domain, place, key, clock)
     claim.token_id = token.id
-    pinned = Pinned([token.pin], str(first), clock)
-    client = await _reached(first, pinned)
-    try:
-        if pinned.trust_domain != trust_domain:
-            other = pinned.trust_domain.removesuffix(".nsmesh")
-            raise Conflict(
-                f"the mesh at {first} is called {other}, and {mesh} was to be joined",
-                remedy=f"nsm --mesh {other} join ...",
-            )
-        body = claim.SerializeToString()
-        signed = join_pb2.Signed(claim=body, proof=token.prove(body))
-        answer = await _asked(client, methods.JOIN, signed)
-    finally:
-        await client.aclose(0)
+    with _at_its_port(first):
+        answer = await _let_in(first, claim, token, trust_domain, clock)
     svid, bundle = taken(answer, key, trust_domain, clock)
     if token.pin not in {pin_of(one) for one in bundle.authorities}:
         raise Unauthorized(f"{first} gave a bundle without the CA of the token")
@@ -67,6 +56,38 @@ async def join(
         svid=svid.pem().decode(),
         bundle=pem_of(bundle),
     )
+
+
+async def _let_in(
+    first: Address, claim: join_pb2.Claim, token: JoinToken, trust_domain: str, clock: Clock
+) -> join_pb2.Identity:
+    pinned = Pinned([token.pin], str(first), clock)
+    client = await _reached(first, pinned)
+    try:
+        if pinned.trust_domain != trust_domain:
+            other = pinned.trust_domain.removesuffix(".nsmesh")
+            raise Conflict(
+                f"the mesh at {first} is called {other}, and {claim.mesh} was to be joined",
+                remedy=f"nsm --mesh {other} join ...",
+            )
+        body = claim.SerializeToString()
+        return await _asked(client, methods.JOIN, join_pb2.Signed(claim=body, proof=token.prove(body)))
+    finally:
+        await client.aclose(0)
+
+
+@contextlib.contextmanager
+def _at_its_port(first: Address) -> Iterator[None]:
+    """Say it better where the mesh answers that wants a certificate: those are its other ports."""
+    try:
+        yield
+    except Unauthorized as error:
+        if "certificate required" not in error.what:
+            raise
+        raise Refused(
+            f"{first} is no port at which hosts join: it wants a certificate",
+            remedy="join at the address that nsm up --listen was given, and nsm token create says",
+        ) from error
 
 
 async def renewed(record: Record, trust_domain: str, source: SvidSource, clock: Clock) -> tuple[Svid, Bundle]:

@@ -23,7 +23,7 @@ from nsmesh.standalone.joining import asking, methods
 from nsmesh.standalone.joining.mesh_port import parsed
 from nsmesh.standalone.joining.names import node_id
 from nsmesh.standalone.joining.place import Place
-from nsmesh.standalone.joining.record import Record
+from nsmesh.standalone.joining.record import Record, check_up
 from nsmesh.standalone.joining.roster import Removed
 
 log = structlog.get_logger()
@@ -186,15 +186,9 @@ class Member:
 
 
 @asynccontextmanager
-async def running_member(
-    record: Record, path: Path, trust_domain: str, clock: Clock
-) -> AsyncIterator[Member]:
-    """Be a node while the block runs; raises Refused where the first host will have none of it."""
-    if record.removed:
-        raise Refused(
-            f"this host was taken out of the mesh {record.mesh}",
-            remedy="let it join again: nsm join; or forget that it did: nsm down --purge",
-        )
+async def running_member(path: Path, trust_domain: str, clock: Clock) -> AsyncIterator[Member]:
+    """Be the node that ``path`` says while the block runs; raises Refused where it is none any more."""
+    record = check_up(path)
     async with Scope("membership", clock) as scope:
         member = Member(record, path, trust_domain, scope)
         try:

@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from nsmesh.core.errors import Invalid
+from nsmesh.core.errors import Invalid, Refused
 from nsmesh.security.svid import Svid
 from nsmesh.security.verify import Bundle
 from nsmesh.standalone.joining import files
@@ -85,3 +85,25 @@ def load(path: Path) -> Record | None:
         raise Invalid(
             f"{path} is damaged: {error}", remedy="remove it, and let this host join again"
         ) from error
+
+
+def check_up(path: Path, *, listens: bool = False) -> Record:
+    """Return the membership with which this host may come up; raises Refused where it may not.
+
+    ``listens``: whether other hosts were to join here.
+    """
+    known = load(path)
+    if known is None:
+        raise Invalid(f"{path} is gone", remedy="let this host join again")
+    if known.removed:
+        raise Refused(
+            f"this host was taken out of the mesh {known.mesh}",
+            remedy=f"let it join again: nsm join {known.first.address} --token TOKEN; "
+            "or forget that it did: nsm down --purge",
+        )
+    if listens:
+        raise Refused(
+            f"this host joined the mesh of {known.first_name}: others join there",
+            remedy=f"nsm up, without --listen; or leave that mesh first: nsm --mesh {known.mesh} leave",
+        )
+    return known
