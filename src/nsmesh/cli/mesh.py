@@ -273,6 +273,7 @@ def _print_status(data: dict[str, Any]) -> None:
         ("endpoints", ("name", "type", "state", "pid", "restarts")),
         ("clients", ("name", "state", "wires", "pid", "message")),
         ("dead", ("name", "why", "ago", "restarted")),
+        ("audit", ("chain", "element", "connection")),
     ):
         rows = data.get(title) or []
         if rows:

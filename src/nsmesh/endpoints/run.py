@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nsmesh.chains.endpoint import PassthroughEndpoint, endpoint, registration
 from nsmesh.chains.roles import registered
 from nsmesh.chains.runtime import Runtime, runtime_of, served
 from nsmesh.chains.settings import NseSettings
+from nsmesh.core.audit import orphans
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import Invalid, MeshError, Unauthorized
 from nsmesh.endpoints.base import Endpoint, Hooks, find_type
@@ -153,7 +155,10 @@ def _status(function: Endpoint) -> dict[str, rpc.Method]:
     async def status(call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG001 - the face of a method
         if call.peer.uid not in {0, os.geteuid()}:
             raise Unauthorized("the status of an endpoint is for its mesh alone")
-        return control_pb2.Item(json=json.dumps(await function.status())).SerializeToString()
+        tables = {**await function.status()}
+        if found := orphans():
+            tables["audit"] = [asdict(orphan) for orphan in found]
+        return control_pb2.Item(json=json.dumps(tables)).SerializeToString()
 
     return {ENDPOINT_STATUS: rpc.Unary(status)}
 
