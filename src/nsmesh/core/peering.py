@@ -6,7 +6,7 @@ elements behind it may look at who answers there, and ``Dialled`` hands the call
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Generic, Protocol, TypeVar
 
 from nsmesh.core.call import Call, Key, Peer
@@ -49,6 +49,12 @@ class Reached(Protocol):
     def peer(self) -> Peer:
         """Who is at the other end."""
         ...
+
+
+def at_hand(peers: Peers, url: str) -> Handler | None:
+    """Return the Handler at ``url`` where nobody need wait for it, else None: ``get`` says."""
+    ask: Callable[[str], Handler | None] | None = getattr(peers, "at_hand", None)
+    return ask(url) if ask is not None else None
 
 
 class Hop:

@@ -57,12 +57,8 @@ class Scope:
         context = copy_context() if inherit else of_nobody()
         task = asyncio.get_running_loop().create_task(self._guard(work, name), name=name, context=context)
         self._tasks.add(task)
-
-        def done(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            work.close()  # a task that was cancelled before its first step never came to await it
-
-        task.add_done_callback(done)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # cancelled before its first step, it never awaited it
         return task
 
     async def _guard(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -84,10 +80,12 @@ class Scope:
             return
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         task = self.spawn(_carry(work, outcome), name=name, inherit=True)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task.add_done_callback(lambda _: ended.set_result(None))
         cancelled: asyncio.CancelledError | None = None
-        while not task.done():
+        while not ended.done():
             try:
-                await asyncio.wait((task,))
+                await asyncio.shield(ended)
             except asyncio.CancelledError as error:
                 cancelled = error
         failed = outcome.exception() if outcome.done() else None

@@ -12,7 +12,7 @@ from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Internal, MeshError, Status, Unavailable, Unreachable
 from nsmesh.core.life import LIFE, REACHED
-from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, closing
+from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, at_hand, closing
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
     Connection,
@@ -90,6 +90,9 @@ class Dial(Element):
             return target
         if self._peers is None:
             raise Internal(f"cannot dial {target}: this chain reaches roles of its own process only")
+        near = at_hand(self._peers, target)
+        if near is not None:
+            return near
         limits = [limit for limit in (self._timeout, call.remaining()) if limit is not None]
         limit = min(limits, default=None)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 
 import structlog
@@ -56,13 +57,12 @@ class ExcludedPrefixes(Element):
         return self._prefixes
 
     def _look(self) -> None:
-        path = Path(self._file)
         try:
-            stat = path.stat()
+            stat = os.stat(self._file)  # noqa: PTH116 - for each Request: a Path takes ten times as long
             seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if seen == self._seen:
                 return
-            text = path.read_text(encoding="utf-8")
+            text = Path(self._file).read_text(encoding="utf-8")
         except FileNotFoundError:
             self._seen, self._prefixes = None, ()
             return

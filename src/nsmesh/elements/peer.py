@@ -143,7 +143,14 @@ class RemotePeers:
 
     async def get(self, url: str) -> Handler:
         """Return the Handler at ``url``; raises Unavailable at once where nobody listens."""
-        client = await self._pool.get(url)
+        return self._handler(url, await self._pool.get(url))
+
+    def at_hand(self, url: str) -> Handler | None:
+        """Return the Handler at ``url`` where it is connected already, else None."""
+        client = self._pool.at_hand(url)
+        return self._handler(url, client) if client is not None else None
+
+    def _handler(self, url: str, client: rpc.Client) -> Handler:
         known = self._known.get(url)
         if known is None or known.client is not client:
             known = self._known[url] = RemotePeer(client)
@@ -163,5 +170,9 @@ class LocalPeers:
 
     async def get(self, url: str) -> Handler:
         """Return the role of this process that serves ``url``, else the remote peer."""
+        return self.at_hand(url) or await self._others.get(url)
+
+    def at_hand(self, url: str) -> Handler | None:
+        """Return the role of this process that serves ``url``, else the remote peer that is connected."""
         here = self.local.get(url) if self._share else None
-        return here or await self._others.get(url)
+        return here or self._others.at_hand(url)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
+REMEMBERED = 128
+"""Points in time whose text is remembered: the ends of tokens that are handed out again and again."""
 
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9})\d*)?(?:([Zz])|([+-])(\d\d):(\d\d))"
@@ -23,6 +27,7 @@ def seconds(stamp: Timestamp) -> float:
     return float(stamp.seconds) + stamp.nanos / 1e9
 
 
+@lru_cache(maxsize=REMEMBERED)
 def rfc3339(moment: float) -> str:
     """Return ``moment`` (seconds since the epoch) as RFC 3339 text in UTC, with nine decimals."""
     stamp = timestamp(moment)
@@ -30,6 +35,7 @@ def rfc3339(moment: float) -> str:
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{stamp.nanos:09d}Z"
 
 
+@lru_cache(maxsize=REMEMBERED)
 def from_rfc3339(text: str) -> float:
     """Return RFC 3339 ``text`` (any offset) as seconds since the epoch; raises ValueError."""
     match = _RFC3339.fullmatch(text)

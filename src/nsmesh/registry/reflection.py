@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Generic
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, Self
 
 import structlog
 
@@ -173,13 +173,9 @@ class Reflection(Generic[E]):
                 entries = [e for e in self._catalogue.list(template) if not _is_over(e, clock.now())]
                 if entries:
                     self.answered += 1
-                    return self._listed(entries)
+                    return _Listed(self.kind.found, entries)
         self.passed += 1
         return origin.find(call, query) if query.watch else self._passed(call, query, origin, clock)
-
-    async def _listed(self, entries: list[E]) -> AsyncIterator[Found]:
-        for entry in entries:
-            yield self.kind.found(entry)
 
     async def _watched(self, template: E, clock: Clock) -> AsyncIterator[Found]:
         changes = self._catalogue.watch(template)
@@ -218,6 +214,24 @@ class Reflection(Generic[E]):
 
     def _is_foreign(self, template: E) -> bool:
         return _foreign(template.name) or any(map(_foreign, self.kind.services(template)))
+
+
+class _Listed(Generic[E]):
+    """The answer to a question: what was there when it was asked. Nobody waits for it."""
+
+    __slots__ = ("_entries", "_found")
+
+    def __init__(self, found: Callable[[E], Found], entries: list[E]) -> None:
+        self._found = found
+        self._entries = iter(entries)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Found:
+        for entry in self._entries:
+            return self._found(entry)
+        raise StopAsyncIteration
 
 
 def _foreign(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from nsmesh import __version__
 from nsmesh.core.errors import Internal, MeshError, TimedOut, Unavailable
@@ -29,7 +30,7 @@ class Reply:
 class Call:
     """A call that runs: its answer goes to ``future`` (unary) or ``inbox`` (streams)."""
 
-    __slots__ = ("assembler", "deadline", "future", "inbox", "message", "metadata", "path", "timer")
+    __slots__ = ("assembler", "deadline", "future", "inbox", "message", "metadata", "path")
 
     def __init__(self, path: str, deadline: float | None, limit: int) -> None:
         self.path = path
@@ -39,7 +40,6 @@ class Call:
         self.metadata: http2.HeaderList = ()
         self.inbox: Inbox | None = None
         self.future: asyncio.Future[Reply] | None = None
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class ClientConnection(Connection):
@@ -78,7 +78,7 @@ class ClientConnection(Connection):
         call = self.calls[stream] = Call(path, deadline, self.limits.message)
         self.idle.clear()
         if deadline is not None:
-            call.timer = self.loop.call_at(deadline, self._late, stream, call)
+            self.deadlines.add(stream, deadline, partial(self._late, stream, call))
         return stream, call
 
     def _head(self, path: str) -> list[tuple[bytes, bytes]]:
@@ -107,14 +107,13 @@ class ClientConnection(Connection):
         if self.calls.get(stream) is call:
             self.engine.reset(stream, http2.CANCEL)
             self.soon()
-            self._forget(stream, call)
+            self._forget(stream)
         if call.inbox is not None:
             call.inbox.discard()
 
-    def _forget(self, stream: int, call: Call) -> None:
+    def _forget(self, stream: int) -> None:
         self.calls.pop(stream, None)
-        if call.timer is not None:
-            call.timer.cancel()
+        self.deadlines.drop(stream)
         if not self.calls:
             self._became_idle()
 
@@ -131,7 +130,7 @@ class ClientConnection(Connection):
 
     def finish(self, stream: int, call: Call, error: MeshError | None) -> None:
         """Tell the caller how its call ended."""
-        self._forget(stream, call)
+        self._forget(stream)
         if error is None and call.assembler.pending:
             error = Internal(f"{self.url} ended {call.path} in the middle of a message")
         if call.inbox is not None:

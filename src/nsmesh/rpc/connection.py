@@ -11,6 +11,7 @@ import structlog
 from nsmesh.core.errors import Exhausted, Internal, MeshError, Unavailable
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc import telling
+from nsmesh.rpc.deadlines import Deadlines
 from nsmesh.rpc.limits import Limits
 from nsmesh.rpc.wire import Wire
 
@@ -37,6 +38,7 @@ class Connection:
         self._reported = 0
         self._producers: list[tuple[int, asyncio.Future[None]]] = []
         self._floods = Floods(limits)
+        self.deadlines = Deadlines(self.loop)
         self._handlers: dict[type, Callable[[Any], None]] = {
             http2.Headers: self.on_headers,
             http2.Data: self.on_data,
@@ -216,6 +218,7 @@ class Connection:
 
     def lost(self, reason: MeshError) -> None:  # noqa: ARG002 - subclasses tell it to their calls
         """Hear that the wire is gone."""
+        self.deadlines.clear()
         if self._producers:
             self._wake()
 

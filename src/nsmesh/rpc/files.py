@@ -19,6 +19,7 @@ class _File:
     fd: int
     inode: Inode
     path: str
+    kind: str
     owners: set[Owner] = field(default_factory=set)
 
 
@@ -34,14 +35,19 @@ class Files:
         """Return how many files are held."""
         return len(self._by_inode)
 
-    def adopt(self, owner: Owner, inode: Inode, fd: int) -> str:
+    def kind(self, inode: Inode) -> str | None:
+        """Return what a file is, as its :meth:`adopt` said; None for one that is not held."""
+        file = self._by_inode.get(inode)
+        return file.kind if file else None
+
+    def adopt(self, owner: Owner, inode: Inode, fd: int, kind: str = "") -> str:
         """Take ``fd``, which leads to ``inode``, over for ``owner`` and return the path of its file.
 
         A second one of the same file is closed.
         """
         file = self._by_inode.get(inode)
         if file is None:
-            file = _File(fd, inode, f"/proc/{os.getpid()}/fd/{fd}")
+            file = _File(fd, inode, f"/proc/{os.getpid()}/fd/{fd}", kind)
             self._by_inode[inode] = self._by_path[file.path] = file
         else:
             os.close(fd)

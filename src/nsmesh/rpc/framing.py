@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import struct
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote_to_bytes
@@ -139,6 +140,7 @@ def encode_metadata(metadata: Iterable[tuple[str, str]]) -> list[tuple[bytes, by
     return [_encode_pair(key, value) for key, value in metadata]
 
 
+@functools.lru_cache(maxsize=128)  # a token goes to its audience with each call
 def _encode_pair(key: str, value: str) -> tuple[bytes, bytes]:
     name = key.lower().encode("latin-1", "replace")
     if not name or name in _RESERVED or name.translate(None, _NAME_BYTES):

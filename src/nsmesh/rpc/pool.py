@@ -64,11 +64,9 @@ class Pool:
         while True:
             if self._closed:
                 raise Unavailable(f"no connection to {url}: this pool is closed")
-            client = self._clients.get(url)
-            if client is not None and not client.closed:
-                if time.time() < self._renew_at.get(client, math.inf) and self._still_there(url, client):
-                    return client
-                self._retire(url)
+            client = self.at_hand(url)
+            if client is not None:
+                return client
             dial = self._dials.get(url)
             if dial is None:
                 return await self._dial(url)
@@ -79,6 +77,16 @@ class Pool:
                 if not dial.cancelled() or (task is not None and task.cancelling()):
                     raise
                 # whoever dialled was cancelled, and we were not: dial ourselves
+
+    def at_hand(self, url: str) -> Client | None:
+        """Return the connection to ``url`` where there is one that takes new calls, else None."""
+        client = self._clients.get(url)
+        if client is None or client.closed:
+            return None
+        if time.time() < self._renew_at.get(client, math.inf) and self._still_there(url, client):
+            return client
+        self._retire(url)
+        return None
 
     def _still_there(self, url: str, client: Client) -> bool:
         place = self._places.get(client)

@@ -83,7 +83,7 @@ class Receiver:
                 remedy="close it and ask anew",
             )
         fd = await passing.take(*inode, deadline)
-        kind = kind_of(fd)
+        kind = self._files.kind(inode) or kind_of(fd)
         if kind not in kinds:
             os.close(fd)
             raise Invalid(
@@ -92,7 +92,7 @@ class Receiver:
                 remedy="pass the right file on: /proc/thread-self/ns/net, or the socket's own",
             )
         self._names.add(name)
-        return self._files.adopt((self, name), inode, fd)
+        return self._files.adopt((self, name), inode, fd, kind)
 
     def take_up(self, name: str, path: str) -> str | None:
         """Hold the file that ``path`` leads to now for ``name``; return the path of what is held.

@@ -10,8 +10,9 @@ import structlog
 
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, Internal, Invalid, MeshError, Remote, Status, TimedOut
-from nsmesh.core.scope import Scope, Timer
+from nsmesh.core.scope import Scope
 from nsmesh.rpc import framing, telling
+from nsmesh.rpc.deadlines import Deadlines
 from nsmesh.rpc.inbox import Inbox, Keeper
 from nsmesh.rpc.methods import Bidi, Method, ServerCall, ServerStream, Unary
 
@@ -44,6 +45,7 @@ class Carrier(Keeper, Protocol):
     """The connection, as its calls see it."""
 
     scope: Scope
+    deadlines: Deadlines
 
     @property
     def where(self) -> str:
@@ -82,7 +84,6 @@ class Running:
         "_message",
         "_method",
         "_task",
-        "_timer",
         "over",
         "stream",
     )
@@ -95,7 +96,6 @@ class Running:
         self._message: bytes | None = None
         self._inbox: Inbox | None = None
         self._task: asyncio.Task[None] | None = None
-        self._timer: Timer | None = None
         self._held = 0
         self._answering = False  # our initial headers have gone
         self._complete = False  # the client has sent all
@@ -114,7 +114,7 @@ class Running:
         """Start the deadline, and the handler where it does not wait for a message."""
         deadline = self._call.deadline
         if deadline is not None:
-            self._timer = self._carrier.scope.at(deadline, self._late)
+            self._carrier.deadlines.add(self.stream, deadline, self._late)
         if isinstance(self._method, Bidi):
             self._inbox = Inbox(self._carrier, self.stream)
             self._start()
@@ -266,8 +266,7 @@ class Running:
 
     def _forget(self) -> None:
         self.over = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._carrier.deadlines.drop(self.stream)
         if self._inbox is not None:
             self._inbox.discard()
         self._hold(-self._held)
