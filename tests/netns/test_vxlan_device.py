@@ -163,6 +163,20 @@ def test_a_taken_tunnel_leaves_nothing():
     run(main)
 
 
+def test_a_tunnel_of_a_stranger_is_taken_too():
+    """A VNI that a device has which nobody of the mesh made is no EEXIST for anybody, but TunnelTaken."""
+
+    async def main(found):
+        here, there = found.drivers()
+        lab.run(found.a, "ip", "link", "add", "other", "type", "vxlan", "id", "4711", "dstport", "4789")
+        with pytest.raises(TunnelTaken, match="VNI 4711 at UDP port 4789"):
+            await here.apply(vxlan_lab.wires(found)[0])
+        assert lab.names(found.pod_a) == set()
+        await closed(here, there)
+
+    run(main)
+
+
 def test_a_closed_wire_frees_its_tunnel():
     """The VNI of a wire that was closed just now is there for the next one, though deletion is slow."""
 

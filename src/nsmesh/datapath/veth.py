@@ -9,13 +9,14 @@ import random
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from nsmesh.core.errors import Conflict, Internal, MeshError, Refused
+from nsmesh.core.errors import Internal, MeshError, Refused
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Failure, Message
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.plan import Add, Operation, Promote, Remove, Set, diff, ordered
 from nsmesh.datapath.rtread import Link, read_end, read_link
+from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.datapath.wirestate import (
     INDEX_FIRST,
     INDEX_LIMIT,
@@ -287,10 +288,12 @@ def _read(end: End, link: Link) -> EndState:
         raise explain(error.errno or 0, f"cannot read {end}") from error
 
 
-def name_conflict(end: End, link: Link) -> Conflict:
+def name_conflict(end: End, link: Link) -> InterfaceTaken:
     """Return the error for a name that somebody else's interface has."""
     owner = f"belongs to connection {link.owner}" if link.owner else "is not part of the mesh"
-    return Conflict(
+    return InterfaceTaken(
         f"an interface {end.name} exists in {end.place.path} already and {owner}",
+        netns=end.place.path,
+        name=end.name,
         remedy=f"ask for another interface name than {end.name}, or remove that interface",
     )

@@ -14,8 +14,9 @@ from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Conflict, Internal, Invalid, NotFound, Refused, TimedOut
 from nsmesh.core.life import LIFE, REPLACED, Life
 from nsmesh.core.mechanism import NEAR_MAC, MechanismPlugin, by_type, tunnels
-from nsmesh.datapath.base import CrossConnect, Datapath, KernelPort, Port
+from nsmesh.datapath.base import Applied, CrossConnect, Datapath, KernelPort, Port
 from nsmesh.datapath.netns import identity
+from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import IP, Connection, Mechanism, NetworkServiceRequest
 from nsmesh.model.wiring import Side, WiringError, cross_connect, own_mac
@@ -101,8 +102,8 @@ class CrossConnectWire(Element):
             wire = self._wire(call, answer, upstream)
             if wire is not None:
                 wire = replace(wire, formerly=call.get(REPLACED) or "")
-                wanted |= await self._hold(call, connection, holder, wire.b)
-                applied = await self._datapath.apply(wire)
+                wanted |= await self._hold(call, connection, holder, wire.b, far=True)
+                applied = await self._apply(wire)
                 log.debug("wire applied", connection=wire.id, outcome=applied.outcome)
                 self._introduce(answer, wire)
         except BaseException:
@@ -118,6 +119,16 @@ class CrossConnectWire(Element):
         finally:
             await self.forget(connection.id, call.state)
             await next.close(call, connection)
+
+    async def _apply(self, wire: CrossConnect) -> Applied:
+        """Make the wire. Raises InterfaceTaken for the endpoint's name alone: the client chose its own."""
+        try:
+            return await self._datapath.apply(wire)
+        except InterfaceTaken as error:
+            far = wire.b
+            if isinstance(far, KernelPort) and (far.netns, far.name) == (error.netns, error.name):
+                raise
+            raise Conflict(error.what, remedy=error.remedy) from error
 
     def _port(self, connection: Connection, mechanism: Mechanism, side: Side) -> Port | None:
         plugin = self._plugins.get(mechanism.type)
@@ -176,7 +187,7 @@ class CrossConnectWire(Element):
         return holder
 
     async def _hold(
-        self, call: Call, connection: Connection, holder: _Holder, port: Port | None
+        self, call: Call, connection: Connection, holder: _Holder, port: Port | None, *, far: bool = False
     ) -> set[Place]:
         if not isinstance(port, KernelPort):
             return set()
@@ -186,11 +197,14 @@ class CrossConnectWire(Element):
             await self._replace(call, other)
             other = self._held.get(place)
         if other is not None and other is not holder:
-            raise Conflict(
+            what = (
                 f"interface {port.name} in network namespace {port.netns} is held by connection {other.id} "
-                f"of {other.origin[0]}",
-                remedy="ask for another interface name, or close that connection first",
+                f"of {other.origin[0]}"
             )
+            remedy = "ask for another interface name, or close that connection first"
+            if far:
+                raise InterfaceTaken(what, netns=port.netns, name=port.name, remedy=remedy)
+            raise Conflict(what, remedy=remedy)
         self._held[place] = holder
         holder.places.add(place)
         return {place}

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from urllib.parse import urlsplit
 
 from nsmesh.core.errors import Invalid
+from nsmesh.core.interface_names import InterfaceNames
 from nsmesh.model.copying import copy_of
 from nsmesh.model.fileurl import INODE_URL, file_path
 from nsmesh.model.messages import KERNEL, LOCAL, Connection, Mechanism
 from nsmesh.model.names import interface_problem
-from nsmesh.model.nsurl import generate_interface_name
 from nsmesh.model.wire import KernelPort
 from nsmesh.model.wiring import Side, WiringError, kernel_port
 
@@ -72,6 +71,7 @@ class Kernel:
         self._name = name
         self._unnumbered = unnumbered
         self._resolve = resolve
+        self._names = InterfaceNames()
 
     def _fill(self, mechanism: Mechanism) -> None:
         if self._inode_url:
@@ -87,7 +87,7 @@ class Kernel:
         """
         mechanism = Mechanism(cls=LOCAL, type=KERNEL)
         self._fill(mechanism)
-        mechanism.parameters[NAME] = _checked(self._name or _generated(connection, "offered"))
+        mechanism.parameters[NAME] = _checked(self._name or self._generated(connection, "offered"))
         return mechanism
 
     def accept(self, offered: Mechanism, connection: Connection) -> Mechanism:
@@ -103,7 +103,7 @@ class Kernel:
         if urlsplit(url).scheme not in {"file", "inode"}:
             namespace_path(url)
         mechanism.parameters[NAME] = _checked(
-            mechanism.parameters.get(NAME, "") or _generated(connection, "accepted")
+            mechanism.parameters.get(NAME, "") or self._generated(connection, "accepted")
         )
         return mechanism
 
@@ -116,20 +116,25 @@ class Kernel:
             connection, side, self._resolve(parameters.get(INODE_URL, "")), name, numbered=numbered
         )
 
+    def rename(self, mechanism: Mechanism, connection: Connection) -> Mechanism:
+        """Return ``mechanism`` with another generated name in place of one that is taken."""
+        renamed = copy_of(mechanism)
+        name = mechanism.parameters.get(NAME, "")
+        renamed.parameters[NAME] = self._names.another(connection.network_service, name)
+        return renamed
+
+    def _generated(self, connection: Connection, half: str) -> str:
+        # by whose connection it is: who asks again, after a restart too, or when this process was replaced by
+        # one of another name, gets the same name; by the half, since a function in the middle of a chain has
+        # both its interfaces under one id and in one namespace
+        index = connection.path.index
+        segments = connection.path.path_segments
+        caller = segments[index - 1].id if 0 < index <= len(segments) else connection.id
+        return self._names.name(connection.network_service, f"{caller} {half}")
+
     def describe(self, mechanism: Mechanism) -> str:
         """Return ``KERNEL/`` and the interface name."""
         return f"{KERNEL}/{mechanism.parameters.get(NAME, '')}"
-
-
-def _generated(connection: Connection, half: str) -> str:
-    # seeded by whose connection it is: who asks again, after a restart too, or when this process was replaced
-    # by one of another name, gets the same name; by the half, since a function in the middle of a chain has
-    # both its interfaces under one id and in one namespace
-    index = connection.path.index
-    segments = connection.path.path_segments
-    caller = segments[index - 1].id if 0 < index <= len(segments) else connection.id
-    seed = f"{caller} {half}"
-    return generate_interface_name(connection.network_service, Random(seed))  # noqa: S311 - no secret
 
 
 def _checked(name: str) -> str:

@@ -12,6 +12,7 @@ from nsmesh.core.errors import Conflict, Exhausted
 from nsmesh.core.life import REACHED
 from nsmesh.core.virtual import run
 from nsmesh.datapath.base import TunnelTaken
+from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.elements.change_tunnel import TRIES, ChangeTunnel
 from nsmesh.mechanisms.kernel import Kernel
 from nsmesh.mechanisms.vxlan import Vxlan
@@ -105,3 +106,33 @@ def test_other_errors_are_not_its_business():
         ask(Hop(1, error=Conflict("a name is taken")), vxlan())
     with pytest.raises(TunnelTaken):
         ask(Hop(1), kernel(), plugins=[Kernel()])
+
+
+def taken():
+    return InterfaceTaken("an interface nse-1 exists already", netns="/run/netns/nse", name="nse-1")
+
+
+def test_a_taken_name_at_the_endpoint_is_exchanged():
+    """The endpoint is asked for the very connection again, with another name; nobody above hears."""
+    hop = Hop(2, agreed=kernel(), error=taken())
+    ask(hop, kernel())
+    names = [agreed.parameters["name"] for _, agreed in hop.seen[1:]]
+    assert len({"nsm-1", *names}) == 3
+    assert [len(request.connection.path.path_segments) for request, _ in hop.seen] == [1, 2, 2]
+    assert list(hop.seen[-1][0].mechanism_preferences) == [kernel()]
+
+
+def test_names_are_not_tried_for_ever():
+    """An endpoint that insists on its name gets told that it is taken."""
+    hop = Hop(TRIES, agreed=kernel(), error=taken())
+    with pytest.raises(InterfaceTaken):
+        ask(hop, kernel())
+    assert len(hop.seen) == TRIES
+
+
+def test_a_taken_name_of_another_mechanism_stays():
+    """Where nothing was agreed, or names are not ours, the error goes up at once."""
+    for hop in (Hop(1, error=taken()), Hop(1, agreed=vxlan(vni="4"), error=taken())):
+        with pytest.raises(InterfaceTaken):
+            ask(hop, kernel())
+        assert len(hop.seen) == 1

@@ -12,6 +12,7 @@ from nsmesh.core.element import Tail, chain
 from nsmesh.core.errors import Conflict, Internal, Invalid, Refused, Unavailable
 from nsmesh.core.virtual import run
 from nsmesh.datapath.fake import FakeDatapath
+from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.elements.cross_connect import CrossConnectWire, namespace_identity
 from nsmesh.elements.select_mechanism import SelectMechanism
 from nsmesh.elements.translate_mechanism import TranslateMechanism
@@ -311,5 +312,23 @@ def test_close_reaches_the_endpoint_when_the_datapath_fails():
             await mesh.close(answer)
         assert mesh.nse.closed == ["c1"]
         assert not mesh.wire._held
+
+    run(scenario())
+
+
+def test_a_taken_name_is_the_endpoints_only_where_it_is():
+    """The client's own name is refused plainly; the endpoint's can be exchanged behind its back."""
+
+    async def scenario():
+        mesh = Mesh()
+        for netns, name, far in (
+            ("/run/netns/app", "nsm-1", False),
+            ("/run/netns/nse", "nc1", True),
+        ):
+            mesh.datapath.fail("apply", InterfaceTaken("it exists already", netns=netns, name=name))
+            with pytest.raises(Conflict) as caught:
+                await mesh.ask("c1")
+            assert isinstance(caught.value, InterfaceTaken) == far
+        assert mesh.clean
 
     run(scenario())
