@@ -21,6 +21,7 @@ from nsmesh.elements.local_bypass import LocalBypass
 from nsmesh.elements.mirror import Mirror
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.network_service_monitor import NetworkServiceMonitor
+from nsmesh.elements.quota import Quota
 from nsmesh.elements.receive_fd import ReceiveFd
 from nsmesh.elements.registry_receive_fd import RegistryReceiveFd
 from nsmesh.elements.registry_send_fd import RegistrySendFd
@@ -32,7 +33,10 @@ from nsmesh.model.messages import FORWARDER_SERVICE
 
 
 class Nsmgr:
-    """``server`` takes Requests, ``onward`` asks a forwarder, ``registry`` is what the node sees of it."""
+    """``server`` takes Requests, ``onward`` asks a forwarder, ``registry`` is what the node sees of it.
+
+    ``quota``: connections that one identity may have here; 0 for any number.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Nsmgr:
         registry_front: tuple[Element, ...] = (),
         registry_checks: tuple[Element, ...] = (),
         forwarder_service: str = FORWARDER_SERVICE,
+        quota: int = 0,
         dial_timeout: float = 0.75,
         clock: Clock | None = None,
     ) -> None:
@@ -79,6 +84,7 @@ class Nsmgr:
             self.begin,
             UpdateToken(tokens),
             *policies,
+            Quota(quota),
             Timeout(),
             Monitor(name),
             SendFd(),

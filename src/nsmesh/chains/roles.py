@@ -51,6 +51,7 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         registry_front=runtime.registry_front(settings.registry_server_policies),
         registry_checks=runtime.registry_checks(settings.registry_client_policies),
         forwarder_service=settings.forwarder_network_service_name,
+        quota=settings.max_connections_per_identity,
         dial_timeout=settings.dial_timeout,
         clock=runtime.clock,
     )

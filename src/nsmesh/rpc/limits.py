@@ -52,7 +52,7 @@ class Limits:
     """File descriptors that one connection may send before anybody asks for them."""
 
     flood_window: float = 10.0
-    """The time over which resets, pings, settings and empty frames are counted."""
+    """The time over which the following are counted."""
 
     resets: int = 2000
     """Streams that a peer may reset per ``flood_window``."""
@@ -65,6 +65,9 @@ class Limits:
 
     empty_frames: int = 2000
     """DATA frames with nothing in them per ``flood_window``."""
+
+    arrivals: int = 3000
+    """Connections from one process or host per ``flood_window``; more are closed at once."""
 
 
 DEFAULT = Limits()

@@ -18,6 +18,7 @@ from nsmesh.core.identity import Identity
 from nsmesh.core.scope import Scope
 from nsmesh.rpc import address, foreign, listening, sockets, telling
 from nsmesh.rpc import engine as http2
+from nsmesh.rpc.arrivals import Arrivals
 from nsmesh.rpc.descriptors import SHARED, Descriptors
 from nsmesh.rpc.limits import DEFAULT, Limits
 from nsmesh.rpc.methods import Method
@@ -69,6 +70,7 @@ class Server:
         self._inode = self._own_inode()
         self._scope = Scope(f"server {self.url}")
         self._connections: set[ServerConnection] = set()
+        self._arrivals = Arrivals(limits.arrivals, limits.flood_window)
         self._half_open: dict[ServerConnection, object] = {}  # oldest first, with their origins
         self._changed = asyncio.Event()
         self._pause: asyncio.TimerHandle | None = None
@@ -125,6 +127,11 @@ class Server:
             return
         if len(self._half_open) >= self._limits.half_open:
             self._make_room()
+        origin = sockets.origin(sock)
+        if not self._arrivals.count(origin, self._loop.time()):
+            self._say("a peer floods us", what="connections", where=sockets.name(sock))
+            foreign.close_socket(sock)
+            return
         engine = http2.make(self._engine, self._limits, client=False)
         connection = ServerConnection(
             self, self._methods, engine, self._limits, self._scope, self._descriptors
@@ -145,7 +152,7 @@ class Server:
             return
         connection.wire = wire
         self._connections.add(connection)
-        self._half_open[connection] = sockets.origin(sock)
+        self._half_open[connection] = origin
         wire.start()
 
     def _make_room(self) -> None:
