@@ -39,9 +39,10 @@ def endpoint(
     clock: Clock | None = None,
 ) -> Chain:
     """Return the chain of an endpoint that ends the path: what it does is ``function``, outermost first."""
+    begin = Begin()
     return chain(
-        UpdatePath(name),
-        Begin(),
+        UpdatePath(name, begin=begin),
+        begin,
         UpdateToken(tokens),
         *policies,
         Timeout(),
@@ -87,9 +88,10 @@ class PassthroughEndpoint:
             name=f"endpoint {name} onward",
             clock=clock,
         )
+        begin = Begin()
         self.server: Chain = chain(
-            UpdatePath(name),
-            Begin(),
+            UpdatePath(name, begin=begin),
+            begin,
             UpdateToken(tokens),
             *policies,
             Timeout(),

@@ -57,7 +57,7 @@ class Forwarder:
             name, role="forwarder", peers=peers, tokens=tokens, dial_timeout=dial_timeout, clock=clock
         )
         self.server: Chain = chain(
-            UpdatePath(name),
+            UpdatePath(name, begin=self.begin),
             self.begin,
             UpdateToken(tokens),
             *policies,

@@ -80,7 +80,7 @@ class Nsmgr:
             name, role="nsmgr", peers=peers, tokens=tokens, dial_timeout=dial_timeout, clock=clock
         )
         self.server: Chain = chain(
-            UpdatePath(name),
+            UpdatePath(name, begin=self.begin),
             self.begin,
             UpdateToken(tokens),
             *policies,

@@ -175,6 +175,21 @@ class Begin(Element):
         """Return the life of a connection, or None."""
         return self._lives.get(connection_id)
 
+    def is_anothers(self, peer: Peer, connection: Connection) -> bool:
+        """Whether ``peer`` brings a living connection that somebody else requested, from another place.
+
+        That is who took the place of the hop in front of us, under another name, id and identity: a manager
+        or forwarder that was started anew. The first hop is not replaced: it is the client.
+        """
+        life = self._lives.get(connection.id)
+        index = connection.path.index
+        if life is None or life.connection is None or index < 2 or peer.in_process:
+            return False
+        known = life.connection.path
+        if known.index != index or _whose(life.peer) == _whose(peer):
+            return False
+        return known.path_segments[index - 1].id != connection.path.path_segments[index - 1].id
+
     def holds(self, life: _Life) -> bool:
         """Return whether this life still goes on."""
         return self._lives.get(life.id) is life
@@ -313,6 +328,10 @@ class Begin(Element):
         """Serve one Unregister at a time for each name."""
         async with self._entries.turn(entry.name):
             await next.unregister(call, entry)
+
+
+def _whose(peer: Peer) -> tuple[bool, str]:
+    return peer.in_process, peer.spiffe_id
 
 
 class BeginClient(Begin):

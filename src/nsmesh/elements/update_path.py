@@ -5,13 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 
+import structlog
+
+from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid
 from nsmesh.core.life import REPLACED
 from nsmesh.core.logging import of_connection
 from nsmesh.model.messages import Connection, NetworkServiceRequest
-from nsmesh.model.path import Entered, PathError, enter, leave
+from nsmesh.model.path import Entered, PathError, enter, leave, renewed
+
+log = structlog.get_logger()
 
 
 def _uuid() -> str:
@@ -22,15 +27,18 @@ class UpdatePath(Element):
     """Enters the process's segment into the path, and gives the caller its own id and index back.
 
     Outermost in both halves of a process, under the same name: the second half leaves the path as it is.
+    ``begin``, of a server's half, knows what lives here: who takes the place of the hop in front of us gets a
+    connection of its own, since that of its predecessor listens to its owner alone.
 
     Reads:  path, connection id
     Writes: path, connection id; on the way back the caller's; REPLACED in the call
     Close:  the same
     """
 
-    def __init__(self, name: str, new_id: Callable[[], str] = _uuid) -> None:
+    def __init__(self, name: str, new_id: Callable[[], str] = _uuid, *, begin: Begin | None = None) -> None:
         self.name = name
         self._new_id = new_id
+        self._begin = begin
 
     def _enter(self, connection: Connection) -> Entered:
         try:
@@ -43,6 +51,11 @@ class UpdatePath(Element):
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Enter, pass on, leave."""
         entered = self._enter(request.connection)
+        if self._begin is not None and self._begin.is_anothers(call.peer, request.connection):
+            log.info(
+                "another hop goes on with a connection: it gets its own", connection=request.connection.id
+            )
+            entered = renewed(request.connection, entered, self._new_id())
         with of_connection(request.connection.id):
             answer = await next.request(
                 call.put(REPLACED, entered.replaced) if entered.replaced else call, request

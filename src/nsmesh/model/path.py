@@ -75,6 +75,13 @@ def _step(connection: Connection, name: str, new_id: Callable[[], str]) -> Enter
     return Entered(caller, index, tuple(segment.id for segment in segments[: index + 2]), replaced)
 
 
+def renewed(connection: Connection, entered: Entered, new_id: str) -> Entered:
+    """Give the own segment, just entered, another id: what was there stays another connection's."""
+    segment = connection.path.path_segments[connection.path.index]
+    segment.id = connection.id = new_id
+    return Entered(entered.id, entered.index, (*entered.ids[:-1], new_id), entered.replaced)
+
+
 def leave(answer: Connection, entered: Entered) -> None:
     """Give an answer the caller's id and index back. Changes it in place.
 

@@ -4,13 +4,14 @@ import itertools
 
 import pytest
 
-from nsmesh.core.call import Call
+from nsmesh.core.begin import Begin
+from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Invalid
 from nsmesh.core.probes import Check
 from nsmesh.core.virtual import run
 from nsmesh.elements.update_path import UpdatePath
-from nsmesh.model.messages import Connection, NetworkServiceRequest, PathSegment
+from nsmesh.model.messages import Connection, NetworkServiceRequest, Path, PathSegment
 
 
 def ids(prefix):
@@ -77,3 +78,63 @@ def test_a_bent_answer_is_refused():
             await chain(UpdatePath("mgr"), Cut()).request(Call(), request)
 
     run(main())
+
+
+def through(name, hop, *, own="nse-0", client="nsc"):
+    """Return a Request as forwarder ``name`` sends it under the id ``hop``."""
+    names = ((client, f"{client}-0"), ("mgr", "mgr-0"), (name, hop))
+    segments = [PathSegment(name=one, id=key) for one, key in names]
+    if own:
+        segments.append(PathSegment(name="nse", id=own))
+    path = Path(index=2, path_segments=segments)
+    return NetworkServiceRequest(connection=Connection(id=hop, path=path))
+
+
+def asked(*steps):
+    """Return under which id the endpoint serves each step: who calls, in which process, and the message."""
+
+    async def main():
+        begin, seen = Begin(), []
+        handler = chain(
+            UpdatePath("nse", ids("nse"), begin=begin),
+            begin,
+            Check("request", lambda call, request: seen.append(request.connection.id)),
+        )
+        for peer, request in steps:
+            answer = await handler.request(Call(peer=peer), request)
+            assert answer.id == request.connection.path.path_segments[2].id == answer.path.path_segments[2].id
+            assert answer.path.path_segments[3].id == seen[-1]
+        assert len(begin.connections) == len(set(seen))
+        return seen
+
+    return run(main())
+
+
+OLD, NEW = Peer(spiffe_id="spiffe://d/old"), Peer(spiffe_id="spiffe://d/new")
+
+
+def test_who_takes_another_hops_place_gets_a_connection_of_its_own():
+    """A forwarder that was started anew, as somebody else: what its predecessor had stays what it was."""
+    assert asked(
+        (OLD, through("fwd-1", "f-1", own="")),
+        (NEW, through("fwd-2", "f-2")),
+        (NEW, through("fwd-2", "f-2", own="nse-1")),
+        (OLD, through("fwd-1", "f-1")),
+    ) == ["nse-0", "nse-1", "nse-1", "nse-0"]
+
+
+def test_the_same_identity_goes_on_with_what_it_had():
+    """Under whichever name and id: all forwarders of a mesh may share one."""
+    assert (
+        asked(
+            (OLD, through("fwd-1", "f-1", own="")),
+            (OLD, through("fwd-2", "f-2")),
+            (Peer(in_process=True), through("fwd-3", "f-3")),
+        )
+        == ["nse-0"] * 3
+    )
+
+
+def test_whoever_repeats_anothers_path_gets_nothing_of_its_own():
+    """The id stays what it is, and the policies behind see whose it is."""
+    assert asked((OLD, through("fwd-1", "f-1", own="")), (NEW, through("fwd-1", "f-1"))) == ["nse-0"] * 2
