@@ -242,7 +242,8 @@ def test_a_registry_that_forgot_learns_again_within_moments():
             swap.registry = memory_registry(clock=VirtualClock())
             await stack.enter_async_context(swap.registry.running())
             await first.aclose()
-            end = old.elements[0].endpoints.elements[-1]._origin
+            of_endpoints = old.elements[0].endpoints.elements
+            end = next(element for element in of_endpoints if isinstance(element, Expire))._origin
             for store in (end.services, end.endpoints):
                 for watch in [watch for group in store._catalogue._watchers.values() for watch in group]:
                     watch.close()

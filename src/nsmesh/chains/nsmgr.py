@@ -27,6 +27,7 @@ from nsmesh.elements.registry_receive_fd import RegistryReceiveFd
 from nsmesh.elements.registry_send_fd import RegistrySendFd
 from nsmesh.elements.send_fd import SendFd
 from nsmesh.elements.timeout import Timeout
+from nsmesh.elements.twins import Twins
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
 from nsmesh.model.messages import FORWARDER_SERVICE
@@ -67,6 +68,7 @@ class Nsmgr:
             Expire(),
             RegistrySendFd(),
             RegistryReceiveFd(),
+            Twins(),
             LocalBypass(url),
             Mirror(),
             Dial(peers, target=registry, timeout=dial_timeout),

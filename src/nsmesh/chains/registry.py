@@ -18,6 +18,7 @@ from nsmesh.elements.by_kind import ByKind
 from nsmesh.elements.expire import PERIOD, Expire
 from nsmesh.elements.set_payload import SetPayload
 from nsmesh.elements.set_registration_time import SetRegistrationTime
+from nsmesh.elements.twins import Twins
 from nsmesh.model.messages import NetworkService, NetworkServiceEndpoint
 from nsmesh.registry.handler import Registry
 from nsmesh.registry.memory import MemoryStore
@@ -54,6 +55,7 @@ def registry_chain(
                 Begin(),
                 SetRegistrationTime(),
                 Expire(period, origin=end),
+                Twins(),
                 end=end,
                 name=f"{name} endpoints",
                 clock=clock,
