@@ -67,6 +67,7 @@ class LifeMesh:
         self.clock = VirtualClock()
         self.network = Network()
         self.faults = Faults(self)
+        self.nodes = NODES
         self.kernels = {node: FakeKernel() for node in NODES}
         self.processes = {}
         self.history = []
@@ -87,7 +88,7 @@ class LifeMesh:
 
     async def start(self, *names):
         for name in names or self.makers:
-            if self.alive(name):
+            if self.alive(name) or name not in self.makers:
                 continue
             process = Process(name)
             process.peers = self.network.peers(process)
@@ -158,7 +159,7 @@ class LifeMesh:
         made = Forwarder(
             process.name,
             registry=register,
-            datapath=MortalDatapath(self.kernels[number], process, self.faults),
+            datapath=self.driver(number, process),
             mechanisms=mechanisms,
             peers=process.peers,
             tokens=tokens,
@@ -171,6 +172,14 @@ class LifeMesh:
         )
         await self._register(process, register, "forwarder", p2p="true")
 
+    def driver(self, number, process):
+        """Return a node's driver, as a new process makes it."""
+        return MortalDatapath(self.kernels[number], process, self.faults)
+
+    def space(self, name):
+        """Return the path of a client's or endpoint's namespace."""
+        return f"/run/netns/{name}"
+
     async def _endpoint(self, process):
         node, service = ENDPOINTS[process.name]
         number = list(ENDPOINTS).index(process.name) + 1
@@ -178,7 +187,7 @@ class LifeMesh:
         made = endpoint(
             process.name,
             Ipam([[f"10.0.{number}.0/29"], [f"fd00:{number}::/64"]]),
-            mechanisms=[Kernel(inode_url=f"file:///run/netns/{process.name}")],
+            mechanisms=[Kernel(inode_url=f"file://{self.space(process.name)}")],
             tokens=tokens,
             policies=(Authorize(()),),
             clock=self.clock,
@@ -189,7 +198,7 @@ class LifeMesh:
         await self._register(process, register, service, offered)
 
     async def _client(self, process):
-        alive = self._looks_alive if process.name == CLIENTS[0] else None
+        alive = self._looks_alive if process.name == CLIENTS[0] and self.kernels else None
         made = client(
             process.name,
             manager="unix:///nsmgr1",
@@ -237,7 +246,7 @@ class LifeMesh:
     def asked(self, name, slot, service, interface, **more):
         """Return a Request as a client sends it first."""
         made = Connection(id=f"{name}-{slot}", network_service=service, **more)
-        preference = Kernel(inode_url=f"file:///run/netns/{name}", name=interface).offer(made)
+        preference = Kernel(inode_url=f"file://{self.space(name)}", name=interface).offer(made)
         return NetworkServiceRequest(connection=made, mechanism_preferences=[preference])
 
     def request(self, name, request, deadline=15.0):
