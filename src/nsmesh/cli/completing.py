@@ -22,12 +22,12 @@ def context_of(ctx: click.Context) -> Context:
     return Context(params.get("mesh") or "", params.get("run_dir") or "", params.get("state_dir") or "")
 
 
-def kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+def kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - the face asks for it
     """Return the kinds that begin with what is there."""
     return [kind for kind in api.KINDS if kind.startswith(incomplete)]
 
 
-def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - the face asks for it
     """Return names of the kind that stands in front."""
     from nsmesh.cli.objects import kind_of  # noqa: PLC0415 - it imports this module
 
@@ -37,17 +37,17 @@ def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[s
         return []
 
 
-def connections(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+def connections(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - the face asks for it
     """Return ids of connections."""
     return _names(context_of(ctx), "connections", incomplete)
 
 
-def clients(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+def clients(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - the face asks for it
     """Return names of clients."""
     return _names(context_of(ctx), "clients", incomplete)
 
 
-def logs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+def logs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - the face asks for it
     """Return what there are logs of."""
     context = context_of(ctx)
     files = [path.stem for path in context.paths.logs.glob("*.log")]

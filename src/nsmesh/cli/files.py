@@ -34,7 +34,7 @@ def sources(paths: Iterable[str]) -> list[Source]:
 
 def _expand(path: str) -> list[Source]:
     if path == "-":
-        return [Source(_decode(sys.stdin.buffer.read(LIMIT + 1), "standard input"), "stdin", os.getcwd())]  # noqa: PTH109
+        return [Source(_decode(sys.stdin.buffer.read(LIMIT + 1), "standard input"), "stdin", os.getcwd())]  # noqa: PTH109 - the text is what is wanted
     place = Path(path)
     if not place.exists():
         raise NotFound(f"there is no file {path}", remedy="check the path given with -f")

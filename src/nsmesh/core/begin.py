@@ -312,7 +312,7 @@ class Begin(Element):
 
         await self.scope.finish(thoroughly, name=f"close {life.id}")
 
-    async def close(self, call: Call, connection: Connection, next: Handler) -> None:  # noqa: ARG002
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:  # noqa: ARG002 - the face asks for it
         """Serve one Close; an unknown id is closed already."""
         async with self.turns.turn(connection.id):
             life = self._lives.get(connection.id)

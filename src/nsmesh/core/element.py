@@ -112,7 +112,7 @@ class Element:
 class Tail:
     """The end of a chain that answers by itself: a Request is granted as it came."""
 
-    async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:  # noqa: ARG002
+    async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:  # noqa: ARG002 - the face asks for it
         """Return the connection that was asked for."""
         return request.connection
 
@@ -121,18 +121,18 @@ class Tail:
 
     async def monitor(
         self,
-        call: Call,  # noqa: ARG002
-        selector: MonitorScopeSelector,  # noqa: ARG002
+        call: Call,  # noqa: ARG002 - the face asks for it
+        selector: MonitorScopeSelector,  # noqa: ARG002 - the face asks for it
     ) -> AsyncIterator[ConnectionEvent]:
         """Refuse: no element of this chain keeps connections."""
         raise Unimplemented("this component has no monitor")
         yield ConnectionEvent()  # pragma: no cover - makes this a generator
 
-    async def register(self, call: Call, entry: Entry) -> Entry:  # noqa: ARG002
+    async def register(self, call: Call, entry: Entry) -> Entry:  # noqa: ARG002 - the face asks for it
         """Return the entry as it came."""
         return entry
 
-    async def find(self, call: Call, query: Query) -> AsyncIterator[Found]:  # noqa: ARG002
+    async def find(self, call: Call, query: Query) -> AsyncIterator[Found]:  # noqa: ARG002 - the face asks for it
         """Find nothing."""
         return
         yield  # pragma: no cover - makes this a generator

@@ -36,15 +36,15 @@ class ByKind(Element):
     def _of(self, entry: Entry) -> Handler:
         return self.endpoints if isinstance(entry, NetworkServiceEndpoint) else self.services
 
-    async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:  # noqa: ARG002
+    async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:  # noqa: ARG002 - the face asks for it
         """Pass to the chain of the entry's kind."""
         return await self._of(entry).register(call, entry)
 
-    def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:  # noqa: ARG002
+    def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:  # noqa: ARG002 - the face asks for it
         """Pass to the chain of the query's kind."""
         endpoints = isinstance(query, NetworkServiceEndpointQuery)
         return (self.endpoints if endpoints else self.services).find(call, query)
 
-    async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:  # noqa: ARG002
+    async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:  # noqa: ARG002 - the face asks for it
         """Pass to the chain of the entry's kind."""
         await self._of(entry).unregister(call, entry)

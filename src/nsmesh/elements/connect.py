@@ -35,7 +35,7 @@ class Connect(Element):
         """Return the call for the other half, which has its own state; what came along was for this one."""
         return Call(call.deadline, call.peer, values={**call.values, HOP: hop})
 
-    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:  # noqa: ARG002
+    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:  # noqa: ARG002 - the face asks for it
         """Pass a copy on and remember at once what was reached."""
         hop = Hop()
         try:
@@ -59,6 +59,6 @@ class Connect(Element):
         except MeshError as error:
             log.warning("close of the client half failed", connection=known.id, error=str(error))
 
-    async def close(self, call: Call, connection: Connection, next: Handler) -> None:  # noqa: ARG002
+    async def close(self, call: Call, connection: Connection, next: Handler) -> None:  # noqa: ARG002 - the face asks for it
         """Pass a copy on."""
         await self.client.close(self._onward(call, Hop()), copy_of(connection))

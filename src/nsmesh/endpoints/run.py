@@ -167,7 +167,7 @@ async def _reload(function: Endpoint) -> None:
     try:
         await function.reload()
     except MeshError as error:
-        log.error("reload failed; the old configuration stays", error=str(error))  # noqa: TRY400
+        log.error("reload failed; the old configuration stays", error=str(error))  # noqa: TRY400 - a traceback would say nothing more
     else:
         log.info("reloaded")
 

@@ -33,36 +33,36 @@ class Registry:
         self.services = services
         self.endpoints = endpoints
 
-    async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:  # noqa: ARG002
+    async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:  # noqa: ARG002 - the face asks for it
         """Refuse: a registry makes no connections."""
         raise _no_connections("Request")
 
-    async def close(self, call: Call, connection: Connection) -> None:  # noqa: ARG002
+    async def close(self, call: Call, connection: Connection) -> None:  # noqa: ARG002 - the face asks for it
         """Refuse: a registry has no connections."""
         raise _no_connections("Close")
 
     async def monitor(
         self,
-        call: Call,  # noqa: ARG002
-        selector: MonitorScopeSelector,  # noqa: ARG002
+        call: Call,  # noqa: ARG002 - the face asks for it
+        selector: MonitorScopeSelector,  # noqa: ARG002 - the face asks for it
     ) -> AsyncIterator[ConnectionEvent]:
         """Refuse: a registry has no connections."""
         raise _no_connections("MonitorConnections")
         yield ConnectionEvent()  # pragma: no cover - makes this a generator
 
-    async def register(self, call: Call, entry: Entry) -> Entry:  # noqa: ARG002
+    async def register(self, call: Call, entry: Entry) -> Entry:  # noqa: ARG002 - the face asks for it
         """Store ``entry`` in place of what has its name; raises Invalid without a name."""
         if isinstance(entry, NetworkServiceEndpoint):
             return await _put(self.endpoints, entry)
         return await _put(self.services, entry)
 
-    def find(self, call: Call, query: Query) -> AsyncIterator[Found]:  # noqa: ARG002
+    def find(self, call: Call, query: Query) -> AsyncIterator[Found]:  # noqa: ARG002 - the face asks for it
         """Yield what matches; with ``watch`` also every later change, until cancelled."""
         if isinstance(query, NetworkServiceEndpointQuery):
             return _find(self.endpoints, query.network_service_endpoint, watch=query.watch)
         return _find(self.services, query.network_service, watch=query.watch)
 
-    async def unregister(self, call: Call, entry: Entry) -> None:  # noqa: ARG002
+    async def unregister(self, call: Call, entry: Entry) -> None:  # noqa: ARG002 - the face asks for it
         """Remove what has the name of ``entry``, if anything has; raises Invalid without a name."""
         if not entry.name:
             raise _no_name("Unregister", entry)

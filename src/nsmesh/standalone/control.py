@@ -98,7 +98,7 @@ class Control:
         taken back instead.
         """
 
-        async def serve(call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG001
+        async def serve(call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG001 - the face asks for it
             request = _parse(kind, body)
             queue: asyncio.Queue[Event | None] = asyncio.Queue()
             task = self.mesh.scope.spawn(self._run(work, request, queue), name="control")
@@ -198,7 +198,7 @@ class Control:
         if not name:
             owner = request.netns.removeprefix("/proc/").partition("/")[0] if request.netns else ""
             pid = request.pid or (int(owner) if owner.isdigit() else 0)
-            name = f"pid-{pid}" if pid else name_suggestion(os.path.basename(request.netns)) or "client"  # noqa: PTH119
+            name = f"pid-{pid}" if pid else name_suggestion(os.path.basename(request.netns)) or "client"  # noqa: PTH119 - of a text, which may be no path
         elif problem := name_problem(name):
             raise Invalid(problem, remedy=f"for example: --name {name_suggestion(name) or 'client-1'}")
         endpoints = [entry.name for entry in mesh.documents.of(Endpoint)]
@@ -251,15 +251,15 @@ class Control:
             raise NotFound(f"no client has a wire into {path}", remedy="list them with: nsm get clients")
         return names
 
-    async def _get(self, call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG002
+    async def _get(self, call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG002 - the face asks for it
         request = _parse(control_pb2.GetRequest, body)
         async for found in listing(self.mesh, self.rows, request):
             yield found
 
-    async def _status(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002
+    async def _status(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002 - the face asks for it
         return item(self.rows.status())
 
-    async def _create_token(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002
+    async def _create_token(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002 - the face asks for it
         request = _parse(control_pb2.TokenRequest, body)
         host = first_host(self.mesh.hosts, self.mesh.paths.mesh)
         made = host.token(request.lifetime)
@@ -269,7 +269,7 @@ class Control:
         first_host(self.mesh.hosts, self.mesh.paths.mesh).remove(request.name)
         tell(self.mesh.events.add("node", f"node {request.name} removed"))
 
-    async def _down(self, request: control_pb2.Empty, tell: Tell) -> None:  # noqa: ARG002
+    async def _down(self, request: control_pb2.Empty, tell: Tell) -> None:  # noqa: ARG002 - the face asks for it
         tell(self.mesh.events.add("mesh", f"mesh {self.mesh.paths.mesh} goes down"))
         self._stop.set()
 

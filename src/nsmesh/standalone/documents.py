@@ -43,7 +43,7 @@ class Documents:
         except (ValueError, ManifestErrors) as error:
             aside = self._path.with_suffix(".damaged")
             self._path.replace(aside)
-            log.error("applied documents cannot be read; set aside", file=str(aside), error=str(error))  # noqa: TRY400
+            log.error("applied documents cannot be read; set aside", file=str(aside), error=str(error))  # noqa: TRY400 - a traceback would say nothing more
             self.known.clear()
 
     def _save(self) -> None:

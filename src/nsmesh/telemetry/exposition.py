@@ -157,7 +157,7 @@ async def exposed(address: str, name: str, folder: Path | None = None) -> AsyncI
             Path(host).chmod(0o600)
             real = f"unix://{host}"
     except OSError as error:
-        log.error("no metrics: nobody can listen there", address=address, error=str(error))  # noqa: TRY400
+        log.error("no metrics: nobody can listen there", address=address, error=str(error))  # noqa: TRY400 - a traceback would say nothing more
         yield ""
         return
     log.info("metrics ready", address=real)

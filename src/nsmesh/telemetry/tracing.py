@@ -37,7 +37,7 @@ def tracing(name: str, endpoint: str) -> Iterator[None]:
     Where OpenTelemetry is not installed, one line of the log says so and nothing is traced.
     """
     try:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - only where traces are wanted
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - likewise
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - likewise
@@ -89,7 +89,7 @@ class Tracing:
         return self._outgoing(method, url, call, headers)
 
     @contextmanager
-    def _outgoing(self, method: str, url: str, call: Call, headers: Headers) -> Iterator[Headers]:  # noqa: ARG002
+    def _outgoing(self, method: str, url: str, call: Call, headers: Headers) -> Iterator[Headers]:  # noqa: ARG002 - the face asks for it
         from opentelemetry.trace import SpanKind  # noqa: PLC0415 - an extra
 
         attributes = {"rpc.system": "grpc", "rpc.method": method.lstrip("/"), "server.address": url}

@@ -76,7 +76,7 @@ class MeshPort:
 
     # -- without an identity: proofs -----------------------------------------------------------------------
 
-    async def _join(self, call: rpc.ServerCall, signed: join_pb2.Signed) -> join_pb2.Identity:  # noqa: ARG002
+    async def _join(self, call: rpc.ServerCall, signed: join_pb2.Signed) -> join_pb2.Identity:  # noqa: ARG002 - the face asks for it
         claim = parsed(join_pb2.Claim, signed.claim)
         pin = pin_of(self.authority.active.certificate)
         self.tokens.check(claim.token_id, pin, signed.claim, signed.proof)
@@ -100,7 +100,7 @@ class MeshPort:
         self.tell(f"node {claim.name} joined, at {claim.address}")
         return self._issued(claim.request)
 
-    async def _renew(self, call: rpc.ServerCall, signed: join_pb2.Signed) -> join_pb2.Identity:  # noqa: ARG002
+    async def _renew(self, call: rpc.ServerCall, signed: join_pb2.Signed) -> join_pb2.Identity:  # noqa: ARG002 - the face asks for it
         claim = parsed(join_pb2.Claim, signed.claim)
         member = self._known(claim.name)
         proved = next((key for key in member.keys if renews(key, signed.claim, signed.proof)), None)
@@ -171,7 +171,7 @@ class MeshPort:
             raise _no_node(name)
         return self._known(name)
 
-    async def _beat(self, call: rpc.ServerCall, request: join_pb2.Empty) -> join_pb2.News:  # noqa: ARG002
+    async def _beat(self, call: rpc.ServerCall, request: join_pb2.Empty) -> join_pb2.News:  # noqa: ARG002 - the face asks for it
         member = self._caller(call)
         if self.roster.saw(member.name):
             self.tell(f"node {member.name} is there")
@@ -186,7 +186,7 @@ class MeshPort:
             raise Unauthorized(f"the node {member.name} cannot vouch for {identity}")
         return self._issued(request.request)
 
-    async def _leave(self, call: rpc.ServerCall, request: join_pb2.Empty) -> join_pb2.Empty:  # noqa: ARG002
+    async def _leave(self, call: rpc.ServerCall, request: join_pb2.Empty) -> join_pb2.Empty:  # noqa: ARG002 - the face asks for it
         member = self._caller(call)
         self.roster.remove(member.name)
         self.tell(f"node {member.name} left")

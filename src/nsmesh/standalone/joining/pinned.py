@@ -20,7 +20,7 @@ from nsmesh.security.verify import Bundle, verify_chain
 from nsmesh.standalone.joining.names import first_id
 
 
-def _never(listener: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG001
+def _never(listener: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG001 - the face asks for it
     return lambda: None
 
 
