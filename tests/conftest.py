@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,9 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nsme
 """Where built programs are kept, outside of the tree."""
 LONGEST_BUILD = 175.0
 """Seconds that a build may take."""
+
+# A shell starts what runs in its background with SIGINT ignored, and our children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def build(folder: Path, package: str, name: str) -> Path:
