@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.peering import closing
+from nsmesh.core.streams import Chosen
 from nsmesh.model.messages import (
     Entry,
     Found,
@@ -61,12 +61,10 @@ class LocalBypass(Element):
         else:
             self._urls[name] = before
 
-    async def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
+    def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
         """Put real URLs into answers, leave out what cannot be reached."""
-        async with closing(next.find(call, query)) as found:
-            async for item in found:
-                if not isinstance(query, NetworkServiceEndpointQuery) or self._reachable(item):
-                    yield item
+        found = next.find(call, query)
+        return Chosen(found, self._reachable) if isinstance(query, NetworkServiceEndpointQuery) else found
 
     def _reachable(self, item: Found) -> bool:
         """Put the real URL into an answer; say whether it is to be told at all."""

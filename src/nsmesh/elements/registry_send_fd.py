@@ -45,14 +45,18 @@ class RegistrySendFd(Element):
 
     after = ("Begin", "Expire", "RegistryAuthorize")
 
-    async def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
-        """Pass on, send."""
+    def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
+        """Pass on, send; what this process asks itself it is told as it is."""
         passing = call.get(PASSING)
-        async with closing(next.find(call, query)) as found:
+        found = next.find(call, query)
+        return found if passing is None else self._sending(found, passing)
+
+    @staticmethod
+    async def _sending(stream: AsyncIterator[Found], passing: Passing) -> AsyncIterator[Found]:
+        async with closing(stream) as found:
             async for item in found:
                 sent = (
-                    passing is not None
-                    and isinstance(item, NetworkServiceEndpointResponse)
+                    isinstance(item, NetworkServiceEndpointResponse)
                     and not item.deleted
                     and _send_found(item.network_service_endpoint, passing)
                 )

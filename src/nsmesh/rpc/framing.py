@@ -120,16 +120,20 @@ class Assembler:
 
 def header_size(headers: HeaderList) -> int:
     """Return the size of a header list as HTTP/2 counts it, bytes."""
-    return sum(len(name) + len(value) for name, value in headers) + 32 * len(headers)
+    size = 32 * len(headers)
+    for name, value in headers:
+        size += len(name) + len(value)
+    return size
 
 
-def check_size(headers: HeaderList, limit: int) -> None:
-    """Raise Exhausted when ``headers`` are larger than ``limit``."""
+def check_size(headers: HeaderList, limit: int) -> int:
+    """Return the size of ``headers``, bytes; raise Exhausted when they are larger than ``limit``."""
     size = header_size(headers)
     if size > limit:
         raise Exhausted(
             f"metadata of {size} bytes is more than the {limit} that pass", remedy="send less metadata"
         )
+    return size
 
 
 def encode_metadata(metadata: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -131,7 +131,7 @@ class ServerConnection(Connection):
 
     def _admit(self, stream: int, headers: http2.HeaderList, fields: Mapping[bytes, bytes]) -> Running:
         """Return the call that ``headers`` begin; raises MeshError."""
-        framing.check_size(headers, self.limits.header_list)
+        size = framing.check_size(headers, self.limits.header_list)
         if self._draining:
             raise Unavailable("this server is going away", remedy="call again on a new connection")
         path = fields.get(b":path", b"").decode("latin-1")
@@ -145,7 +145,7 @@ class ServerConnection(Connection):
         metadata = framing.decode_metadata(headers)
         call = ServerCall(path, metadata, deadline, wire.peer, descriptors, wire.send_fd)
         running = Running(self, stream, call, method)
-        running.charge(self.limits.call + framing.header_size(headers))
+        running.charge(self.limits.call + size)
         self._calls[stream] = running
         return running
 
