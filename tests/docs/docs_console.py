@@ -133,16 +133,20 @@ def folded(text: str) -> str:
 
 @dataclass
 class Shell:
-    """One bash in ``folder``. ``names`` maps words of the document to those of this run; outputs go back."""
+    """One bash in ``folder``. ``names`` maps words of the document to those of this run; outputs go back.
+
+    ``prefix``: what stands before the command, where it is to run elsewhere.
+    """
 
     folder: Path
     names: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         path = f"{BIN}:{os.environ['PATH']}"
         self._bash = subprocess.Popen(
-            ["bash", "--noprofile", "--norc"],
+            [*self.prefix, "bash", "--noprofile", "--norc"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

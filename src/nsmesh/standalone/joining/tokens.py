@@ -42,7 +42,7 @@ class Tokens:
         """Return a new token; raises Invalid or Exhausted."""
         if not 1 <= lifetime <= LONGEST:
             raise Invalid(
-                f"a join token cannot be good for {format_duration(lifetime)}",
+                f"a join token cannot be good for {lifetime:g} s",
                 remedy=f"give --ttl 1s to {format_duration(LONGEST)}",
             )
         now = self._clock.now()
