@@ -55,6 +55,7 @@ class Node:
     def __init__(self, number, registry, peers, clock, *, mtu=1500, remote=True):
         common = {"tokens": PlainTokens(clock), "clock": clock}
         self.number, self.mtu, self.peers, self.clock = number, mtu, peers, clock
+        self.offered = None
         self.ip = f"192.0.2.{number}"
         self.url = f"tcp://{self.ip}:5001"
         self.datapath = FakeDatapath()
@@ -102,6 +103,7 @@ class Node:
 
     async def offer(self, service="intranet", **labels):
         """Register this node's endpoint through its manager."""
+        self.offered = (service, labels)
         await self.put(entry(f"nse{self.number}", service, **labels))
 
     async def ask(self, name="c-0", interface="nsm-1", **more):
@@ -119,15 +121,18 @@ class Node:
 
 
 class RemoteMesh:
-    """``nodes`` by number from 1; the service is ``intranet`` with the payload that was asked for."""
+    """``nodes`` by number from 1; the service is ``intranet`` with the payload that was asked for.
 
-    def __init__(self, count=2, *, payload="IP", **options):
+    ``clocks`` by number, for nodes whose time is another one.
+    """
+
+    def __init__(self, count=2, *, payload="IP", clocks=None, **options):
         self.clock = VirtualClock()
         self.peers = Neighbours()
         self.payload = payload
         self.registry = Registry(MemoryStore(SERVICE), MemoryStore(ENDPOINT))
         self.nodes = {
-            number: Node(number, self.registry, self.peers, self.clock, **options)
+            number: Node(number, self.registry, self.peers, (clocks or {}).get(number, self.clock), **options)
             for number in range(1, count + 1)
         }
 
@@ -141,9 +146,19 @@ class RemoteMesh:
                 for one in node.chains:
                     await stack.enter_async_context(one.running())
             await self[1].put(NetworkService(name="intranet", payload=self.payload))
-            for number, node in self.nodes.items():
-                await node.put(entry(f"fwd{number}", "forwarder", p2p="true"))
+            await self._register_forwarders()
             yield self
+
+    async def _register_forwarders(self):
+        for number, node in self.nodes.items():
+            await node.put(entry(f"fwd{number}", "forwarder", p2p="true"))
+
+    async def register(self):
+        """Register forwarders and offered endpoints again, as they do by themselves."""
+        await self._register_forwarders()
+        for node in self.nodes.values():
+            if node.offered is not None:
+                await node.offer(node.offered[0], **node.offered[1])
 
     def wired(self, near, far):
         """Return the tunnels of the one wire between two nodes, after checking that they meet."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import Connection
+from nsmesh.model.messages import Connection, Path
 
 
 class PathError(ValueError):
@@ -101,12 +101,14 @@ def leave(answer: Connection, entered: Entered) -> None:
 def closable(answer: Connection, asked: Connection) -> Connection:
     """Return a copy of what a next hop answered as it can be refreshed and closed there.
 
-    That is by the id, the index and the head of the path that we asked with, whatever the answer says.
+    That is by the id, the index and the head of the path that we asked with, whatever the answer says; what
+    it says of those behind us is all that is known of them.
     """
     found = copy_of(answer)
     found.id = asked.id
     head = asked.path.path_segments[: asked.path.index + 1]
     if [one.id for one in head] != [one.id for one in found.path.path_segments[: len(head)]]:
-        found.path.CopyFrom(asked.path)
+        behind = answer.path.path_segments[len(head) :] or asked.path.path_segments[len(head) :]
+        found.path.CopyFrom(Path(path_segments=[*head, *behind]))
     found.path.index = asked.path.index
     return found

@@ -180,3 +180,12 @@ def test_a_process_of_another_name_learns_whose_place_it_has():
     assert enter(copy_of(made), "fwd", counter()).replaced == ""
     del made.path.path_segments[1:]
     assert enter(made, "fwd-2", counter()).replaced == ""
+
+
+def test_what_stands_behind_a_bent_head_is_kept():
+    """It is all that is known of the next hop's own segment: by it the connection can be closed there."""
+    asked = Connection(id="b", path=Path(index=1, path_segments=[PathSegment(id="a"), PathSegment(id="b")]))
+    answer = Connection(id="b", path=Path(path_segments=[PathSegment(id=key) for key in "xbcd"]))
+    found = closable(answer, asked)
+    assert [segment.id for segment in found.path.path_segments] == ["a", "b", "c", "d"]
+    assert found.path.index == 1
