@@ -46,10 +46,6 @@ class Purpose:
 
 ON_PURPOSE = (
     Purpose(
-        r"\S+ \S+>\S+ MonitorConnections token headers",
-        "to follow a connection needs no token: mTLS says who asks",
-    ),
-    Purpose(
         r"(nsmgr|forwarder)\d? \S+>\S+ Find: .*",
         "managers and forwarders answer from a mirror: one watch of all, and a question where it finds none",
     ),

@@ -37,7 +37,7 @@ def client(
         UpdatePath(name),
         BeginClient(),
         Refresh(),
-        heal or Heal(),
+        heal or Heal(tokens=tokens),
         *function,
         Dial(peers, target=manager, timeout=dial_timeout),
         SendFdClient(),

@@ -62,7 +62,7 @@ class Forwarder:
             UpdateToken(tokens),
             *policies,
             Timeout(),
-            Monitor(name),
+            Monitor(name, tokens),
             Sweep(datapath, self.begin, lifetime),
             SendFd(),
             ReceiveFd(),

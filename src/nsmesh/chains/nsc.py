@@ -113,7 +113,10 @@ async def running_nsc(
         peers=runtime.peers,
         tokens=runtime.tokens,
         heal=Heal(
-            alive, interval=settings.liveness_check_interval, limit=settings.liveness_check_timeout + 0.1
+            alive,
+            tokens=runtime.tokens,
+            interval=settings.liveness_check_interval,
+            limit=settings.liveness_check_timeout + 0.1,
         ),
         function=(ClientInfo(settings.place), KeepApart()),
         checks=runtime.checks(),

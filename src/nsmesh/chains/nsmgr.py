@@ -88,7 +88,7 @@ class Nsmgr:
             *policies,
             Quota(quota),
             Timeout(),
-            Monitor(name),
+            Monitor(name, tokens),
             SendFd(),
             ReceiveFd(),
             ClientInfo(info),

@@ -11,8 +11,9 @@ import structlog
 from nsmesh.core.call import Call
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import MeshError, Status
-from nsmesh.core.peering import closing, handed_over
+from nsmesh.core.peering import closing, handed_over, peer_of
 from nsmesh.core.scope import Scope
+from nsmesh.core.tokens import OUTGOING, TokenSource, token_headers
 from nsmesh.model.messages import (
     Connection,
     ConnectionEvent,
@@ -78,10 +79,14 @@ class Following:
 
 
 class Follower:
-    """Follows neighbours for one chain; ``scope`` is asked for when a stream opens."""
+    """Follows neighbours for one chain; ``scope`` is asked for when a stream opens.
 
-    def __init__(self, scope: Callable[[], Scope]) -> None:
+    ``tokens`` mints what tells a neighbour who follows; None: it is not told.
+    """
+
+    def __init__(self, scope: Callable[[], Scope], tokens: TokenSource | None = None) -> None:
         self._scope = scope
+        self._tokens = tokens
         self._streams: dict[tuple[Handler, str], _Stream] = {}
 
     @property
@@ -98,7 +103,9 @@ class Follower:
         scope = self._scope()
         stream = self._streams.get((handler, ours.name))
         if stream is None:
-            stream = self._streams[handler, ours.name] = _Stream(self._streams, handler, ours.name, scope)
+            stream = self._streams[handler, ours.name] = _Stream(
+                self._streams, handler, ours.name, scope, self._tokens
+            )
             stream.task = scope.spawn(stream.read(), name=f"follow for {ours.name}")
         return stream.join(ours, since, tell)
 
@@ -107,12 +114,18 @@ class _Stream:
     """The stream to one neighbour, and who listens to it."""
 
     def __init__(
-        self, streams: dict[tuple[Handler, str], _Stream], handler: Handler, name: str, scope: Scope
+        self,
+        streams: dict[tuple[Handler, str], _Stream],
+        handler: Handler,
+        name: str,
+        scope: Scope,
+        tokens: TokenSource | None,
     ) -> None:
         self._streams = streams
         self.handler = handler
         self.name = name
         self.scope = scope
+        self.tokens = tokens
         self.followed: dict[str, Following] = {}
         self.lost: dict[str, float] = {}
         self.task: asyncio.Task[None] | None = None
@@ -143,12 +156,21 @@ class _Stream:
         if self._streams.get((self.handler, self.name)) is self:
             del self._streams[self.handler, self.name]
 
+    def _call(self) -> Call:
+        """Return a call with the token of who follows, as every call to a remote peer has one."""
+        call, peer = Call(), peer_of(self.handler)
+        token, expires = "", 0.0
+        if self.tokens is not None and not peer.in_process:
+            token, expires = self.tokens.mint(peer)
+        return call.put(OUTGOING, token_headers(token, expires)) if token else call
+
     async def read(self) -> None:
         """Read to the end; when that was not meant to be, all that live there are down."""
         selector = MonitorScopeSelector(path_segments=[PathSegment(name=self.name)])
         status, why = Status.OK, "it ended"
         try:
-            async with closing(self.handler.monitor(handed_over(Call(), self.handler), selector)) as events:
+            call = handed_over(self._call(), self.handler)
+            async with closing(self.handler.monitor(call, selector)) as events:
                 async for event in events:
                     self._hear(event)
         except MeshError as error:

@@ -16,6 +16,7 @@ from nsmesh.core.follow import Follower, Following, Ours
 from nsmesh.core.life import LIFE, OWN, Life
 from nsmesh.core.metrics import Counter
 from nsmesh.core.peering import NEXT_HOP
+from nsmesh.core.tokens import TokenSource
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest, State
 
@@ -96,6 +97,7 @@ class Heal(Element):
         self,
         alive: Alive | None = None,
         *,
+        tokens: TokenSource | None = None,
         interval: float = 0.2,
         limit: float = 1.0,
         chance: Callable[[], float] = random.random,
@@ -105,7 +107,7 @@ class Heal(Element):
         self._limit = limit
         self._chance = chance
         self._watches: dict[str, _Watch] = {}
-        self._follower = Follower(lambda: self.scope)
+        self._follower = Follower(lambda: self.scope, tokens)
         self._room = asyncio.Semaphore(AT_ONCE)
 
     @property

@@ -12,6 +12,7 @@ from nsmesh.core.element import Element, Handler
 from nsmesh.core.follow import Follower, Following, Ours
 from nsmesh.core.hub import Hub
 from nsmesh.core.peering import NEXT_HOP
+from nsmesh.core.tokens import TokenSource
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
     Connection,
@@ -39,10 +40,10 @@ class Monitor(Element):
 
     after = ("Begin", "UpdatePath", "UpdateToken", "Timeout")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tokens: TokenSource | None = None) -> None:
         self.name = name
         self._hub = Hub(name)
-        self._follower = Follower(lambda: self.scope)
+        self._follower = Follower(lambda: self.scope, tokens)
 
     @property
     def hub(self) -> Hub:

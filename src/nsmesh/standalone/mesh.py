@@ -126,7 +126,7 @@ async def composed(
     def make_client(name: str, place: str) -> Chain:
         return client_chain.client(
             name,
-            heal=Heal(Liveness(lambda: place), interval=NEVER),
+            heal=Heal(Liveness(lambda: place), interval=NEVER, tokens=held.tokens),
             manager=placement.put("client", name).manager_url,
             peers=held.peers,
             tokens=held.tokens,

@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from nsmesh.core.call import Peer
 from nsmesh.core.errors import Remote, Status, Unavailable, Unimplemented
 from nsmesh.core.follow import REMEMBERED, Follower, Ours
 from nsmesh.core.scope import Scope
+from nsmesh.core.tokens import OUTGOING, token_headers
 from nsmesh.core.virtual import VirtualClock, run
 from nsmesh.model.messages import Connection, ConnectionEvent, ConnectionEventType, Path, PathSegment, State
 
@@ -55,6 +57,39 @@ def scenario(body):
 
 async def settle():
     await asyncio.sleep(0.01)
+
+
+class Names:
+    """Tokens that say to whom they are addressed."""
+
+    def mint(self, audience):
+        return f"to {audience.spiffe_id}", 100.0
+
+
+def test_a_remote_neighbour_is_told_who_follows():
+    """The stream has the headers of a token for the neighbour; that to a role of this process has none."""
+
+    class Remembers(Neighbour):
+        def __init__(self, peer):
+            super().__init__()
+            self.peer = peer
+            self.headers = ()
+
+        def monitor(self, call, selector):
+            self.headers = call.get(OUTGOING) or ()
+            return super().monitor(call, selector)
+
+    async def main():
+        far, near = Remembers(Peer(spiffe_id="spiffe://td/far")), Remembers(Peer(in_process=True))
+        async with Scope("s", VirtualClock()) as scope:
+            follower = Follower(lambda: scope, Names())
+            for neighbour in (far, near):
+                follower.follow(neighbour, Ours("me", "a", 0), 0, print)
+            await settle()
+        assert far.headers == token_headers("to spiffe://td/far", 100.0)
+        assert near.headers == ()
+
+    run(main())
 
 
 def test_one_stream_per_neighbour():
