@@ -49,7 +49,7 @@ class _Turn:
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self._pass_on()  # it was our turn already
-            else:
+            elif future in waiting:  # else whoever left meanwhile has passed it over
                 waiting.remove(future)
             raise
 

@@ -48,3 +48,25 @@ def test_a_turn_that_comes_as_its_owner_gives_up_goes_to_the_next():
         assert len(turns) == 0
 
     run(main())
+
+
+def test_who_gives_up_just_before_the_turn_is_passed_on_is_passed_over():
+    """A cancelled wait that has not come to its end yet is no turn, and ends as a cancellation."""
+
+    async def main():
+        turns, order = Turns(), []
+
+        async def take(number):
+            async with turns.turn("a"):
+                order.append(number)
+
+        async with turns.turn("a"):
+            tasks = [asyncio.ensure_future(take(number)) for number in range(3)]
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(outcomes[0], asyncio.CancelledError)
+        assert order == [1, 2]
+        assert len(turns) == 0
+
+    run(main())
