@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from nsmesh.core.errors import Conflict
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, PolicyRule, Route
-from nsmesh.datapath.linux import LIVE_GROUP, LinuxDatapath
+from nsmesh.datapath.inventory import LIVE_GROUP
+from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.netlink import Batch, Netlink
 
 pytestmark = pytest.mark.root

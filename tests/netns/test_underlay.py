@@ -1,5 +1,6 @@
 """The underlay of a node: its link, its MTU, and what the kernel can do."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import pytest
 import vxlan_lab
 
 from nsmesh.core.errors import Invalid, Unavailable
-from nsmesh.datapath import underlay
+from nsmesh.datapath import abilities
+from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.links import silence
-from nsmesh.datapath.netlink import request
-from nsmesh.datapath.underlay import Underlay, lacks_vxlan
+from nsmesh.datapath.underlay import Underlay
 
 pytestmark = pytest.mark.root
 
@@ -47,16 +48,19 @@ def test_what_the_kernel_can_is_tried_where_nobody_sees():
     """Our own namespace gets no device, and the thread that tried is gone."""
     own, threads = Path("/proc/thread-self/net/dev"), threading.active_count()
     before = own.read_text().count(":")
-    assert lacks_vxlan() == ""
+    assert lacks("VXLAN") == ""
     assert own.read_text().count(":") == before
     assert threading.active_count() == threads
 
 
 def test_what_the_kernel_cannot_is_said(monkeypatch):
-    """A refusal is the reason, in words."""
-    with vxlan_lab.nodes():
-        monkeypatch.setattr(underlay, "new_vxlan", lambda *_: request(16, 0x600, b"\0" * 16))
-        assert lacks_vxlan()
+    """A refusal is the reason, in words; of WireGuard both the kernel and the program are missing."""
+    monkeypatch.setitem(abilities._PROBES, "VXLAN", (("sparks", lambda: abilities._link("sparks")),))
+    assert lacks("VXLAN") == "this kernel has no sparks"
+    monkeypatch.setitem(abilities._PROBES, "WIREGUARD", (("sparks", lambda: abilities._link("sparks")),))
+    assert lacks("WIREGUARD") == ("" if shutil.which("wireguard-go") else lacks("WIREGUARD"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert lacks("WIREGUARD") == "this kernel has no sparks, and the program wireguard-go is not here"
 
 
 def test_a_silent_namespace_answers_nothing():

@@ -18,6 +18,7 @@ from nsmesh.elements.cross_connect import CrossConnectWire
 from nsmesh.elements.discover_endpoint import DiscoverEndpoint
 from nsmesh.elements.mirror import Mirror
 from nsmesh.elements.monitor import Monitor
+from nsmesh.elements.next_mechanism import NextMechanism
 from nsmesh.elements.offer_mechanisms import OfferMechanisms
 from nsmesh.elements.receive_fd import ReceiveFd
 from nsmesh.elements.round_robin import RoundRobin
@@ -69,6 +70,7 @@ class Forwarder:
             DiscoverEndpoint(self.registry),
             RoundRobin(),
             ChangeTunnel(mechanisms),
+            NextMechanism(mechanisms),
             SelectMechanism(mechanisms),
             CrossConnectWire(datapath, mechanisms),
             TranslateMechanism(),

@@ -17,7 +17,7 @@ from nsmesh.chains.forwarder import Forwarder
 from nsmesh.chains.nsmgr import Nsmgr
 from nsmesh.chains.runtime import Runtime, served
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings
-from nsmesh.chains.tunnels import described
+from nsmesh.chains.tunnels import described, lacking
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import MeshError
@@ -102,7 +102,7 @@ async def running_forwarder(
         await stack.enter_async_context(forwarder.onward.running())
         await stack.enter_async_context(forwarder.server.running())
         urls = await stack.enter_async_context(served(runtime, (settings.listen_on,), forwarder.server))
-        labels = described(settings.labels, mechanisms)
+        labels = described(settings.labels, mechanisms, lacking(settings))
         entry = NetworkServiceEndpoint(
             name=settings.name,
             network_service_names=[settings.nsname],

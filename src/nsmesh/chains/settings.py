@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nsmesh.model.settings import Seconds
-from nsmesh.model.wire import VXLAN_PORT
+from nsmesh.model.tunnels import VXLAN_PORT
 from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POLICIES
 
 SOCKET = "unix:///var/lib/networkservicemesh/nsm.io.sock"
@@ -130,6 +130,8 @@ class ForwarderSettings(Connects):
     """UDP port for VXLAN."""
     mechanism_priority: tuple[str, ...] = ()
     """Mechanisms to offer first, by type, such as VXLAN; the others follow in their usual order."""
+    mechanisms: tuple[str, ...] = ()
+    """The only mechanisms between nodes to use, by type, such as WIREGUARD; empty: all that this node can."""
 
 
 @dataclass(frozen=True, kw_only=True)

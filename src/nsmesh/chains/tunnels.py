@@ -1,42 +1,96 @@
-"""Which mechanisms a forwarder has: local ones always, others where its settings and this kernel allow."""
+"""Which mechanisms a forwarder has: local ones always, others where its settings and this node allow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from nsmesh.chains.settings import ForwarderSettings
+from nsmesh.core.errors import Invalid
 from nsmesh.core.mechanism import MechanismPlugin
-from nsmesh.datapath.underlay import Underlay, lacks_vxlan
+from nsmesh.datapath.abilities import lacks
+from nsmesh.datapath.underlay import Underlay
+from nsmesh.mechanisms.geneve import Geneve
+from nsmesh.mechanisms.gre import Gre
 from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.mechanisms.srv6 import Srv6
 from nsmesh.mechanisms.vxlan import Vxlan
-from nsmesh.model.wire import VXLAN_PORT
+from nsmesh.mechanisms.wireguard import Wireguard
+from nsmesh.model.messages import GENEVE, GRE, SRV6, VXLAN, WIREGUARD
+from nsmesh.model.names import nearest
+from nsmesh.model.tunnels import VXLAN_PORT
 
 log = structlog.get_logger()
 
 MECHANISMS = "mechanisms"
 """Label of a forwarder in the registry: the types that it has, with dots between them."""
+LACKS = "lacks"
+"""Label of a forwarder: the mechanisms that it has not, each with the reason, separated by semicolons."""
+
+ORDER = (VXLAN, GENEVE, GRE, SRV6, WIREGUARD)
+"""The usual order of tunnels. It is the same on every node, whatever its kernel can do: what is cheap first,
+what costs a program for each wire last. Payloads choose among them by themselves."""
+
+UNWIRED = {SRV6: "the driver linux makes no such wires yet; it is negotiated only"}
+"""Mechanisms that are negotiated and that no driver here makes."""
+
+_PLAIN: dict[str, type[Geneve | Gre | Srv6]] = {GENEVE: Geneve, GRE: Gre, SRV6: Srv6}
 
 
 def mechanisms_of(settings: ForwarderSettings) -> list[MechanismPlugin]:
     """Return the mechanisms of a forwarder in the order in which it offers them.
 
-    Raises Invalid for a tunnel address that is none.
+    Raises Invalid for a tunnel address that is none, and for a type in NSM_MECHANISMS that is none.
     """
     found: list[MechanismPlugin] = [Kernel()]
     if settings.tunnel_ip:
-        lack = lacks_vxlan()
-        if lack:
-            log.warning("no VXLAN: this kernel cannot make it", why=lack)
-        else:
-            underlay = Underlay(settings.tunnel_ip)
-            found.append(
-                Vxlan(settings.tunnel_ip, port=settings.vxlan_port or VXLAN_PORT, link_mtu=underlay.mtu)
-            )
+        underlay = Underlay(settings.tunnel_ip)
+        missing = lacking(settings)
+        for kind in ORDER:
+            if kind in missing:
+                log.info("mechanism not offered", mechanism=kind, why=missing[kind])
+            else:
+                found.append(_tunnel(kind, settings, underlay.mtu))
     else:
         log.info("wires to other nodes are not made: NSM_TUNNEL_IP is not set")
     return by_priority(found, settings.mechanism_priority)
+
+
+def lacking(settings: ForwarderSettings) -> dict[str, str]:
+    """Return the tunnels that a forwarder cannot or shall not make, by type, each with the reason.
+
+    Without a tunnel address there are none to speak of. Raises Invalid as :func:`mechanisms_of`.
+    """
+    wanted = {name.upper() for name in settings.mechanisms}
+    for name in sorted(wanted.difference(ORDER)):
+        near = nearest(name, ORDER)
+        raise Invalid(
+            f"NSM_MECHANISMS has {name}, which is no mechanism between nodes",
+            remedy=f"did you mean {near}?" if near else f"there are {', '.join(ORDER)}",
+        )
+    if not settings.tunnel_ip:
+        return {}
+    reasons = {kind: _lack(kind, wanted, settings) for kind in ORDER}
+    return {kind: reason for kind, reason in reasons.items() if reason}
+
+
+def _lack(kind: str, wanted: set[str], settings: ForwarderSettings) -> str:
+    if wanted and kind not in wanted:
+        return "NSM_MECHANISMS leaves it out"
+    if kind == SRV6 and ":" not in settings.tunnel_ip:
+        return f"it needs an underlay of IPv6, and NSM_TUNNEL_IP is {settings.tunnel_ip}"
+    return lacks(kind) or UNWIRED.get(kind, "")
+
+
+def _tunnel(kind: str, settings: ForwarderSettings, link_mtu: Callable[[], int]) -> MechanismPlugin:
+    ip = settings.tunnel_ip
+    if kind == VXLAN:
+        return Vxlan(ip, port=settings.vxlan_port or VXLAN_PORT, link_mtu=link_mtu)
+    if kind == WIREGUARD:
+        return Wireguard(ip, link_mtu=link_mtu, secret=secrets.token_bytes(32))
+    return _PLAIN[kind](ip, link_mtu=link_mtu)
 
 
 def by_priority(found: Sequence[MechanismPlugin], priority: Sequence[str]) -> list[MechanismPlugin]:
@@ -48,6 +102,11 @@ def by_priority(found: Sequence[MechanismPlugin], priority: Sequence[str]) -> li
     return sorted(found, key=lambda plugin: [*wanted, plugin.type].index(plugin.type))
 
 
-def described(labels: dict[str, str], mechanisms: Sequence[MechanismPlugin]) -> dict[str, str]:
-    """Return a forwarder's labels with its mechanisms among them."""
-    return {**labels, MECHANISMS: ".".join(plugin.type for plugin in mechanisms)}
+def described(
+    labels: dict[str, str], mechanisms: Sequence[MechanismPlugin], missing: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Return a forwarder's labels with its mechanisms among them, and those that are missing."""
+    found = {**labels, MECHANISMS: ".".join(plugin.type for plugin in mechanisms)}
+    if missing:
+        found[LACKS] = "; ".join(f"{kind}: {reason}" for kind, reason in missing.items())
+    return found

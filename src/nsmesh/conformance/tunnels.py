@@ -5,8 +5,9 @@ from __future__ import annotations
 from nsmesh.conformance.case import Group, Skipped, expect
 from nsmesh.conformance.provider import Mechanisms, providing
 from nsmesh.conformance.world import World
+from nsmesh.core.tunnelling import DST_IP, SRC_IP
 from nsmesh.mechanisms.kernel import OWN_NAMESPACE, Kernel
-from nsmesh.mechanisms.vxlan import DST_IP, SRC_IP, VNI, Vxlan
+from nsmesh.mechanisms.vxlan import VNI, Vxlan
 from nsmesh.model.messages import LOCAL, REMOTE, VXLAN, Mechanism
 
 GROUP = Group("tunnels")

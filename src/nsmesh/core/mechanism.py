@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from nsmesh.core.call import Key
-from nsmesh.model.messages import REMOTE, Connection, ConnectionContext, Mechanism
+from nsmesh.model.messages import ETHERNET, IP, PAYLOADS, REMOTE, Connection, ConnectionContext, Mechanism
 from nsmesh.model.wire import Port
 from nsmesh.model.wiring import Side
 
@@ -17,12 +17,17 @@ CLIENT_INTERFACE = "client_interface"
 NEAR_MAC: Key[str] = Key("near-mac")
 """In ``call.state`` of a forwarder: the MAC of the client's interface, for the next forwarder; empty: any."""
 
+REFUSED: Key[frozenset[str]] = Key("refused-mechanisms")
+"""In ``call.state`` of a forwarder: types that its kernel would not make for this connection."""
+
 
 class MechanismPlugin(Protocol):
     """One mechanism. Pure: nothing here touches the machine. Raises :class:`nsmesh.core.errors.Invalid`."""
 
     type: str
     cls: str
+    payloads: tuple[str, ...]
+    """What a wire of this mechanism can carry: see :func:`carries`."""
 
     def offer(self, connection: Connection) -> Mechanism | None:
         """Return the preference to offer to the next hop, or None where it does not fit the connection."""
@@ -59,9 +64,21 @@ class TunnelPlugin(MechanismPlugin, Protocol):
         """Tell the other forwarder the MAC of the interface on ``side``; an empty one takes it back."""
         ...
 
-    def another(self, mechanism: Mechanism) -> Mechanism:
-        """Return what was offered or agreed with another tunnel in place of one that is taken."""
+    def another(self, mechanism: Mechanism, side: Side = Side.CLIENT) -> Mechanism:
+        """Return what was offered or agreed with another tunnel in place of one that is taken.
+
+        ``side`` is where this node stands: CLIENT where it asks, ENDPOINT where it answers.
+        """
         ...
+
+
+def carries(plugin: MechanismPlugin, connection: Connection) -> bool:
+    """Return whether a wire of a mechanism can carry a connection's payload.
+
+    An empty one means IP, and one that has no name here goes where frames go.
+    """
+    payload = connection.payload or IP
+    return (payload if payload in PAYLOADS else ETHERNET) in plugin.payloads
 
 
 def tunnels(plugins: Iterable[MechanismPlugin]) -> Mapping[str, TunnelPlugin]:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nsmesh.core.errors import Conflict
-from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Port, Route, VxlanPort
+from nsmesh.core.errors import Conflict, Refused
+from nsmesh.model.tunnels import VxlanPort
+from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Port, Route, TunnelPort
 
 __all__ = [
     "Applied",
@@ -19,6 +20,8 @@ __all__ = [
     "PolicyRule",
     "Port",
     "Route",
+    "TunnelPort",
+    "TunnelRefused",
     "TunnelTaken",
     "VxlanPort",
 ]
@@ -26,6 +29,10 @@ __all__ = [
 
 class TunnelTaken(Conflict):
     """Another wire of this node has that tunnel (VXLAN: VNI and UDP port): the two nodes choose another."""
+
+
+class TunnelRefused(Refused):
+    """This node's kernel would not make the tunnel: the two nodes try the next mechanism, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)

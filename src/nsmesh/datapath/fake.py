@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from nsmesh.core.errors import Conflict, MeshError, NotFound
-from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken, VxlanPort
+from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelPort, TunnelTaken
 from nsmesh.datapath.netns import path_of
 from nsmesh.datapath.wirestate import check_wire, desired_end, mac_text
 
@@ -42,7 +42,7 @@ class FakeKernel:
     """How often the kernel's state was changed."""
     made: int = 0
     """How many interfaces were ever made; indexes and MACs come from it."""
-    tunnels: dict[str, VxlanPort] = field(default_factory=dict)
+    tunnels: dict[str, TunnelPort] = field(default_factory=dict)
     """Where wires go on to another node, by wire id."""
     _ends: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
@@ -169,10 +169,10 @@ class FakeDatapath:
     def _check_tunnel(self, wire: CrossConnect) -> None:
         if wire.tunnel is None:
             return
-        wanted = (wire.tunnel.local_port, wire.tunnel.vni)
+        wanted = wire.tunnel.place
         for other, tunnel in self.kernel.tunnels.items():
-            if other != wire.id and (tunnel.local_port, tunnel.vni) == wanted:
-                raise TunnelTaken(f"VNI {wanted[1]} at UDP port {wanted[0]} belongs to {other}")
+            if other != wire.id and tunnel.place == wanted:
+                raise TunnelTaken(f"the tunnel {wanted} belongs to {other}")
 
     def _make(self, wire_id: str, port: KernelPort, netns: str) -> FakeInterface:
         self.kernel.made += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -19,8 +20,15 @@ from nsmesh.datapath.wirestate import RuleState, table_index
 
 log = structlog.get_logger()
 
+LIVE_GROUP = 0x6E_73_6D_01
+"""IFLA_GROUP of this driver's interfaces: a mark that is there from the first moment, before the alias."""
 _TURN = 8
 """Namespaces to read before others may have a turn at the event loop."""
+
+
+def group_of(owner: str) -> int:
+    """Return the group of the interfaces of one driver of this host, told apart by ``owner``."""
+    return LIVE_GROUP + zlib.crc32(owner.encode()) % 0xFF_FFFF if owner else LIVE_GROUP
 
 
 @dataclass(frozen=True, slots=True)

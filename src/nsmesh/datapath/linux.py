@@ -6,7 +6,6 @@ that to a thread costs more than it frees. Deletions take 20 ms and go to the re
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import structlog
 from nsmesh.core.errors import Conflict, Exhausted, Invalid, MeshError
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken
-from nsmesh.datapath.inventory import Census, close_ends, survey
+from nsmesh.datapath.inventory import Census, close_ends, group_of, survey
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Netlink
 from nsmesh.datapath.places import Doors, Place
@@ -27,9 +26,6 @@ from nsmesh.datapath.veth import DOOMED_GROUP, End, NameTaken
 from nsmesh.datapath.wirestate import EndState, alias_of, check_wire, desired_end, mac_text
 
 log = structlog.get_logger()
-
-LIVE_GROUP = 0x6E_73_6D_01
-"""IFLA_GROUP of this driver's interfaces: a mark that is there from the first moment, before the alias."""
 
 _ATTEMPTS = 8
 
@@ -66,7 +62,7 @@ class LinuxDatapath:
         self._node = node
         self._reaper = Reaper()
         self._namespaces = namespaces
-        self._group = LIVE_GROUP + zlib.crc32(owner.encode()) % 0xFF_FFFF if owner else LIVE_GROUP
+        self._group = group_of(owner)
         self._records: dict[str, Record] = {}
         self._met: dict[str, list[Existing]] = {}
         self._tunnels = Tunnels(node, self._revive)
@@ -95,15 +91,17 @@ class LinuxDatapath:
         try:
             try:
                 await self._tunnels.prepare(wire)
-                return self._open_and_apply(wire)
+                applied = self._open_and_apply(wire)
             except TunnelTaken:
                 await self._reaper.drain()  # a closed device has its tunnel until it is deleted
                 await self._tunnels.prepare(wire)
-                return self._open_and_apply(wire)
+                applied = self._open_and_apply(wire)
+            await self._tunnels.settle(wire.id)
         except BaseException:
             if wire.id not in self._records:
                 await self._tunnels.forget(wire.id)
             raise
+        return applied
 
     async def _revive(self, wire_id: str) -> None:
         """Make a wire's device again, which vanished with the program that made it."""

@@ -17,6 +17,7 @@ from nsmesh.datapath.base import TunnelTaken
 from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest
+from nsmesh.model.wiring import Side
 
 log = structlog.get_logger()
 
@@ -36,8 +37,9 @@ class Naming(Protocol):
 class ChangeTunnel(Element):
     """Sends a Request through again with another tunnel where the one agreed on belongs to another wire here.
 
-    A tunnel (VXLAN: its VNI) must be free on both nodes, and each node knows only its own. Who serves offers
-    itself another one; who asked proposes another one to who serves. Nobody above hears of it.
+    A tunnel (VXLAN: its VNI, WIREGUARD: its UDP port) must be free on both nodes, and each node knows only
+    its own. Who serves offers itself another one; who asked proposes another one to who serves. Nobody above
+    hears of it.
 
     The name of the endpoint's interface is generated, and may be that of an interface which nobody here
     knows of: the endpoint is asked again with another.
@@ -99,10 +101,10 @@ class ChangeTunnel(Element):
         agreed = call.state.get(DOWNSTREAM)
         tunnel = self._tunnels.get(agreed.type) if agreed is not None else None
         if agreed is not None and tunnel is not None:
-            call.state.set(DOWNSTREAM, tunnel.another(agreed))
+            call.state.set(DOWNSTREAM, tunnel.another(agreed, Side.CLIENT))
             return
         asked = [request.connection.mechanism] if request.connection.HasField("mechanism") else []
         for mechanism in (*asked, *request.mechanism_preferences):
             tunnel = self._tunnels.get(mechanism.type)
             if tunnel is not None:
-                mechanism.CopyFrom(tunnel.another(mechanism))
+                mechanism.CopyFrom(tunnel.another(mechanism, Side.ENDPOINT))

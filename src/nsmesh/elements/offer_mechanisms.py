@@ -11,8 +11,10 @@ from nsmesh.core.errors import Refused
 from nsmesh.core.mechanism import (
     CLIENT_INTERFACE,
     NEAR_MAC,
+    REFUSED,
     MechanismPlugin,
     by_type,
+    carries,
     lower_mtu,
     note_interface,
     tunnels,
@@ -30,7 +32,7 @@ class OfferMechanisms(Element):
     offered.
 
     After:  Begin, TranslateMechanism
-    Reads:  TARGET, mechanism, NEAR_MAC
+    Reads:  TARGET, mechanism, payload, NEAR_MAC, REFUSED
     Writes: preferences; the MTU, where a mechanism has a limit; on the way back the segment's metric
             ``client_interface``
     Close:  passes on
@@ -50,7 +52,7 @@ class OfferMechanisms(Element):
         offers = (
             plugin.offer(connection)
             for plugin in self._plugins.values()
-            if not wanted or plugin.cls == wanted
+            if (not wanted or plugin.cls == wanted) and self._may(call, plugin, connection)
         )
         del request.mechanism_preferences[:]
         request.mechanism_preferences.extend(offer for offer in offers if offer is not None)
@@ -67,6 +69,12 @@ class OfferMechanisms(Element):
             tunnel = self._tunnels.get(plugin.type)
             lower_mtu(answer.context, tunnel.largest(answer.mechanism) if tunnel is not None else 0)
         return answer
+
+    def _may(self, call: Call, plugin: MechanismPlugin, connection: Connection) -> bool:
+        """Whether a tunnel carries the payload, and the kernel here has not refused it before."""
+        if plugin.type not in self._tunnels:
+            return True
+        return carries(plugin, connection) and plugin.type not in (call.state.get(REFUSED) or ())
 
     def _fit(self, request: NetworkServiceRequest) -> None:
         """Lower the MTU to what fits through the widest tunnel that is offered: not all servers do so."""
@@ -91,7 +99,8 @@ class OfferMechanisms(Element):
         endpoint = connection.network_service_endpoint_name or connection.network_service
         has = ", ".join(f"{plugin.type} ({plugin.cls})" for plugin in self._plugins.values()) or "none"
         return Refused(
-            f"no mechanism to offer to {place} for {endpoint}: {wanted or 'any'} is wanted, here is {has}",
+            f"no mechanism to offer to {place} for {endpoint}: {wanted or 'any'} is wanted"
+            f"{f' for payload {connection.payload}' if connection.payload else ''}, here is {has}",
             remedy="LOCAL mechanisms need a next hop on a unix socket, REMOTE ones a forwarder that has them",
         )
 

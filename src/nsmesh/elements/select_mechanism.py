@@ -11,11 +11,12 @@ from nsmesh.core.mechanism import (
     SERVER_INTERFACE,
     MechanismPlugin,
     by_type,
+    carries,
     lower_mtu,
     note_interface,
     tunnels,
 )
-from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest
+from nsmesh.model.messages import IP, Connection, Mechanism, NetworkServiceRequest
 
 
 class SelectMechanism(Element):
@@ -59,6 +60,7 @@ class SelectMechanism(Element):
                     f"unsupported mechanism {connection.mechanism.type}: here is {self._known()}",
                     remedy="ask again with the mechanism unset",
                 )
+            self._check(plugin, connection)
             return plugin.accept(connection.mechanism, connection)
         refused: list[str] = []
         for preference in request.mechanism_preferences:
@@ -67,6 +69,7 @@ class SelectMechanism(Element):
                 refused.append(f"{preference.type}: not supported here")
                 continue
             try:
+                self._check(plugin, connection)
                 return plugin.accept(preference, connection)
             except MeshError as error:
                 refused.append(f"{preference.type}: {error}")
@@ -78,6 +81,14 @@ class SelectMechanism(Element):
         raise Invalid(
             f"unsupported mechanism: {'; '.join(refused)}", remedy=f"offer what is here: {self._known()}"
         )
+
+    def _check(self, plugin: MechanismPlugin, connection: Connection) -> None:
+        if plugin.type in self._tunnels and not carries(plugin, connection):
+            raise Invalid(
+                f"{plugin.type} carries {' and '.join(plugin.payloads)}, "
+                f"and the payload is {connection.payload or IP}",
+                remedy="offer a mechanism that carries it",
+            )
 
     def _known(self) -> str:
         return ", ".join(self._plugins) or "none"

@@ -9,7 +9,7 @@ from nsmesh.core.errors import Invalid
 from nsmesh.core.interface_names import InterfaceNames
 from nsmesh.model.copying import copy_of
 from nsmesh.model.fileurl import INODE_URL, file_path
-from nsmesh.model.messages import KERNEL, LOCAL, Connection, Mechanism
+from nsmesh.model.messages import KERNEL, LOCAL, PAYLOADS, Connection, Mechanism
 from nsmesh.model.names import interface_problem
 from nsmesh.model.wire import KernelPort
 from nsmesh.model.wiring import Side, WiringError, kernel_port
@@ -58,6 +58,7 @@ class Kernel:
 
     type = KERNEL
     cls = LOCAL
+    payloads: tuple[str, ...] = PAYLOADS
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import LOCAL, NOOP, Connection, Mechanism
+from nsmesh.model.messages import LOCAL, NOOP, PAYLOADS, Connection, Mechanism
 from nsmesh.model.wiring import Side
 
 
@@ -12,6 +12,7 @@ class Noop:
 
     type = NOOP
     cls = LOCAL
+    payloads: tuple[str, ...] = PAYLOADS
 
     def offer(self, connection: Connection) -> Mechanism:  # noqa: ARG002 - the face of a mechanism
         """Return LOCAL NOOP."""

@@ -46,11 +46,15 @@ KERNEL = "KERNEL"
 MEMIF = "MEMIF"
 NOOP = "NOOP"
 VXLAN = "VXLAN"
+GENEVE = "GENEVE"
+GRE = "GRE"
+SRV6 = "SRV6"
+WIREGUARD = "WIREGUARD"
 LOCAL = "LOCAL"
 REMOTE = "REMOTE"
 ETHERNET = "ETHERNET"
 IP = "IP"
-PAYLOADS = (ETHERNET, IP)
+PAYLOADS: tuple[str, ...] = (ETHERNET, IP)
 
 FORWARDER_SERVICE = "forwarder"
 """Service name under which forwarders register."""
@@ -58,6 +62,8 @@ FORWARDER_SERVICE = "forwarder"
 __all__ = [
     "ETHERNET",
     "FORWARDER_SERVICE",
+    "GENEVE",
+    "GRE",
     "IP",
     "KERNEL",
     "LOCAL",
@@ -65,7 +71,9 @@ __all__ = [
     "NOOP",
     "PAYLOADS",
     "REMOTE",
+    "SRV6",
     "VXLAN",
+    "WIREGUARD",
     "Connection",
     "ConnectionContext",
     "ConnectionEvent",

@@ -55,32 +55,36 @@ class KernelPort:
     numbered: bool = True
 
 
-VXLAN_PORT = 4789
-"""UDP port of VXLAN."""
+class TunnelPort:
+    """One end of a wire: the way to another node; the kinds are in :mod:`nsmesh.model.tunnels`.
 
-
-@dataclass(frozen=True, slots=True)
-class VxlanPort:
-    """One end of a wire: the way to another node, frames in UDP over the underlay.
-
-    ``local`` and ``remote`` are the underlay's addresses of this node and of the other, each with the UDP
-    port on which it listens. ``mtu`` is the largest that fits through, 0 leaves it open. ``mac`` is what the
-    other node was told of this node's interface, ``peer_mac`` what it has told of its own; empty: nothing.
-    The interface itself has them (see :mod:`nsmesh.model.wiring`): for the tunnel they make no difference.
+    ``local`` and ``remote`` are the underlay's addresses of this node and of the other. ``mtu`` is the
+    largest that fits through, 0 leaves it open. ``mac`` is what the other node was told of this node's
+    interface, ``peer_mac`` what it has told of its own; empty: nothing. The interface itself has them (see
+    :mod:`nsmesh.model.wiring`): for the tunnel they make no difference.
     """
 
-    vni: int
+    __slots__ = ()
+
     local: str
     remote: str
-    local_port: int = VXLAN_PORT
-    remote_port: int = VXLAN_PORT
-    mtu: int = 0
-    mac: str = field(default="", compare=False)
-    peer_mac: str = field(default="", compare=False)
+    mtu: int
+    mac: str
+    peer_mac: str
+
+    @property
+    def frames(self) -> bool:
+        """Whether the interface has frames, a MAC and neighbours; else there are bare packets."""
+        return True
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What no two wires of one node may have in common."""
+        raise NotImplementedError
 
 
-Port = KernelPort | VxlanPort
-"""What a wire can end in; other kinds join by union as their mechanisms come."""
+Port = KernelPort | TunnelPort
+"""What a wire can end in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +103,13 @@ class CrossConnect:
     @property
     def interfaces(self) -> tuple[KernelPort, ...]:
         """The ends of the wire that are interfaces on this node, in the order a, b."""
-        return tuple(port for port in (self.a, self.b) if isinstance(port, KernelPort))
+        a, b = self.a, self.b
+        if isinstance(a, KernelPort):
+            return (a, b) if isinstance(b, KernelPort) else (a,)
+        return (b,) if isinstance(b, KernelPort) else ()
 
     @property
-    def tunnel(self) -> VxlanPort | None:
+    def tunnel(self) -> TunnelPort | None:
         """The end that leads to another node, or None where both are here."""
-        return next((port for port in (self.a, self.b) if isinstance(port, VxlanPort)), None)
+        a, b = self.a, self.b
+        return a if isinstance(a, TunnelPort) else b if isinstance(b, TunnelPort) else None

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 
 from nsmesh.model.messages import IP, Connection, IPContext, IpNeighbor, PolicyRoute
 from nsmesh.model.messages import Route as RouteMessage
-from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Port, Route, VxlanPort
+from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Port, Route, TunnelPort
 
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
@@ -97,9 +97,9 @@ def cross_connect(connection: Connection, client: Port, endpoint: Port) -> Cross
                     _acquainted(client, endpoint.addresses, endpoint.mac),
                     _acquainted(endpoint, client.addresses, client.mac),
                 )
-        case KernelPort(), VxlanPort():
+        case KernelPort(), TunnelPort():
             client = _this_side(connection, client, endpoint, Side.CLIENT, payload)
-        case VxlanPort(), KernelPort():
+        case TunnelPort(), KernelPort():
             endpoint = _this_side(connection, endpoint, client, Side.ENDPOINT, payload)
         case _:
             raise WiringError("both ends lead to other nodes: there is nothing to wire on this one")
@@ -120,11 +120,13 @@ def own_mac(connection: Connection, side: Side) -> str:
 
 
 def _this_side(
-    connection: Connection, port: KernelPort, tunnel: VxlanPort, side: Side, payload: str
+    connection: Connection, port: KernelPort, tunnel: TunnelPort, side: Side, payload: str
 ) -> KernelPort:
     """Return the interface on this node of a wire that goes on through ``tunnel``."""
     fitting = [mtu for mtu in (port.mtu, tunnel.mtu) if mtu]
     port = replace(port, mtu=min(fitting, default=0))
+    if not tunnel.frames:
+        return replace(port, mac="", neighbours=())
     if payload != IP or not port.numbered:
         return port
     # what the other node was told counts; who answers tells it afterwards, see TunnelPlugin.introduce

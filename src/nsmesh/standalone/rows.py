@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import nsmesh
-from nsmesh.chains.tunnels import MECHANISMS
+from nsmesh.chains.tunnels import LACKS, MECHANISMS
 from nsmesh.core.audit import orphans
 from nsmesh.model.manifest import Endpoint, Link, Workload, dump
 from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServiceEndpoint
@@ -181,12 +181,13 @@ class Rows:
     def _forwarder(self, entry: NetworkServiceEndpoint, node: Node | None) -> Row:
         state, pid = self._role_state(node.forwarder_unit) if node else ("external", None)
         labels = dict(entry.network_service_labels[FORWARDER_SERVICE].labels)
-        mechanisms = labels.pop(MECHANISMS, "")
+        mechanisms, missing = labels.pop(MECHANISMS, ""), labels.pop(LACKS, "")
         return {
             "name": entry.name,
             "state": state,
             "labels": labels,
             "mechanisms": mechanisms.split(".") if mechanisms else [],
+            "lacks": missing.split("; ") if missing else [],
             "wires": sum(
                 segment.name == entry.name
                 for connection in self._mesh.model.connections.values()

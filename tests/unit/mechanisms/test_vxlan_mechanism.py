@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from nsmesh.core.errors import Invalid, Unavailable
 from nsmesh.core.mechanism import TunnelPlugin
-from nsmesh.mechanisms.vxlan import VNI_LIMIT, Vxlan, is_even
+from nsmesh.core.tunnelling import is_even
+from nsmesh.mechanisms.vxlan import VNI_LIMIT, Vxlan
 from nsmesh.model.messages import Connection, Mechanism
-from nsmesh.model.wire import VxlanPort
+from nsmesh.model.tunnels import VxlanPort
 from nsmesh.model.wiring import Side
 
 CONNECTION = Connection(id="fwd-1", network_service="icmp-responder")

@@ -17,7 +17,8 @@ from nsmesh.model.messages import (
     PolicyRoute,
 )
 from nsmesh.model.messages import Route as RouteMessage
-from nsmesh.model.wire import KernelPort, Neighbour, PolicyRule, Route, VxlanPort
+from nsmesh.model.tunnels import VxlanPort
+from nsmesh.model.wire import KernelPort, Neighbour, PolicyRule, Route
 from nsmesh.model.wiring import Side, WiringError, cross_connect, kernel_port, own_mac
 
 

@@ -1,0 +1,103 @@
+"""SRV6: the wire goes on to another node, as packets behind an IPv6 segment routing header."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from ipaddress import IPv6Address
+from random import Random
+
+from nsmesh.core.errors import Invalid
+from nsmesh.core.tunnelling import Tunnelling, address, ip_address
+from nsmesh.model.copying import copy_of
+from nsmesh.model.messages import IP, SRV6, Connection, Mechanism
+from nsmesh.model.tunnels import Srv6Port
+from nsmesh.model.wiring import Side
+
+SRC_HOST, DST_HOST = "src_host_ip", "dst_host_ip"
+SRC_SID, DST_SID = "src_localsid", "dst_localsid"
+
+_LOCATOR = b"\xfd\x5e"
+"""First bytes of all segment identifiers that are made here: an address range for private use."""
+
+
+class Srv6(Tunnelling):
+    """Negotiates segment routing between two forwarders, each with a segment identifier for each wire.
+
+    At ``*_localsid`` a node takes IPv4 packets out (End.DX4), at the address after it IPv6 ones (End.DX6).
+    """
+
+    type = SRV6
+    payloads: tuple[str, ...] = (IP,)
+    headers = {6: 64}  # noqa: RUF012 - read only: IPv6, a segment routing header with one segment
+
+    def __init__(self, tunnel_ip: str, *, link_mtu: Callable[[], int], random: Random | None = None) -> None:
+        super().__init__(tunnel_ip, link_mtu=link_mtu, random=random)
+        if self.ip.version != 6:
+            raise Invalid(
+                f"segment routing needs an underlay of IPv6, and {tunnel_ip} is IPv4",
+                remedy="set NSM_TUNNEL_IP to an IPv6 address of the node",
+            )
+
+    def offer(self, connection: Connection) -> Mechanism:
+        """Return REMOTE SRV6 with host address and segment identifier of this node."""
+        mechanism = self.offered()
+        mechanism.parameters[SRC_HOST] = str(self.ip)
+        mechanism.parameters[SRC_SID] = self._sid(connection, SRC_SID)
+        return mechanism
+
+    def accept(self, offered: Mechanism, connection: Connection) -> Mechanism:
+        """Return ``offered`` with host address and segment identifier of this node."""
+        address(offered, SRC_HOST)
+        _segment(offered, SRC_SID)
+        mechanism = copy_of(offered)
+        mechanism.parameters["src_ip"] = mechanism.parameters[SRC_HOST]
+        mechanism = self.accepted(mechanism)
+        mechanism.parameters[DST_HOST] = str(self.ip)
+        if not mechanism.parameters.get(DST_SID, ""):
+            mechanism.parameters[DST_SID] = self._sid(connection, DST_SID)
+        _segment(mechanism, DST_SID)
+        return mechanism
+
+    def port(self, connection: Connection, mechanism: Mechanism, side: Side) -> Srv6Port:  # noqa: ARG002 - the face
+        """Return the way to the other node: to ``src`` where the client's side is there, else to ``dst``."""
+        asked = side is Side.CLIENT
+        own, far = (DST_SID, SRC_SID) if asked else (SRC_SID, DST_SID)
+        mac, peer_mac = self.macs(mechanism, side)
+        return Srv6Port(
+            local_sid=_segment(mechanism, own),
+            remote_sid=_segment(mechanism, far),
+            local=str(self.ip),
+            remote=str(address(mechanism, SRC_HOST if asked else DST_HOST)),
+            mtu=self.largest(mechanism),
+            mac=mac,
+            peer_mac=peer_mac,
+        )
+
+    def another(self, mechanism: Mechanism, side: Side = Side.CLIENT) -> Mechanism:
+        """Return the mechanism with a random segment identifier of this node, other than the one it has."""
+        changed = copy_of(mechanism)
+        key = SRC_SID if side is Side.CLIENT else DST_SID
+        changed.parameters[key] = _sid_of(self.random.randbytes(13))
+        return changed
+
+    def describe(self, mechanism: Mechanism) -> str:
+        """Return ``SRV6/`` and the segment identifier of the node that answered."""
+        return f"{SRV6}/{mechanism.parameters.get(DST_SID, '')}"
+
+    def _sid(self, connection: Connection, half: str) -> str:
+        return _sid_of(hashlib.sha256(f"{self.ip} {connection.id} {half}".encode()).digest()[:13])
+
+
+def _sid_of(middle: bytes) -> str:
+    return str(IPv6Address(_LOCATOR + middle + b"\0"))
+
+
+def _segment(mechanism: Mechanism, key: str) -> str:
+    sid = ip_address(mechanism.parameters.get(key, ""), f"the SRV6 parameter {key}")
+    if sid.version != 6 or sid.packed[-1] & 1:
+        raise Invalid(
+            f"the SRV6 parameter {key} is {sid}, which is no even IPv6 address",
+            remedy="look at the forwarder at the other end: IPv4 goes to it, IPv6 to the address after it",
+        )
+    return str(sid)

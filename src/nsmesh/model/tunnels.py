@@ -1,0 +1,125 @@
+"""The ways to another node in which a wire can end: one record for each kind of tunnel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nsmesh.model.wire import TunnelPort
+from nsmesh.model.wireguard import PrivateKey
+
+VXLAN_PORT = 4789
+"""UDP port of VXLAN."""
+GENEVE_PORT = 6081
+"""UDP port of Geneve."""
+
+
+def _hidden() -> str:
+    value: str = field(default="", compare=False)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanPort(TunnelPort):
+    """Frames in UDP. ``local_port`` and ``remote_port``: where each node listens."""
+
+    vni: int
+    local: str
+    remote: str
+    local_port: int = VXLAN_PORT
+    remote_port: int = VXLAN_PORT
+    mtu: int = 0
+    mac: str = _hidden()
+    peer_mac: str = _hidden()
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """A VNI is one at its UDP port."""
+        return ("VXLAN", self.local_port, self.vni)
+
+
+@dataclass(frozen=True, slots=True)
+class GenevePort(TunnelPort):
+    """Frames in UDP. Both nodes listen on ``port``: the kernel sends to the port that it listens on."""
+
+    vni: int
+    local: str
+    remote: str
+    port: int = GENEVE_PORT
+    mtu: int = 0
+    mac: str = _hidden()
+    peer_mac: str = _hidden()
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """A VNI is one at its UDP port, for each other node."""
+        return ("GENEVE", self.port, self.vni, self.remote)
+
+
+@dataclass(frozen=True, slots=True)
+class GrePort(TunnelPort):
+    """GRE with a ``key`` of 32 bits. ``ethernet``: it carries frames (gretap), else bare packets (gre)."""
+
+    key: int
+    local: str
+    remote: str
+    ethernet: bool = True
+    mtu: int = 0
+    mac: str = _hidden()
+    peer_mac: str = _hidden()
+
+    @property
+    def frames(self) -> bool:
+        """See :attr:`TunnelPort.frames`."""
+        return self.ethernet
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """A key is one between two addresses."""
+        return ("GRE", self.ethernet, self.local, self.remote, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class WireguardPort(TunnelPort):
+    """Packets in encrypted UDP. ``peer_key`` is the other node's public key for this wire, in base64."""
+
+    private_key: PrivateKey = field(repr=False)
+    peer_key: str
+    local: str
+    remote: str
+    local_port: int
+    remote_port: int
+    mtu: int = 0
+    mac: str = _hidden()
+    peer_mac: str = _hidden()
+
+    @property
+    def frames(self) -> bool:
+        """See :attr:`TunnelPort.frames`."""
+        return False
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """A UDP port is one wire's."""
+        return ("WIREGUARD", self.local_port)
+
+
+@dataclass(frozen=True, slots=True)
+class Srv6Port(TunnelPort):
+    """Packets behind an IPv6 header with a segment routing header (H.Encaps).
+
+    ``local_sid`` is where this node takes them out again, ``remote_sid`` where the other does; for IPv4 each
+    as it is, for IPv6 the one after it.
+    """
+
+    local_sid: str
+    remote_sid: str
+    local: str
+    remote: str
+    mtu: int = 0
+    mac: str = _hidden()
+    peer_mac: str = _hidden()
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """A segment identifier is one wire's."""
+        return ("SRV6", self.local_sid)

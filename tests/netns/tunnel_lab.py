@@ -1,0 +1,48 @@
+"""For tests of tunnels of any kind: the two halves of a wire, as two forwarders agree on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import vxlan_lab
+
+from nsmesh.datapath.base import CrossConnect
+from nsmesh.mechanisms.geneve import Geneve
+from nsmesh.mechanisms.gre import Gre
+from nsmesh.mechanisms.vxlan import Vxlan
+from nsmesh.mechanisms.wireguard import Wireguard
+from nsmesh.model.messages import Connection
+from nsmesh.model.wiring import Side
+
+KINDS = {"VXLAN": Vxlan, "GENEVE": Geneve, "GRE": Gre, "WIREGUARD": Wireguard}
+
+
+def plugins(kind: str, family: int = 4, mtu: int = 1500):
+    """Return the mechanism of each node."""
+    more = [{"secret": bytes([number]) * 32} if kind == "WIREGUARD" else {} for number in (1, 2)]
+    made = (
+        KINDS[kind](ip, link_mtu=lambda: mtu, **own)
+        for ip, own in zip(vxlan_lab.UNDERLAY[family], more, strict=True)
+    )
+    return tuple(made)
+
+
+def wires(found, kind, *, family=4, payload="IP", number=1, near=None, far=None, mtu=1500):
+    """Negotiate a tunnel and return its halves; ``near`` and ``far``: the mechanisms of the nodes."""
+    one, other = plugins(kind, family, mtu)
+    near, far = near or one, far or other
+    asking, serving = (
+        Connection(id=f"near-{number}", payload=payload),
+        Connection(id=f"far-{number}", payload=payload),
+    )
+    agreed = far.accept(near.offer(asking), serving)
+    agreed.parameters.update(src_hw_addr=vxlan_lab.NEAR_MAC, dst_hw_addr=vxlan_lab.FAR_MAC)
+    out, back = near.port(asking, agreed, Side.ENDPOINT), far.port(serving, agreed, Side.CLIENT)
+    first, second = vxlan_lab.wires(found, number=number, mtu=out.mtu, family=family)
+    a, b = first.a, second.b
+    if not out.frames:
+        a, b = replace(a, mac="", neighbours=()), replace(b, mac="", neighbours=())
+    return (
+        CrossConnect(f"near-{number}", a, out, payload),
+        CrossConnect(f"far-{number}", back, b, payload),
+    )
