@@ -6,21 +6,22 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from nsmesh.cli import completing
 from nsmesh.cli.context import Context, run
+from nsmesh.cli.log_follow import Followed
 from nsmesh.core.errors import MeshError, NotFound
+from nsmesh.standalone.log_files import earlier
 
 _COLOUR = {"error": "red", "critical": "red", "warning": "yellow", "debug": "blue"}
 _HIDDEN = ("event", "level", "timestamp", "role", "exception")
 _TAIL = 1 << 20
-"""Bytes of each file that are read from its end."""
+"""Bytes of each log that are read from its end."""
 
 
 @click.command()
@@ -110,14 +111,23 @@ def _past(files: list[Path], wanted: _Wanted) -> list[tuple[str, str]]:
     """Return (source, line) of all files, in the order of time where lines have one."""
     found: list[tuple[str, str, str]] = []
     for path in files:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - _TAIL))
-            last = ""
-            for line in stream.read().decode(errors="replace").splitlines():
-                last = _field(line, "timestamp") or last
-                if line in wanted:
-                    found.append((last, path.stem, line))
+        last = ""
+        for line in _end(path).decode(errors="replace").splitlines():
+            last = _field(line, "timestamp") or last
+            if line in wanted:
+                found.append((last, path.stem, line))
     return [(source, line) for _, source, line in sorted(found, key=lambda item: item[0])]
+
+
+def _end(path: Path) -> bytes:
+    """Return what a log said last, of what was put aside too."""
+    text = b""
+    for one in (path, earlier(path)):
+        if len(text) < _TAIL and one.exists():
+            with one.open("rb") as stream:
+                stream.seek(max(0, one.stat().st_size - (_TAIL - len(text))))
+                text = stream.read() + text
+    return text
 
 
 def _field(line: str, name: str) -> str:
@@ -144,29 +154,16 @@ def _pretty(source: str, line: str) -> str:
 
 
 def _follow(folder: Path, only: str, wanted: _Wanted, *, raw: bool) -> None:
-    open_files: dict[Path, TextIO] = {}
-    for path in folder.glob("*.log"):
-        open_files[path] = path.open(errors="replace")
-        open_files[path].seek(0, 2)
+    followed = {path: Followed(path, path.stat().st_size) for path in folder.glob("*.log")}
     while True:
         for path in sorted(folder.glob("*.log")):
-            if path not in open_files:
-                open_files[path] = path.open(errors="replace")
-        for path, stream in open_files.items():
+            if path not in followed:
+                followed[path] = Followed(path)
+        for path, log in followed.items():
             if only and path.stem != only:
                 continue
-            for line in _new_lines(stream):
+            for line in log.lines():
                 if line in wanted:
                     click.echo(line if raw else _pretty(path.stem, line))
         sys.stdout.flush()
         time.sleep(0.1)
-
-
-def _new_lines(stream: TextIO) -> Iterator[str]:
-    while True:
-        place = stream.tell()
-        line = stream.readline()
-        if not line.endswith("\n"):
-            stream.seek(place)  # half a line: its rest comes later
-            return
-        yield line.rstrip("\n")

@@ -12,6 +12,7 @@ import structlog
 
 from nsmesh.core.errors import MeshError
 from nsmesh.standalone.joining.place import Place
+from nsmesh.standalone.log_files import keep_small
 from nsmesh.standalone.mesh import Mesh, composed
 from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
@@ -43,6 +44,7 @@ async def running_mesh(
             await start_here(mesh, stack)
             stack.push_async_callback(_take_down, mesh)
         await mesh.model.start()
+        mesh.scope.spawn(keep_small(paths.logs), name="logs")
         yield mesh
 
 
