@@ -274,6 +274,7 @@ def _print_status(data: dict[str, Any]) -> None:
         ("clients", ("name", "state", "wires", "pid", "message")),
         ("dead", ("name", "why", "ago", "restarted")),
         ("audit", ("chain", "element", "connection")),
+        ("leaks", ("kind", "name", "where", "owner")),
     ):
         rows = data.get(title) or []
         if rows:

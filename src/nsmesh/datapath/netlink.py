@@ -128,13 +128,13 @@ class Batch:
 
 
 class Netlink:
-    """A route netlink socket of the namespace that the calling thread is in when it is made."""
+    """A netlink socket (route by default) of the namespace that the calling thread is in when it is made."""
 
     __slots__ = ("_socket",)
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = _NETLINK_ROUTE) -> None:
         # The plain socket below Python's own class: one is opened and closed for each end of each wire.
-        self._socket = socket.SocketType(_AF_NETLINK, _SOCK_RAW, _NETLINK_ROUTE)
+        self._socket = socket.SocketType(_AF_NETLINK, _SOCK_RAW, protocol)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
 
     def __enter__(self) -> Self:

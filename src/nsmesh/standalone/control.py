@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from nsmesh.model.names import name_problem, name_suggestion
 from nsmesh.standalone.check import located
 from nsmesh.standalone.events import Event
 from nsmesh.standalone.hosting import first_host
+from nsmesh.standalone.leaks import leaked
 from nsmesh.standalone.making import Tell
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import wanted_node
@@ -257,7 +259,8 @@ class Control:
             yield found
 
     async def _status(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002 - the face asks for it
-        return item(self.rows.status())
+        forgotten = [asdict(leak) for leak in await leaked(self.mesh)]
+        return item({**self.rows.status(), "leaks": forgotten})
 
     async def _create_token(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002 - the face asks for it
         request = _parse(control_pb2.TokenRequest, body)

@@ -11,8 +11,9 @@ from typing import Any
 import structlog
 
 from nsmesh.core.errors import MeshError
+from nsmesh.datapath.leaks import LEAKS
 from nsmesh.standalone.joining.place import Place
-from nsmesh.standalone.log_files import keep_small
+from nsmesh.standalone.leaks import counts
 from nsmesh.standalone.mesh import Mesh, composed
 from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
@@ -44,7 +45,7 @@ async def running_mesh(
             await start_here(mesh, stack)
             stack.push_async_callback(_take_down, mesh)
         await mesh.model.start()
-        mesh.scope.spawn(keep_small(paths.logs), name="logs")
+        stack.enter_context(LEAKS.reading(partial(counts, mesh)))
         yield mesh
 
 
