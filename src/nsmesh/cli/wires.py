@@ -45,7 +45,7 @@ def connect(
     """Wire whatever already runs on this host to a service.
 
     URL is kernel://SERVICE/INTERFACE?label=value; interface and labels may be left out. The wire lives until
-    it is disconnected, or its process or namespace ends.
+    it is disconnected, or its process or namespace ends; it comes back when the mesh is started again.
     """
     _one_place(netns, pid or 0)
     request = control_pb2.ConnectRequest(url=url, netns=netns, pid=pid or 0, client=name, node=node)

@@ -36,7 +36,7 @@ class Children:
             data = json.loads(self.path.read_text())
         except (OSError, ValueError):
             return
-        if not isinstance(data, dict) or data.get("boot") != _boot():
+        if not isinstance(data, dict) or data.get("boot") != boot():
             return
         self.processes = {name: Started(*item) for name, item in data.get("processes", {}).items()}
         self.namespaces = set(data.get("namespaces", []))
@@ -44,7 +44,7 @@ class Children:
 
     def _save(self) -> None:
         data: dict[str, Any] = {
-            "boot": _boot(),
+            "boot": boot(),
             "processes": {name: [item.pid, item.ticks] for name, item in self.processes.items()},
             "namespaces": sorted(self.namespaces),
             "places": sorted(self.places),
@@ -92,7 +92,8 @@ class Children:
             self._save()
 
 
-def _boot() -> str:
+def boot() -> str:
+    """Return what tells this boot of the machine from others."""
     try:
         return _BOOT.read_text().strip()
     except OSError:

@@ -187,6 +187,7 @@ class Control:
                 # in the background: whoever asked may be gone, and this must be done all the same
                 await asyncio.wait([mesh.scope.spawn(self._forget(name), name=f"forget {name}")])
             raise
+        mesh.connects.put(name, path, request.pid, request.node, str(url))
         # who asks next shall see it: the read model knows it by the id that the manager gave it
         agreed = client.connection(wire)
         seen = agreed.path.path_segments[1].id if agreed and len(agreed.path.path_segments) > 1 else ""
@@ -214,6 +215,7 @@ class Control:
         clients = self.mesh.clients
         if request.connection:
             client, wire = clients.find(request.connection)
+            self.mesh.connects.drop(client.name, str(wire.url))
             await clients.disconnect(client, wire)
             tell(self.mesh.events.add("wire", f"connection {wire.id} closed", connection=wire.id))
             if not client.wires and ("workload", client.name) not in self.mesh.documents.known:
@@ -229,6 +231,7 @@ class Control:
     async def _forget(self, name: str) -> None:
         """Take a client and its wires away."""
         client = self.mesh.clients.known.get(name)
+        self.mesh.connects.drop(name)
         self.mesh.followers.forget(name)
         await self.mesh.clients.remove(name)
         if ("workload", name) in self.mesh.documents.known:

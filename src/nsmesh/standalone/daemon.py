@@ -24,6 +24,7 @@ from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.reconcile import Reconciler
+from nsmesh.standalone.reconnecting import reconnect
 from nsmesh.standalone.running import running_mesh
 from nsmesh.telemetry.running import telemetry
 
@@ -118,6 +119,7 @@ async def _restore(mesh: Mesh, reconciler: Reconciler) -> None:
         if isinstance(mesh.hosts, Member):
             await mesh.hosts.reached.wait()  # nothing can be registered before the first host is there
         await reconciler.restore(lambda _event: None)
+        await reconnect(mesh)
     except MeshError as error:
         mesh.events.add(
             "mesh", f"not everything is as it was: {error.what}", failed=True, remedy=error.remedy

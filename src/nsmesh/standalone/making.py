@@ -220,6 +220,7 @@ class Maker:
             return
         await mesh.supervisor.stop(name)
         mesh.followers.forget(name)
+        mesh.connects.drop(name)
         await mesh.clients.remove(name)
         for link in list(mesh.spaces.links.values()):
             if any(end.of == name for end in link.ends):

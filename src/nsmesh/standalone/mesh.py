@@ -19,6 +19,7 @@ from nsmesh.core.scope import Scope
 from nsmesh.elements.heal import Heal
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.clients import Clients
+from nsmesh.standalone.connects import Connects
 from nsmesh.standalone.documents import Documents
 from nsmesh.standalone.events import Events
 from nsmesh.standalone.followers import Followers
@@ -67,6 +68,7 @@ class Mesh:
     supervisor: Supervisor
     spaces: Spaces
     documents: Documents
+    connects: Connects
     clients: Clients
     followers: Followers
     news: News
@@ -136,7 +138,10 @@ async def composed(
 
     clients = Clients(scope, events, make_client)
 
+    connects = Connects(paths.connects)
+
     async def gone(name: str, why: MeshError) -> None:
+        connects.drop(name)
         placement.drop("client", name)
         await clients.remove(name, why)
 
@@ -165,6 +170,7 @@ async def composed(
         ),
         spaces=Spaces(paths, children, identities),
         documents=Documents(paths.documents),
+        connects=connects,
         clients=clients,
         followers=Followers(scope, events, gone),
         news=news,

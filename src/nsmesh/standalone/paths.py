@@ -114,6 +114,11 @@ class MeshPaths:
         return self.state / "membership.json"
 
     @property
+    def connects(self) -> Path:
+        """What was connected by hand."""
+        return self.state / "connects.json"
+
+    @property
     def files(self) -> Path:
         """Working directory of endpoints and workloads: relative names in their options mean files here."""
         return self.state / "files"
