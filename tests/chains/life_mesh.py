@@ -12,7 +12,7 @@ from life_network import LIFETIME, THIEF, Faults, MortalDatapath, Network, Proce
 
 from nsmesh.chains.both import Both
 from nsmesh.chains.client import client
-from nsmesh.chains.endpoint import endpoint, registration
+from nsmesh.chains.endpoint import PassthroughEndpoint, endpoint, registration
 from nsmesh.chains.forwarder import Forwarder
 from nsmesh.chains.nsmgr import Nsmgr
 from nsmesh.chains.registry import memory_registry
@@ -35,6 +35,8 @@ from nsmesh.mechanisms.vxlan import Vxlan
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
     Connection,
+    Destination,
+    Match,
     MonitorScopeSelector,
     NetworkService,
     NetworkServiceEndpoint,
@@ -46,10 +48,30 @@ from nsmesh.model.messages import (
 OURSELVES = Peer(in_process=True)
 REGISTRY = "tcp://registry:5000"
 NODES = (1, 2)
-ENDPOINTS = {"nse1": (1, "intranet"), "nse2": (2, "intranet"), "nse3": (1, "lan")}
+ENDPOINTS = {
+    "nse1": (1, "intranet"),
+    "nse2": (2, "intranet"),
+    "nse3": (1, "lan"),
+    "nse4": (1, "secure"),
+}
+MIDDLE = "fw1"
+"""A function in the middle of the path to the service ``secure``."""
 CLIENTS = ("app1", "app2")
-PAYLOADS = {"intranet": "IP", "lan": "ETHERNET"}
-ROLES = ("registry", "nsmgr1", "fwd1", "nsmgr2", "fwd2", *ENDPOINTS)
+SERVICES = {
+    "intranet": NetworkService(name="intranet", payload="IP"),
+    "lan": NetworkService(name="lan", payload="ETHERNET"),
+    "secure": NetworkService(
+        name="secure",
+        payload="IP",
+        matches=[
+            Match(
+                source_selector={"app": MIDDLE}, routes=[Destination(destination_selector={"app": "nse4"})]
+            ),
+            Match(routes=[Destination(destination_selector={"app": MIDDLE})]),
+        ],
+    ),
+}
+ROLES = ("registry", "nsmgr1", "fwd1", "nsmgr2", "fwd2", *ENDPOINTS, MIDDLE)
 
 
 def begin_of(chain):
@@ -78,6 +100,7 @@ class LifeMesh:
             **{f"nsmgr{node}": self._manager for node in NODES},
             **{f"fwd{node}": self._forwarder for node in NODES},
             **dict.fromkeys(ENDPOINTS, self._endpoint),
+            MIDDLE: self._middle,
             **dict.fromkeys(CLIENTS, self._client),
         }
 
@@ -194,8 +217,24 @@ class LifeMesh:
         )
         register = self._registration(process, node)
         await self._run(process, f"unix:///{process.name}", made, made, register)
-        offered = NetworkService(name=service, payload=PAYLOADS[service])
-        await self._register(process, register, service, offered)
+        await self._register(process, register, service, SERVICES[service], app=process.name)
+
+    async def _middle(self, process):
+        inside = Kernel(inode_url=f"file://{self.space(process.name)}", unnumbered=True)
+        made = PassthroughEndpoint(
+            process.name,
+            labels={"app": MIDDLE},
+            manager="unix:///nsmgr1",
+            serves=[inside],
+            asks=[inside],
+            peers=process.peers,
+            tokens=Tokens(process.name, self.clock),
+            policies=(Authorize(()),),
+            clock=self.clock,
+        )
+        register = self._registration(process, 1)
+        await self._run(process, f"unix:///{process.name}", made.server, made.onward, made.server, register)
+        await self._register(process, register, "secure", SERVICES["secure"], app=MIDDLE)
 
     async def _client(self, process):
         alive = self._looks_alive if process.name == CLIENTS[0] and self.kernels else None

@@ -10,14 +10,15 @@ import datapath_lab as lab
 import pytest
 import test_life_of_connections as life
 from hypothesis import settings
-from life_mesh import CLIENTS, LifeMesh
+from life_mesh import CLIENTS, MIDDLE, LifeMesh
 
 from nsmesh.datapath import netns
 from nsmesh.datapath.linux import LinuxDatapath
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
-ONE_NODE = ("registry", "nsmgr1", "fwd1", "nse1", "nse3", *CLIENTS)
+INSIDE = ("nse1", "nse3", "nse4", MIDDLE, *CLIENTS)
+ONE_NODE = ("registry", "nsmgr1", "fwd1", *INSIDE)
 
 
 class MortalLinux(LinuxDatapath):
@@ -59,7 +60,7 @@ class KernelMesh(LifeMesh):
 
     @property
     def spaces(self):
-        return [self.space(name) for name in ("nse1", "nse3", *CLIENTS)]
+        return [self.space(name) for name in INSIDE]
 
     def new_driver(self, make=LinuxDatapath, *more):
         made = make(*more, owner=f"{self.prefix}fwd1", namespaces=lambda: self.spaces)
@@ -92,7 +93,12 @@ class KernelLife(life.LifeOfConnections):
         await super()._rest()
         mesh = self.mesh
         await mesh.settled()
-        here = {connection.path.path_segments[2].id for _, connection in self._all()}
+        here = {
+            segment.id
+            for _, connection in self._all()
+            for segment in connection.path.path_segments
+            if segment.name == "fwd1"
+        }
         found = await mesh.new_driver().has()
         assert {existing.id for existing in found} == here
         assert len(found) == 2 * len(here)
@@ -117,7 +123,7 @@ class KernelLife(life.LifeOfConnections):
 def test_nothing_is_left_in_the_kernel():
     """Whatever happens in whatever order: at rest each wire is as agreed, at the end no link is left."""
     prefix = f"life{os.getpid()}{uuid.uuid4().hex[:4]}-"
-    with netns.temporary(*(f"{prefix}{name}" for name in ("nse1", "nse3", *CLIENTS))):
+    with netns.temporary(*(f"{prefix}{name}" for name in INSIDE)):
         machine = type("KernelLifeHere", (KernelLife,), {"prefix": prefix})
         case = machine.TestCase
         case.settings = settings(life.CALM, max_examples=12, stateful_step_count=15)
