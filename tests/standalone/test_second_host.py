@@ -177,6 +177,7 @@ def test_the_first_host_is_away(pair):
 def test_both_are_down_and_the_second_comes_first(pair):
     """It waits for the first host before it puts up what it had."""
     one, two = pair
+    one.nsm("delete", "workload", "app").ok()
     one.nsm("down").ok()
     two.nsm("down").ok()
     up = two.start(*NSM, "up")
@@ -184,7 +185,7 @@ def test_both_are_down_and_the_second_comes_first(pair):
     assert two.nsm("status", "-o", "json").ok().json()["state"] == "restoring"
     one.nsm("up").ok()
     finish(up).ok()
-    until(lambda: one.reaches("app"), 30, why=one.events)
+    assert names(two, "endpoints") == {"responder": "ready"}
 
 
 def test_a_node_that_is_removed(pair):
@@ -214,3 +215,17 @@ def test_a_host_leaves(pair):
     two.nsm("join", "192.0.2.1", "--token", one.token()).ok()
     two.nsm("down", "--purge").ok()
     assert set(names(one, "nodes")) == {"host1"}
+
+
+def test_a_host_leaves_while_the_first_one_is_away(hosts):
+    """It is free at once, and says what is left to do on the first host."""
+    one, two = hosts
+    one.nsm("delete", "workload", "app").ok()
+    two.nsm("join", "192.0.2.1", "--token", one.token()).ok()
+    one.nsm("down").ok()
+    done = two.nsm("leave").ok()
+    assert "host1 could not be told" in done.err
+    assert "-> on it: nsm --mesh default node remove host2" in done.err
+    assert not two.run("ls", "/var/lib/nsmesh/default").out
+    one.nsm("up").ok()
+    one.nsm("node", "remove", "host2").ok()

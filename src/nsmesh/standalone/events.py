@@ -57,8 +57,12 @@ class Events:
         self.last += 1
         event = Event(self.last, self._clock.now(), kind, text, connection, failed, remedy)
         self.kept.append(event)
-        self._news.tell()
+        self.tell()
         return event
+
+    def tell(self) -> None:
+        """Wake those who look at the mesh: something changed that is no event."""
+        self._news.tell()
 
     def after(self, number: int) -> Iterator[Event]:
         """Yield the events that came after the one of that number, and are kept still."""

@@ -53,6 +53,7 @@ async def running_hosts(
 
         authority.tell = lambda text: _told(events, text)
         authority.alarm = alarm
+        authority.heard = events.tell
         found = authority
     else:
         place = listen or first.remembered(paths.listening)

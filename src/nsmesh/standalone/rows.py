@@ -222,7 +222,8 @@ class Rows:
 
     def _roles(self) -> list[Row]:
         mesh = self._mesh
-        roles = [("registry", f"registry-{mesh.paths.mesh}", "registry", mesh.registry_url, "")]
+        registry = ("registry", f"registry-{mesh.paths.mesh}", "registry", mesh.registry_url, "")
+        roles = [] if mesh.first else [registry]
         for node in mesh.nodes.values():
             roles += [
                 ("nsmgr", node.manager, node.manager_unit, node.public_url, node.name),

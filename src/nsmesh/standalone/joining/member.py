@@ -38,7 +38,8 @@ class Member:
     """Implements ``Hosts`` and :class:`nsmesh.security.issuer.Issuer` on a host that joined.
 
     ``tell`` hears what happens, ``alarm`` what is bad; ``removed`` is called once when the first host says
-    that this is no node any more; ``changed`` when identity or bundle changed.
+    that this is no node any more; ``changed`` when identity or bundle changed,
+    ``heard`` when nodes came or went.
     """
 
     joined = True
@@ -52,6 +53,7 @@ class Member:
         self.alarm: Callable[[MeshError], None] = lambda _error: None
         self.removed: Callable[[], None] = lambda: None
         self.changed: Callable[[], None] = lambda: None
+        self.heard: Callable[[], None] = lambda: None
         self._path = path
         self._clock: Clock = scope.clock
         self._scope = scope
@@ -136,9 +138,11 @@ class Member:
                     await self._renew()
             except Refused as error:
                 self.record.removed = True
-                self.record.save(self._path)
-                self.alarm(error)
-                self.removed()
+                try:
+                    self.record.save(self._path)
+                finally:
+                    self.alarm(error)
+                    self.removed()
                 return
             except MeshError as error:
                 self._lost(error)
@@ -164,7 +168,10 @@ class Member:
 
     async def _beat(self) -> None:
         news = parsed(join_pb2.News, await self._call(methods.BEAT, b""))
+        before = [node.name for node in self._nodes]
         self._nodes = list(news.nodes)
+        if before != [node.name for node in self._nodes]:
+            self.heard()
         self._out.at = dict(news.removed)
         bundle = Bundle.from_der(self.trust_domain, news.bundle)
         if bundle != self.bundle():

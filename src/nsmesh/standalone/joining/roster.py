@@ -17,7 +17,7 @@ from nsmesh.standalone.joining.names import node_of
 TTL = 8 * 3600.0
 """Seconds that an SVID of a node, and of what lives on it, is valid: renewed at half, it outlives four hours
 without the first host."""
-SILENT = 10.0
+SILENT = 7.0
 """Seconds after which a node that says nothing counts as silent."""
 
 
