@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nsmesh import rpc
 from nsmesh.chains.client import client
 from nsmesh.chains.endpoint import endpoint, registration
 from nsmesh.chains.registry import running_registry
@@ -33,6 +34,7 @@ from nsmesh.datapath.base import Datapath
 from nsmesh.datapath.fake import FakeDatapath
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.elements.ipam import Ipam
+from nsmesh.elements.peer import RemotePeers
 from nsmesh.mechanisms.kernel import Kernel
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
@@ -94,9 +96,10 @@ def request_of(number: int, spaces: tuple[str, ...]) -> NetworkServiceRequest:
 class Driver:
     """Does what the commands say through a client's chain."""
 
-    def __init__(self, chain: Chain, config: Config) -> None:
+    def __init__(self, chain: Chain, config: Config, held: Runtime) -> None:
         self._chain = chain
         self._config = config
+        self._held = held
         self._connections: dict[int, Connection] = {}
 
     async def begin(self) -> None:
@@ -114,7 +117,12 @@ class Driver:
 
     async def do(self, verb: str, first: int, last: int, in_flight: int) -> dict[str, Any]:
         """Do ``verb`` to each number from ``first`` to ``last - 1``; return times, and our own CPU time."""
-        work = {"request": self._request, "refresh": self._refresh, "close": self._close}[verb]
+        work = {
+            "request": self._request,
+            "refresh": self._refresh,
+            "close": self._close,
+            "anew": self._anew,
+        }[verb]
         times: list[float] = []
         numbers = iter(range(first, last))
         cpu, began = time.process_time(), time.perf_counter()
@@ -136,12 +144,35 @@ class Driver:
     async def _close(self, number: int) -> None:
         await self._chain.close(self._call(), self._connections.pop(number))
 
+    async def _anew(self, number: int) -> float:
+        """Request over a connection of its own, and close; return the time from the dial to the answer."""
+        held = self._held
+        pool = rpc.Pool(identity=held.identity, timeout=PATIENCE)
+        chain = client(
+            "client",
+            manager=self._config.url("nsmgr"),
+            peers=RemotePeers(pool),
+            tokens=held.tokens,
+            checks=held.checks(),
+        )
+        try:
+            async with chain.running():
+                began = time.perf_counter()
+                connection = await chain.request(self._call(), request_of(number, self._config.spaces))
+                took = time.perf_counter() - began
+                await chain.close(self._call(), connection)
+        finally:
+            await pool.aclose()
+        return took
 
-async def _each(numbers: Iterator[int], work: Callable[[int], Awaitable[None]], times: list[float]) -> None:
+
+async def _each(
+    numbers: Iterator[int], work: Callable[[int], Awaitable[float | None]], times: list[float]
+) -> None:
     for number in numbers:
         began = time.perf_counter()
-        await work(number)
-        times.append(time.perf_counter() - began)
+        took = await work(number)
+        times.append(time.perf_counter() - began if took is None else took)
 
 
 @asynccontextmanager
@@ -186,12 +217,17 @@ async def _endpoint(config: Config, held: Runtime, stack: AsyncExitStack) -> Non
     await stack.enter_async_context(registered(register, [NetworkService(name=SERVICE, payload="IP"), entry]))
 
 
-def figures() -> dict[str, int]:
-    """Return what this process holds that only it can count."""
+def figures() -> dict[str, Any]:
+    """Return what this process holds that only it can count. ``due``: seconds until each timer."""
     gc.collect()
     loop = asyncio.get_running_loop()
     timers = [handle for handle in loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined] # noqa: SLF001 - asyncio shows its timers nowhere else
-    return {"tasks": len(asyncio.all_tasks()), "timers": len(timers)}
+    now = loop.time()
+    return {
+        "tasks": len(asyncio.all_tasks()),
+        "timers": len(timers),
+        "due": sorted(round(handle.when() - now, 1) for handle in timers),
+    }
 
 
 async def obey(driver: Driver | None) -> None:
@@ -241,7 +277,7 @@ async def main(config: Config) -> None:
             clock=held.clock,
         )
         await stack.enter_async_context(chain.running())
-        driver = Driver(chain, config)
+        driver = Driver(chain, config, held)
         await driver.begin()
         await obey(driver)
 

@@ -29,13 +29,15 @@ SETTLED = 30.0
 class Form:
     """How a mesh is put together.
 
-    ``apart``: every role is a process of its own; ``endpoint_apart``: the endpoint alone is. ``tls``: mTLS,
-    tokens and policies between processes. ``kernel``: real wires.
+    ``apart``: every role is a process of its own; ``endpoint_apart``: the endpoint alone is;
+    ``client_apart``: the client alone is. ``tls``: mTLS, tokens and policies between processes. ``kernel``:
+    real wires.
     """
 
     name: str
     apart: bool = False
     endpoint_apart: bool = False
+    client_apart: bool = False
     tls: bool = False
     kernel: bool = True
 
@@ -45,6 +47,7 @@ APART = Form("four processes", apart=True)
 UP = Form("as nsm up makes it", endpoint_apart=True, tls=True)
 ONE = Form("one process")
 DRAWN = Form("one process, no kernel", kernel=False)
+SERVED = Form("client and mesh, mTLS, no kernel", client_apart=True, tls=True, kernel=False)
 FORMS = (APART_TLS, APART, UP, ONE, DRAWN)
 
 
@@ -71,7 +74,7 @@ class Mesh:
         self.spaces = spaces
         self.far = far
         self.processes = processes
-        self._driver = processes["client" if form.apart else "one process"]
+        self._driver = processes["client" if "client" in processes else "one process"]
         self._next = 1
 
     def fresh(self, count: int) -> range:
@@ -149,6 +152,8 @@ def running(form: Form, spaces: Sequence[str], far: str, profiles: Path | None =
             processes["one process"] = starter.driver("whole")
             if form.endpoint_apart:
                 processes["nse"] = starter.role("nse")
+            if form.client_apart:
+                processes["client"] = starter.driver("client")
         mesh = Mesh(form, spaces, far, processes)
         mesh.ask()
         yield mesh

@@ -21,11 +21,13 @@ from report import Report, save, show
 
 from nsmesh.core import logging
 
-ROOT = ("request", "thousand", "start", "floor", "packets", "remote", "firewall")
+ROOT = ("request", "thousand", "anew", "idle", "start", "floor", "packets", "remote", "firewall")
 """Those that make namespaces and interfaces."""
 MODULES = {
     "request": "whole_request",
     "thousand": "thousand",
+    "anew": "dial_anew",
+    "idle": "many_idle",
     "start": "first_ping",
     "floor": "netlink_floor",
     "rpc": "rpc_echo",
