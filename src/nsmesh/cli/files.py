@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nsmesh.core.errors import Invalid, NotFound, Unauthorized
+from nsmesh.model.manifest_text import LARGEST
 
-LIMIT = 4 << 20
+LIMIT = LARGEST
 """Bytes; more are not read."""
 SUFFIXES = (".yaml", ".yml", ".json")
 
