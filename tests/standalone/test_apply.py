@@ -116,7 +116,7 @@ def unchanged(mesh):
             ),
             ["stdin:", "values with its aliases written out", "use fewer aliases"],
         ),
-        ("x" * (5 << 20), ["standard input has more than 4194304 bytes", "split it"]),
+        ("x" * (5 << 20), ["standard input has more than 1048576 bytes", "split it"]),
         (b"\xff\xfe\x00", ["standard input is not UTF-8 text (byte 0)"]),
     ],
 )
