@@ -20,6 +20,7 @@ from endpoint_lab import Lab, Resident, http, ip, ping, run, until
 from nsmesh.core.call import Call
 from nsmesh.core.element import chain
 from nsmesh.core.errors import Conflict
+from nsmesh.core.metrics import DECLARED
 from nsmesh.datapath.wireguard_text import wg_peers, wg_setconf
 from nsmesh.endpoints import wireguard_keys
 from nsmesh.endpoints.capture import MESSAGES, Report, capturing
@@ -163,6 +164,12 @@ def test_the_tunnel_tells_how_it_is(vpn: Vpn):
     assert peer.received > 100
     assert peer.sent > 100
     assert peer.endpoint == "192.0.2.1:51820"
+    counted, shaken = (
+        vpn.home.call(DECLARED[name].samples())
+        for name in ("nsm_vpn_gateway_bytes", "nsm_vpn_gateway_handshake_seconds")
+    )
+    assert {one.labels["direction"] for one in counted if one.value > 100} == {"received", "sent"}
+    assert abs(time.time() - max(one.value for one in shaken)) < 10
 
 
 def test_clients_reach_nothing_but_what_is_behind_the_tunnel(vpn: Vpn):

@@ -1,5 +1,7 @@
 """What a whole mesh tells of itself: metrics of all its processes at one address, and what endpoints say."""
 
+import os
+import signal
 import socket
 import urllib.request
 
@@ -72,6 +74,13 @@ def test_one_address_tells_of_all_processes(lab, monkeypatch, mode):
     assert value(samples, "nsm_registry_entries", kind="endpoints") >= 3
     assert value(samples, "nsm_rpc_handshakes_total", result="ok") >= 1
     assert value(samples, "nsm_firewall_packets_total", process="guard", rule="pings") >= 1
+    assert value(samples, "nsm_firewall_bytes_total", process="guard", rule="pings") >= 84
+    assert value(samples, "nsm_role_seconds_count", verb="request", process="responder") >= 1
+    if mode:
+        pid = next(row["pid"] for row in lab.status()["roles"] if row["role"] == "registry")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: value(scrape(port), "nsm_supervisor_restarts_total", unit="registry") == 1)
+        assert value(scrape(port), "nsm_supervisor_deaths_total", unit="registry") == 1
 
 
 def test_endpoints_say_how_they_are(lab):

@@ -7,6 +7,7 @@ from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.metrics import DECLARED
 from nsmesh.core.virtual import VirtualClock, run
 from nsmesh.datapath.base import CrossConnect, KernelPort
 from nsmesh.datapath.fake import FakeDatapath
@@ -58,6 +59,7 @@ def test_what_a_dead_forwarder_left_goes_after_a_lifetime_and_what_was_asked_for
 
     async def main():
         datapath = FakeDatapath()
+        swept = DECLARED["nsm_sweep_wires"].values.get((), 0)
         for name in ("gone", "comes-back"):
             await datapath.apply(wire(name))
         async with forwarder(datapath) as made:
@@ -68,6 +70,7 @@ def test_what_a_dead_forwarder_left_goes_after_a_lifetime_and_what_was_asked_for
             assert names(datapath) == {"comes-back"}
             await asyncio.sleep(5 * LIFETIME)
             assert names(datapath) == {"comes-back"}
+        assert DECLARED["nsm_sweep_wires"].values[()] == swept + 1
 
     run(main())
 
