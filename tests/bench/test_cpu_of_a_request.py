@@ -28,8 +28,8 @@ AT_ONCE = 8
 MOST = 11.0
 """Times as much as :func:`plain_python` that a Request with its Close may take.
 
-It was 6.5 when this was written, and up to 8.7 with four programs for each core. Whoever adds something that every Request needs may raise it, and
-says in docs/decisions/0030-cost-of-a-request.md what for.
+It was 6.5 when this was written, and up to 8.7 with four programs for each core. Whoever adds something that
+every Request needs may raise it, and says in docs/decisions/0030-cost-of-a-request.md what for.
 """
 
 pytestmark = pytest.mark.timeout(120)
