@@ -1,20 +1,28 @@
-"""How fast a wire between two nodes carries packets, beside a VXLAN that was made by hand, and the underlay.
+"""How fast a wire between two nodes carries packets, beside tunnels that were made by hand, and the underlay.
 
 Run as root: python bench/run.py remote. Makes its own namespaces: two nodes, joined by a veth pair, and a pod
 on each; about twelve seconds a round. Needs iperf3 and ping. Wire and VXLAN by hand are the same in the
 kernel, so a ratio near 1.0 is as it should be. One by hand is made in the node and moved into the pod.
 Ratios are taken within a round, and are the median of all rounds.
 
-It also measures what one end of such a wire takes to make: our process's time, kernel included.
+It also measures what one end of such a wire takes to make: our process's time, kernel included; and what the
+last of a thousand takes beside the first. Where wireguard-go is, a WIREGUARD wire is measured beside one that
+was made by hand of the same program, with the same MTU.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import os
 import shutil
 import statistics
+import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from common import Series, spaces
@@ -23,9 +31,13 @@ from report import Details, Report, row
 
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route, VxlanPort
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.wireguard_text import wg_setconf
+from nsmesh.model.tunnels import WireguardPort
+from nsmesh.model.wireguard import PrivateKey, Tunnel, TunnelPeer
 
 NAME = "remote"
 MTU = 1450
+WIREGUARD_MTU = 1440
 IPS = ("192.0.2.1", "192.0.2.2")
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 
@@ -53,7 +65,7 @@ def nodes() -> Iterator[Nodes]:
 
 def end(found: Nodes, side: int, number: int = 0) -> CrossConnect:
     """Return one end of a wire, on node 0 or 1; the pod's address is 10.0.0.1 or 10.0.0.2 of wire 0."""
-    net, far = f"10.0.{number}", 1 - side
+    net, far = f"10.{number >> 8}.{number & 0xFF}", 1 - side
     here = KernelPort(
         found.pods[side],
         f"wire{number}",
@@ -94,37 +106,132 @@ def underlay(found: Nodes) -> None:
         inside(node, "ip", "addr", "add", f"10.0.0.{side + 1}/24", "dev", "under")
 
 
-WAYS: dict[str, tuple[Callable[[Nodes], None], str]] = {
-    "VXLAN by hand": (by_hand, "pods"),
-    "wire": (by_driver, "pods"),
-    "underlay": (underlay, "nodes"),
+@contextlib.contextmanager
+def standing(make: Callable[[Nodes], None], found: Nodes) -> Iterator[None]:
+    """Make what stays in the kernel by itself."""
+    make(found)
+    yield
+
+
+@contextlib.contextmanager
+def encrypted_by_driver(found: Nodes) -> Iterator[None]:
+    """Have a WIREGUARD wire, whose programs end with the driver that started them."""
+    ready, stop = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        drivers = [LinuxDatapath(node=node) for node in found.nodes]
+        for side, datapath in enumerate(drivers):
+            await datapath.apply(encrypted_end(found, side))
+        ready.set()
+        await stop.wait()
+        for datapath in drivers:
+            await datapath.aclose()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    try:
+        if not ready.wait(30):
+            raise RuntimeError("the wire did not come up")
+        yield
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join(10)
+
+
+def encrypted_end(found: Nodes, side: int) -> CrossConnect:
+    """Return one end of a WIREGUARD wire, with the addresses of wire 0."""
+    far = 1 - side
+    keys = [PrivateKey(bytes([number]) * 32) for number in (1, 2)]
+    port = WireguardPort(keys[side], keys[far].public, IPS[side], IPS[far], 51820, 51820, WIREGUARD_MTU)
+    near = end(found, side).a
+    assert isinstance(near, KernelPort)
+    return CrossConnect("bench-0", replace(near, mac="", neighbours=(), mtu=WIREGUARD_MTU), port, "IP")
+
+
+@contextlib.contextmanager
+def encrypted_by_hand(found: Nodes) -> Iterator[None]:
+    """Have two programs wireguard-go, told by wg, their devices moved into the pods."""
+    folder = Path("/var/run/wireguard")
+    keys = [PrivateKey(bytes([number]) * 32) for number in (1, 2)]
+    programs, names = [], [f"bench{os.getpid() % 100000}{side}" for side in (0, 1)]
+    try:
+        for side, (node, pod, name) in enumerate(zip(found.nodes, found.pods, names, strict=True)):
+            far = 1 - side
+            argv = ["nsenter", f"--net={node}", "wireguard-go", "-f", name]
+            quiet = {**os.environ, "LOG_LEVEL": "silent"}
+            programs.append(
+                subprocess.Popen(argv, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+            while not (folder / f"{name}.sock").exists():
+                time.sleep(0.01)
+            inside(node, *f"ip link set {name} mtu {WIREGUARD_MTU}".split())
+            peer = TunnelPeer(keys[far].public, f"{IPS[far]}:51820", ("0.0.0.0/0",))
+            subprocess.run(
+                ["wg", "setconf", name, "/dev/stdin"],
+                input=wg_setconf(Tunnel(name, keys[side], peers=(peer,))).encode(),
+                check=True,
+            )
+            inside(node, "ip", "link", "set", name, "netns", Path(pod).name)
+            inside(pod, "ip", "link", "set", name, "name", "wire", "mtu", str(WIREGUARD_MTU))
+            inside(pod, "ip", "addr", "add", f"10.0.0.{side + 1}/32", "dev", "wire")
+            inside(pod, "ip", "link", "set", "wire", "up")
+            inside(pod, "ip", "route", "add", f"10.0.0.{far + 1}/32", "dev", "wire")
+        time.sleep(1.5)  # the program looks once a second whether its device is up
+        yield
+    finally:
+        for program in programs:
+            program.terminate()
+            program.wait(5)
+
+
+Made = Callable[[Nodes], contextlib.AbstractContextManager[None]]
+
+WAYS: dict[str, tuple[Made, str, str]] = {
+    "VXLAN by hand": (functools.partial(standing, by_hand), "pods", "VXLAN by hand"),
+    "wire": (functools.partial(standing, by_driver), "pods", "VXLAN by hand"),
+    "underlay": (functools.partial(standing, underlay), "nodes", "VXLAN by hand"),
+}
+"""How each is made, where it is measured, and beside which it is."""
+
+ENCRYPTED: dict[str, tuple[Made, str, str]] = {
+    "wireguard-go by hand": (encrypted_by_hand, "pods", "wireguard-go by hand"),
+    "WIREGUARD wire": (encrypted_by_driver, "pods", "wireguard-go by hand"),
 }
 
 
-def once(name: str, seconds: int) -> tuple[float, float, float]:
-    make, where = WAYS[name]
-    with nodes() as found:
-        make(found)
+def once(way: tuple[Made, str, str], seconds: int) -> tuple[float, float, float]:
+    make, where, _ = way
+    with nodes() as found, make(found):
         a, b = getattr(found, where)
         return measure(a, b, seconds)
 
 
-def making(count: int) -> Series:
-    """Measure the making of one end after the other on one node."""
-    series = Series("end of a wire")
-    series.start_round()
+def making(count: int, block: int) -> list[Series]:
+    """Measure the making of one end after the other on one node; return all, the first, and the last ones."""
+    series, first, last = (
+        Series(f"end of a wire{which}") for which in ("", f", the first {block}", f", the last {block}")
+    )
+    for one in (series, first, last):
+        one.start_round()
 
     async def main(found: Nodes) -> None:
         datapath = LinuxDatapath(node=found.nodes[0])
         for number in range(count):
             wire = end(found, 0, number)
-            with series.operation():
+            with contextlib.ExitStack() as counted:
+                counted.enter_context(series.operation())
+                if number < block:
+                    counted.enter_context(first.operation())
+                if number >= count - block:
+                    counted.enter_context(last.operation())
                 await datapath.apply(wire)
         await datapath.aclose()
 
     with nodes() as found:
         asyncio.run(main(found))
-    return series
+    return [series, first, last]
 
 
 def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001 - the face of a benchmark
@@ -133,24 +240,34 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
     if missing:
         return Report(notes=[f"remote: not measured, {' and '.join(missing)} missing"])
     rounds, seconds = (1, 1) if short else (5, 1)
-    made = making(20 if short else 200)
-    results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in WAYS}
+    ways, notes = dict(WAYS), []
+    if shutil.which("wireguard-go") is None or shutil.which("wg") is None:
+        notes.append("remote: WIREGUARD is not measured, wireguard-go or wg is missing")
+    else:
+        ways |= ENCRYPTED
+    made, first, last = making(40, 10) if short else making(1000, 50)
+    results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for turn in range(rounds):
-        for name in list(WAYS) if turn % 2 else list(reversed(WAYS)):
-            results[name].append(once(name, seconds))
-    rows = []
-    for name, found in results.items():
-        cells = []
-        for at in range(len(FIGURES)):
-            values = [one[at] for one in found]
-            bases = [one[at] for one in results["VXLAN by hand"]]
-            ratio = statistics.median(mine / theirs for mine, theirs in zip(values, bases, strict=True))
-            spread = f"{min(values):.1f}-{max(values):.1f}"
-            cells += [f"{statistics.median(values):.1f}", spread, f"{ratio:.2f}"]
-        rows.append((name, *cells))
+        for name in list(ways) if turn % 2 else list(reversed(ways)):
+            results[name].append(once(ways[name], seconds))
     head = ("remote", *(title for figure in FIGURES for title in (figure, "spread", "ratio")))
-    title = f"a wire between nodes beside a VXLAN by hand, {rounds} rounds"
+    title = f"a wire between nodes beside a tunnel by hand, {rounds} rounds"
+    rows = [(name, *_cells(found, results[ways[name][2]])) for name, found in results.items()]
     return Report(
-        rows=[row(NAME, made.name, made.all_wall(), made.cpu_by_round())],
+        rows=[
+            row(NAME, made.name, made.all_wall(), made.cpu_by_round()),
+            row(NAME, first.name, first.all_wall(), first.cpu_by_round()),
+            row(NAME, last.name, last.all_wall(), last.cpu_by_round(), first.cpu_by_round(), to="the first"),
+        ],
         details=[Details(title, head, rows)],
+        notes=notes,
     )
+
+
+def _cells(found: list[tuple[float, float, float]], base: list[tuple[float, float, float]]) -> list[str]:
+    cells = []
+    for at in range(len(FIGURES)):
+        values, bases = [one[at] for one in found], [one[at] for one in base]
+        ratio = statistics.median(mine / theirs for mine, theirs in zip(values, bases, strict=True))
+        cells += [f"{statistics.median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}", f"{ratio:.2f}"]
+    return cells

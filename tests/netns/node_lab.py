@@ -102,12 +102,12 @@ class Mesh(contextlib.ExitStack):
         }
         return self.start(name, self.pods[number], "nsc", **own | environment)
 
-    def roles(self) -> None:
-        """Start registry, managers and forwarders, and wait until they are ready."""
+    def roles(self, **environment: str) -> None:
+        """Start registry, managers and forwarders, and wait until they are ready; ``environment``: theirs."""
         self.registry()
         for number in (1, 2):
             self.manager(number)
-            self.forwarder(number)
+            self.forwarder(number, **environment)
         for number in (1, 2):
             self.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
 

@@ -17,6 +17,7 @@ import vxlan_lab
 from nsmesh.datapath import netns
 from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.base import TunnelRefused, TunnelTaken
+from nsmesh.datapath.probe import answers
 
 pytestmark = pytest.mark.root
 
@@ -159,6 +160,20 @@ class TestWireguard:
         before = len(self.programs())
         assert run(main) in (set(), {"nse-1"})
         assert len(self.programs()) == before
+
+    def test_a_wire_without_link_addresses_can_be_probed(self):
+        """Both families: alive, and not for an address that nobody has."""
+
+        async def main(found):
+            first, second = tunnel_lab.wires(found, "WIREGUARD")
+            here, there = await both(found, first, second)
+            for net in ("10.0.1.", "fd00:1::"):
+                assert await answers(found.pod_a, "nsm-1", f"{net}1", f"{net}2", 3)
+                assert not await answers(found.pod_a, "nsm-1", f"{net}1", f"{net}9", 0.1)
+            assert not await answers(found.pod_a, "nsm-1", "10.0.1.1", "fd00:1::2", 0.1)
+            await closed(here, there)
+
+        run(main)
 
     def test_a_program_that_dies_comes_back_with_its_wire(self):
         """The device is made again in the pod, with the same keys, and packets pass."""

@@ -1,13 +1,18 @@
 """Two nodes for real: every role a process of its own, mTLS between them, VXLAN under the wire."""
 
 import re
+import shutil
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import datapath_lab as lab
 import node_lab
 import pytest
 import vxlan_lab
+
+from nsmesh.datapath.abilities import lacks
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(90)]
 
@@ -102,3 +107,106 @@ def test_a_forwarder_without_tunnel_address_says_what_to_set(mesh):
     mesh.endpoint(2)
     mesh.client(1)
     mesh.until("nsc", r"no mechanism to offer to tcp://192.0.2.2:5001 for nse2: REMOTE is wanted")
+
+
+WIREGUARD = {"NSM_MECHANISMS": "WIREGUARD"}
+
+
+@pytest.fixture
+def encrypted():
+    if reason := lacks("WIREGUARD"):
+        pytest.skip(reason)
+    with node_lab.Mesh() as found:
+        found.roles(**WIREGUARD)
+        yield found
+
+
+def test_an_encrypted_wire_shows_nothing_of_what_it_carries(encrypted, tmp_path):
+    """WIREGUARD on both nodes: what crosses the underlay is UDP, and no byte of the pattern is in it."""
+    encrypted.endpoint(2)
+    client = encrypted.client(1)
+    wired(encrypted)
+    pod, capture = encrypted.pods[1], tmp_path / "under.pcap"
+    under = ["ip", "netns", "exec", Path(encrypted.spaces[1]).name]
+    pattern, found = "nsmsecretnsmsecr", []
+    watching = subprocess.Popen(
+        [*under, *["tcpdump", "--immediate-mode", "-U", "-i", "under", "-w"], str(capture)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert "listening" in watching.stderr.readline()
+        inside = ["ip", "netns", "exec", Path(pod).name]
+        for address in ("10.9.2.0", "fd09:2::"):
+            ping = f"ping -c 3 -i 0.1 -s 400 -p {pattern.encode().hex()} {address}".split()
+            found.append(subprocess.run([*inside, *ping], check=True, capture_output=True).returncode)
+        time.sleep(0.3)
+    finally:
+        watching.terminate()
+        watching.wait(5)
+    seen = capture.read_bytes()
+    assert len(seen) > 12 * 400
+    assert not any(pattern[turn : turn + 6].encode() in seen for turn in range(8))
+    assert lab.link(pod, "nsm-1")["mtu"] == 1440
+    assert vxlan_lab.pings(pod, "10.9.2.0", 1440 - 28)
+    assert not vxlan_lab.pings(pod, "10.9.2.0", 1440 - 27)
+    node_lab.end(client, signal.SIGTERM)
+    gone(pod, "nsm-1")
+
+
+def test_an_encrypted_wire_comes_back_with_its_forwarder(encrypted):
+    """A killed forwarder takes programs and keys along; its successor makes the wire anew, with new ones."""
+    encrypted.endpoint(2)
+    encrypted.client(1)
+    wired(encrypted)
+    node_lab.end(encrypted.forwarders[1])
+    mark = len(encrypted.log("fwd1"))
+    encrypted.forwarder(1, **WIREGUARD)
+    encrypted.until("fwd1", "wire applied", after=mark, seconds=30)
+    limit = time.monotonic() + 10
+    while not vxlan_lab.pings(encrypted.pods[1], "10.9.2.0"):
+        assert time.monotonic() < limit, encrypted.log("fwd1")[-3000:]
+
+
+def without_wireguard(mesh):
+    """Return a PATH with a wireguard-go that is there and fails."""
+    folder = mesh.folder / "bin"
+    folder.mkdir()
+    for program in ("setpriv", "unshare", "sh", "mount", "nsenter"):
+        (folder / program).symlink_to(shutil.which(program))
+    (folder / "wireguard-go").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "wireguard-go").chmod(0o755)
+    return str(folder)
+
+
+def test_where_one_node_cannot_the_next_preference_is_tried():
+    """Both would rather have WIREGUARD, and its program fails; VXLAN is agreed on, and it works."""
+    with node_lab.Mesh() as mesh:
+        mesh.roles(NSM_MECHANISM_PRIORITY="WIREGUARD", PATH=without_wireguard(mesh))
+        mesh.endpoint(2)
+        mesh.client(1)
+        wired(mesh)
+        assert vxlan_lab.pings(mesh.pods[1], "10.9.2.0")
+        assert vxlan_lab.tunnel(mesh.pods[1], "nsm-1")["remote"] == node_lab.IPS[1]
+        mesh.until("fwd2", "mechanism refused: try the next")
+
+
+def test_where_the_asking_node_cannot_the_next_offer_is_agreed_on():
+    """The serving node had agreed to WIREGUARD, and gives it up again."""
+    if reason := lacks("WIREGUARD"):
+        pytest.skip(reason)
+    with node_lab.Mesh() as mesh:
+        own = {1: {"PATH": without_wireguard(mesh)}, 2: {}}
+        mesh.registry()
+        for number in (1, 2):
+            mesh.manager(number)
+            mesh.forwarder(number, NSM_MECHANISM_PRIORITY="WIREGUARD", **own[number])
+        for number in (1, 2):
+            mesh.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
+        mesh.endpoint(2)
+        mesh.client(1)
+        wired(mesh)
+        mesh.until("fwd1", "mechanism refused: try the next")
+        assert vxlan_lab.pings(mesh.pods[1], "10.9.2.0")
+        assert vxlan_lab.tunnel(mesh.pods[1], "nsm-1")["remote"] == node_lab.IPS[1]
+        assert lab.link(mesh.pods[1], "nsm-1")["mtu"] == 1440

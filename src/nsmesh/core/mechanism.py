@@ -17,6 +17,8 @@ CLIENT_INTERFACE = "client_interface"
 NEAR_MAC: Key[str] = Key("near-mac")
 """In ``call.state`` of a forwarder: the MAC of the client's interface, for the next forwarder; empty: any."""
 
+UPSTREAM: Key[str] = Key("upstream-mechanism")
+"""In ``call.state`` of a server: the type of the mechanism that whoever asked was given."""
 REFUSED: Key[frozenset[str]] = Key("refused-mechanisms")
 """In ``call.state`` of a forwarder: types that its kernel would not make for this connection."""
 

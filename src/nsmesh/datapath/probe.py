@@ -1,7 +1,8 @@
 """Whether packets go through a wire, now: asks for the neighbour's link address and waits for the answer.
 
 That is the one question that every host answers, and every transparent function has to let pass: ARP for
-IPv4, a neighbour solicitation for IPv6. The kernel's own tables see nothing of it.
+IPv4, a neighbour solicitation for IPv6. The kernel's own tables see nothing of it. An interface without link
+addresses, such as that of an encrypted tunnel, is asked for an echo instead.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import fcntl
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol
 
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath import netns
+from nsmesh.datapath.echo_request import EchoRequest
 
 AGAIN = 0.1
 """Seconds between two questions, at the most; the first ones come faster."""
@@ -26,6 +29,7 @@ _REQUEST, _REPLY = 1, 2
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _SIOCGIFFLAGS = 0x8913
 _IFF_RUNNING = 0x40
+_ARPHRD_ETHER = 1
 
 
 def running(namespace: str, interface: str) -> bool:
@@ -53,8 +57,7 @@ async def answers(namespace: str, interface: str, source: str, target: str, seco
     """
     try:
         here, there = ip_address(source), ip_address(target)
-        question = _Arp(here, there) if isinstance(there, IPv4Address) else _Neighbour(here, there)
-        sock = netns.call_in(namespace, lambda: question.open(interface))
+        question, sock = netns.call_in(namespace, lambda: _opened(interface, here, there))
     except (MeshError, OSError, ValueError):
         return False
     with sock:
@@ -64,7 +67,20 @@ async def answers(namespace: str, interface: str, source: str, target: str, seco
             return False
 
 
-async def _ask(sock: socket.socket, question: _Arp | _Neighbour, seconds: float) -> bool:
+def _opened(interface: str, here: object, there: IPv4Address | IPv6Address) -> tuple[Question, socket.socket]:
+    """Return the question that this kind of interface can be asked, and its socket."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as link:
+        link.bind((interface, 0))
+        has_addresses = link.getsockname()[3] == _ARPHRD_ETHER
+    question: Question
+    if not has_addresses:
+        question = EchoRequest(here, there)
+    else:
+        question = _Arp(here, there) if isinstance(there, IPv4Address) else _Neighbour(here, there)
+    return question, question.open(interface)
+
+
+async def _ask(sock: socket.socket, question: Question, seconds: float) -> bool:
     loop = asyncio.get_running_loop()
     end, pause = loop.time() + seconds, FIRST
     while (left := end - loop.time()) > 0:
@@ -79,9 +95,25 @@ async def _ask(sock: socket.socket, question: _Arp | _Neighbour, seconds: float)
     return False
 
 
-async def _hear(sock: socket.socket, question: _Arp | _Neighbour) -> None:
+async def _hear(sock: socket.socket, question: Question) -> None:
     while not question.answered(await asyncio.get_running_loop().sock_recv(sock, 1500)):
         pass
+
+
+class Question(Protocol):
+    """What can be asked through a socket of its own."""
+
+    def open(self, interface: str) -> socket.socket:
+        """Return the socket, for the interface alone; raises OSError."""
+        ...
+
+    def send(self, sock: socket.socket) -> None:
+        """Ask once."""
+        ...
+
+    def answered(self, data: bytes) -> bool:
+        """Whether what came in is the answer."""
+        ...
 
 
 class _Arp:

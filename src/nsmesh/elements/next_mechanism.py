@@ -11,7 +11,7 @@ from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Refused
 from nsmesh.core.life import REACHED
-from nsmesh.core.mechanism import REFUSED, MechanismPlugin, tunnels
+from nsmesh.core.mechanism import REFUSED, UPSTREAM, MechanismPlugin, tunnels
 from nsmesh.datapath.base import TunnelRefused, TunnelTaken
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest
@@ -26,7 +26,7 @@ class NextMechanism(Element):
     When nothing is left, the error says what became of each.
 
     After:  Begin, ChangeTunnel
-    Reads:  mechanism, preferences, DOWNSTREAM
+    Reads:  mechanism, preferences, UPSTREAM, DOWNSTREAM
     Writes: the same, after a refusal; REFUSED in the state
     Close:  passes on
     """
@@ -48,7 +48,7 @@ class NextMechanism(Element):
             except TunnelTaken:
                 raise
             except MeshError as error:
-                kind = self._refused(call, attempt) if isinstance(error, TunnelRefused) else ""
+                kind = self._refused(call) if isinstance(error, TunnelRefused) else ""
                 if not kind or kind in refused:
                     raise _all_of_it(request, refused, error) from error
                 log.warning("mechanism refused: try the next", mechanism=kind, why=error.what)
@@ -56,11 +56,11 @@ class NextMechanism(Element):
                 if not self._leave_out(call, request, kind):
                     raise
 
-    def _refused(self, call: Call, attempt: NetworkServiceRequest) -> str:
+    def _refused(self, call: Call) -> str:
         """Return the type of the tunnel that was to be made: towards the next node, else from the last."""
         agreed = call.state.get(DOWNSTREAM)
         kind = agreed.type if agreed is not None else ""
-        return kind if kind in self._tunnels else attempt.connection.mechanism.type
+        return kind if kind in self._tunnels else call.state.get(UPSTREAM) or ""
 
     def _leave_out(self, call: Call, request: NetworkServiceRequest, kind: str) -> bool:
         """Have the next attempt do without ``kind``; return False where it was agreed on long ago."""

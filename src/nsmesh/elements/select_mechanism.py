@@ -9,6 +9,7 @@ from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.core.mechanism import (
     SERVER_INTERFACE,
+    UPSTREAM,
     MechanismPlugin,
     by_type,
     carries,
@@ -25,7 +26,7 @@ class SelectMechanism(Element):
     After:  Begin
     Reads:  preferences
     Writes: mechanism; the MTU, where the mechanism has a limit; the segment's metric ``server_interface``
-            on the way back
+            on the way back; UPSTREAM in the state
     Close:  passes on
     """
 
@@ -41,6 +42,7 @@ class SelectMechanism(Element):
         connection = request.connection
         chosen = self._agree(request)
         connection.mechanism.CopyFrom(chosen)
+        call.state.set(UPSTREAM, chosen.type)
         tunnel = self._tunnels.get(chosen.type)
         largest = tunnel.largest(chosen) if tunnel is not None else 0
         lower_mtu(connection.context, largest)

@@ -64,6 +64,7 @@ class Wire(Element):
         else:
             kind = request.connection.mechanism.type
         if kind in self.refuses:
+            request.connection.ClearField("mechanism")  # as TranslateMechanism does on the way
             raise TunnelRefused(f"the kernel has no {kind}", remedy="load a module")
         return request.connection
 
