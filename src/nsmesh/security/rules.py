@@ -106,7 +106,7 @@ def tokens_expired(question: Question) -> Refusal | None:
         if claims.expires is None:
             return Refusal(f"the token {between} has no exp", index)
         ago = question.now - claims.expires
-        return Refusal(f"the token {between} expired {ago:.0f} s ago", index)
+        return Refusal(f"the token {between} expired {ago:.0f} s ago by the clock here", index)
     return None
 
 

@@ -277,3 +277,42 @@ class _Cut:
 
     async def close(self, call, connection):
         await self.handler.close(call, connection)
+
+
+class Ahead(virtual.VirtualClock):
+    """A clock that is some seconds ahead of the others."""
+
+    def __init__(self, seconds):
+        super().__init__(virtual.EPOCH + seconds)
+
+
+@pytest.mark.parametrize("ahead", [-600.0, -5.0, 5.0, 599.0])
+def test_clocks_may_differ_by_the_life_of_a_token(world, ahead):
+    """A token is good while it has not ended by the clock of whoever reads it; it says not when it began."""
+
+    async def main():
+        server = world.server()
+        server.scope.clock = Ahead(ahead)
+        async with server.running(), world.client(server).running() as client:
+            connection = await client.request(Call(peer=Peer(in_process=True)), first(world.nsc)[1])
+            again = NetworkServiceRequest(connection=connection)
+            await client.request(Call(peer=Peer(in_process=True)), again)
+            await client.close(Call(peer=Peer(in_process=True)), connection)
+        assert world.count.done == {"request": 2, "close": 1}
+
+    virtual.run(main())
+
+
+def test_a_clock_that_is_further_ahead_says_so(world):
+    """There is no leeway, as in the field; the text says by whose clock the token has ended."""
+
+    async def main():
+        server = world.server()
+        server.scope.clock = Ahead(605.0)
+        async with server.running(), world.client(server).running() as client:
+            with pytest.raises(
+                Unauthorized, match=r"tokens_expired refused hop 0 .*expired 5 s ago by the clock here"
+            ):
+                await client.request(Call(peer=Peer(in_process=True)), first(world.nsc)[1])
+
+    virtual.run(main())
