@@ -117,7 +117,9 @@ async def _serve(mesh: Mesh, stop: asyncio.Event) -> None:
 async def _restore(mesh: Mesh, reconciler: Reconciler) -> None:
     try:
         if isinstance(mesh.hosts, Member):
-            await mesh.hosts.reached.wait()  # nothing can be registered before the first host is there
+            # before the first host and its registry are there nothing can be registered
+            await mesh.hosts.reached.wait()
+            await mesh.model.listed.wait()
         await reconciler.restore(lambda _event: None)
         await reconnect(mesh)
     except MeshError as error:

@@ -55,17 +55,19 @@ class ReadModel:
         self.endpoints: dict[str, NetworkServiceEndpoint] = {}
         self.connections: dict[str, Connection] = {}
         self.since: dict[str, float] = {}
+        self.listed = asyncio.Event()
+        """Set when services and endpoints have been listed once."""
+        self._lists: set[str] = set()
 
     async def start(self) -> None:
         """Begin to follow, and wait for the first lists; ends with the scope."""
-        listed = asyncio.Event()
         for manager in self._managers:
             self._spawn("connections", partial(self._connections, manager, {}))
-        self._spawn("services", lambda: self._entries(NetworkServiceQuery(), self.services, listed))
-        self._spawn("endpoints", lambda: self._entries(NetworkServiceEndpointQuery(), self.endpoints, listed))
+        self._spawn("services", lambda: self._entries(NetworkServiceQuery(), self.services))
+        self._spawn("endpoints", lambda: self._entries(NetworkServiceEndpointQuery(), self.endpoints))
         try:
             async with asyncio.timeout(SYNC):
-                await listed.wait()
+                await self.listed.wait()
         except TimeoutError:
             log.warning("the registry gives no list yet")
 
@@ -103,10 +105,11 @@ class ReadModel:
         self.connections.pop(key, None)
         self.since.pop(key, None)
 
-    async def _entries(self, query: Query, known: dict[str, Any], listed: asyncio.Event) -> None:
+    async def _entries(self, query: Query, known: dict[str, Any]) -> None:
         await self._compare(query, known)
-        if known is self.endpoints:
-            listed.set()
+        self._lists.add(type(query).__name__)
+        if len(self._lists) > 1:
+            self.listed.set()
         # what is deleted between the list and the watch is told by neither
         late = self.scope.spawn(self._compare_later(query, known), name="read model: compare")
         watch = copy_of(query)
