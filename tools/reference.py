@@ -164,9 +164,13 @@ def settings_page() -> str:
 def _nse_defaults() -> Iterator[str]:
     plain = {item.variable: item.default for item in describe(settings.NseSettings)}
     for kind, cls in settings.NSE_SETTINGS.items():
-        own = [item for item in describe(cls) if item.default != plain[item.variable]]
+        items = describe(cls)
+        own = [item for item in items if item.default != plain.get(item.variable, item.default)]
         listed = ", ".join(f"`{item.variable}` is `{item.default}`" for item in own)
         yield f"Defaults of `nsm run nse {kind}`: {listed}."
+        if more := [item for item in items if item.variable not in plain]:
+            yield f"More of `nsm run nse {kind}`:"
+            yield _settings(more)
 
 
 def _unserved() -> str:
