@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -44,12 +45,17 @@ def test_three_generations_leave_no_trace():
         return held, descriptors(), resident()
 
     async def main(*spaces):
-        before = descriptors()
+        gc.collect()  # what earlier tests dropped is not counted
+        before, blocks = descriptors(), []
         datapath = LinuxDatapath()
-        marks = [await generation(datapath, spaces[:-1], spaces[-1]) for _ in range(3)]
+        marks = []
+        for _ in range(3):
+            marks.append(await generation(datapath, spaces[:-1], spaces[-1]))
+            blocks.append(sys.getallocatedblocks())
         # one more: that of its own namespace
         assert [mark[:2] for mark in marks] == [(before + 1, before + 1)] * 3
         assert marks[2][2] - marks[0][2] < 2
+        assert blocks[2] - blocks[1] < WIRES  # less than one object of any kind for each wire
         await datapath.aclose()
         assert descriptors() == before
         assert threading.active_count() == threads
