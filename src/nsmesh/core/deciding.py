@@ -40,7 +40,7 @@ DOWNSTREAM: Key[Mechanism] = Key("downstream-mechanism")
 def is_refresh(call: Call) -> bool:
     """Return whether the Request belongs to a connection that is up."""
     life = call.state.get(LIFE)
-    return life is not None and life.connection is not None
+    return life is not None and life.up
 
 
 def listed(reasons: Iterable[tuple[str, str]]) -> str:

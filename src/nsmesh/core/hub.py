@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Unavailable
-from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, ConnectionEvent, ConnectionEventType, MonitorScopeSelector
 from nsmesh.model.selector import selected
 
@@ -22,11 +22,24 @@ BATCH_BYTES = 2 << 20
 """Bytes of connections in one event, unless it is a single one: peers accept messages of 4 MiB."""
 
 
-def _fitting(connections: Iterable[Connection]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A connection in its wire form, which takes a quarter of the memory of the message, and whose it is."""
+
+    packed: bytes
+    owner: str
+    state: int
+
+    def message(self) -> Connection:
+        """Return it as a message."""
+        return Connection.FromString(self.packed)
+
+
+def _fitting(connections: Iterable[_Known]) -> int:
     """Return how many of ``connections`` go into one event, one at least."""
     count = total = 0
     for connection in connections:
-        total += connection.ByteSize()
+        total += len(connection.packed)
         if count and (count == BATCH or total > BATCH_BYTES):
             break
         count += 1
@@ -43,7 +56,7 @@ class _Subscriber:
         self.selector = selector
         self.heard: set[str] = set()
         self.updated: dict[str, None] = {}
-        self.deleted: dict[str, Connection] = {}
+        self.deleted: dict[str, _Known] = {}
         self.wake = asyncio.Event()
         self.ended = False
 
@@ -53,10 +66,10 @@ class _Subscriber:
             self.deleted.pop(connection.id, None)
             self.wake.set()
 
-    def delete(self, connection: Connection) -> None:
-        self.updated.pop(connection.id, None)
-        if connection.id in self.heard:
-            self.deleted[connection.id] = connection
+    def delete(self, connection_id: str, known: _Known) -> None:
+        self.updated.pop(connection_id, None)
+        if connection_id in self.heard:
+            self.deleted[connection_id] = known
             self.wake.set()
 
 
@@ -65,7 +78,7 @@ class Hub:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._known: dict[str, tuple[Connection, str]] = {}
+        self._known: dict[str, _Known] = {}
         self._subscribers: set[_Subscriber] = set()
 
     @property
@@ -79,27 +92,27 @@ class Hub:
         return len(self._subscribers)
 
     def get(self, connection_id: str) -> Connection | None:
-        """Return what is known of a connection; not to be changed."""
+        """Return a copy of what is known of a connection."""
         known = self._known.get(connection_id)
-        return known[0] if known else None
+        return known.message() if known else None
 
     def put(self, connection: Connection, owner: str) -> None:
-        """Publish a connection as it now is. The hub keeps it.
+        """Publish a connection as it now is.
 
         ``owner``: SPIFFE ID of who asked for it; others are not shown its tokens.
         """
-        self._known[connection.id] = (connection, owner)
+        self._known[connection.id] = _Known(connection.SerializeToString(), owner, connection.state)
         for subscriber in self._subscribers:
             subscriber.update(connection)
 
     def mark(self, connection_id: str, state: int) -> bool:
         """Publish a known connection in another state; returns whether it was known and in another one."""
         known = self._known.get(connection_id)
-        if known is None or known[0].state == state:
+        if known is None or known.state == state:
             return False
-        changed = copy_of(known[0])
+        changed = known.message()
         changed.state = state  # type: ignore[assignment]
-        self.put(changed, known[1])
+        self.put(changed, known.owner)
         return True
 
     def drop(self, connection_id: str) -> None:
@@ -107,7 +120,7 @@ class Hub:
         known = self._known.pop(connection_id, None)
         if known is not None:
             for subscriber in self._subscribers:
-                subscriber.delete(known[0])
+                subscriber.delete(connection_id, known)
 
     def end(self) -> None:
         """End all streams."""
@@ -118,8 +131,8 @@ class Hub:
     async def subscribe(self, peer: Peer, selector: MonitorScopeSelector) -> AsyncIterator[ConnectionEvent]:
         """Yield what is there at once, also when it is nothing, then each change."""
         subscriber = _Subscriber(peer, selector)
-        there = [key for key, (connection, _) in self._known.items() if selected(selector, connection)]
-        first = _fitting(self._known[key][0] for key in there)
+        there = [key for key, known in self._known.items() if _is_selected(selector, known)]
+        first = _fitting(self._known[key] for key in there)
         subscriber.updated.update(dict.fromkeys(there[first:]))
         self._subscribers.add(subscriber)
         try:
@@ -139,11 +152,11 @@ class Hub:
             deleted = list(islice(subscriber.deleted, _fitting(subscriber.deleted.values())))
             event = ConnectionEvent(type=ConnectionEventType.DELETE)
             for key in deleted:
-                event.connections[key].CopyFrom(_shown(subscriber.deleted.pop(key), peer=None))
+                _show(subscriber.deleted.pop(key), event.connections[key], tokens=False)
                 subscriber.heard.discard(key)
             yield event
         if subscriber.updated:
-            count = _fitting(self._known[key][0] for key in subscriber.updated)
+            count = _fitting(self._known[key] for key in subscriber.updated)
             updated = list(islice(subscriber.updated, count))
             for key in updated:
                 del subscriber.updated[key]
@@ -152,18 +165,22 @@ class Hub:
     def _event(self, subscriber: _Subscriber, kind: int, keys: Iterable[str]) -> ConnectionEvent:
         event = ConnectionEvent(type=kind)  # type: ignore[arg-type]
         for key in keys:
-            connection, owner = self._known[key]
-            shown = subscriber.peer.in_process or subscriber.peer.spiffe_id == owner
-            event.connections[key].CopyFrom(_shown(connection, subscriber.peer if shown else None))
+            known = self._known[key]
+            shown = subscriber.peer.in_process or subscriber.peer.spiffe_id == known.owner
+            _show(known, event.connections[key], tokens=shown)
             subscriber.heard.add(key)
         return event
 
 
-def _shown(connection: Connection, peer: Peer | None) -> Connection:
-    """Return the connection as ``peer``, who asked for it, may see it; None: without tokens."""
-    if peer is not None:
-        return connection
-    bare = copy_of(connection)
-    for segment in bare.path.path_segments:
-        segment.token = ""
-    return bare
+def _is_selected(selector: MonitorScopeSelector, known: _Known) -> bool:
+    """Return whether a connection is asked for; most that are not are told by what they do not contain."""
+    wanted = (part for segment in selector.path_segments for part in (segment.name, segment.id))
+    return all(part.encode() in known.packed for part in wanted) and selected(selector, known.message())
+
+
+def _show(known: _Known, place: Connection, *, tokens: bool) -> None:
+    """Put a connection into an event; its ``tokens`` are for who asked for it."""
+    place.MergeFromString(known.packed)
+    if not tokens:
+        for segment in place.path.path_segments:
+            segment.token = ""

@@ -15,8 +15,16 @@ class Life(Protocol):
     """What an element may ask of the connection that it serves, later, from the background."""
 
     @property
+    def up(self) -> bool:
+        """Whether there is a connection: not before and not after its life."""
+        ...
+
+    @property
     def connection(self) -> Connection | None:
-        """The connection as the chain last returned it; None before and after its life. Not to be changed."""
+        """A copy of the connection as the chain last returned it, None where there is none.
+
+        It is kept in its wire form and read anew each time: where only its being there matters, ask ``up``.
+        """
         ...
 
     @property

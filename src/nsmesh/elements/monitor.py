@@ -85,8 +85,10 @@ class Monitor(Element):
         except Exception:
             self._hub.mark(connection_id, State.DOWN)
             raise
-        known = copy_of(answer)
-        known.state = State.UP
+        known = answer
+        if answer.state != State.UP:
+            known = copy_of(answer)
+            known.state = State.UP
         self._hub.put(known, "" if call.peer.in_process else call.peer.spiffe_id)
         self._follow(call, known, began)
         return answer

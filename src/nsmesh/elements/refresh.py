@@ -108,7 +108,7 @@ class Refresh(Element):
             REFRESHES.add("OK")
         finally:
             watch.trying = False
-            if watch.timer is None and not watch.ended and life.connection is not None:
+            if watch.timer is None and not watch.ended and life.up:
                 self._arm(watch, life, RETRY)
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
