@@ -22,6 +22,7 @@ from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
 from nsmesh.model.messages import Connection, NetworkServiceRequest, Path, PathSegment, State
 from nsmesh.security.ca import CertificateAuthority
+from nsmesh.security.policy import SERVER_POLICIES
 from nsmesh.security.svid import SvidSource
 from nsmesh.security.token import TokenMinter
 
@@ -78,12 +79,12 @@ def world(tmp_path):
             self.nsc, self.nsmgr, self.other = (Role(ca, name) for name in ("nsc", "nsmgr", "other"))
             self.count, self.keep = Count(), Keep()
 
-        def server(self, name="nsmgr"):
+        def server(self, name="nsmgr", *own):
             return chain(
                 UpdatePath(name),
                 Begin(),
                 UpdateToken(self.nsmgr.tokens),
-                Authorize(),
+                Authorize((*SERVER_POLICIES, *own)),
                 self.keep,
                 self.count,
                 clock=CLOCK,
@@ -124,6 +125,28 @@ def test_a_correct_client_and_server_agree(world):
             await client.request(Call(peer=Peer(in_process=True)), again)
             await client.close(Call(peer=Peer(in_process=True)), connection)
         assert world.count.done == {"request": 2, "close": 1}
+
+    virtual.run(main())
+
+
+def test_a_policy_of_the_users_is_asked_of_each_call(world, tmp_path):
+    """Beside the built-in rules a file in Rego decides: others than it names learn which file refused."""
+    pytest.importorskip("regopy")
+    file = tmp_path / "only_nsc.rego"
+    file.write_text(
+        "package mine\n\ndefault valid := false\n\n"
+        "claims := found if [_, found, _] := io.jwt.decode(input.path_segments[input.index - 1].token)\n\n"
+        'valid if claims.sub == "spiffe://td/nsc"\n'
+    )
+
+    async def main():
+        async with world.server("nsmgr", str(file)).running() as server:
+            call, request = first(world.nsc, world.nsmgr)
+            await server.request(call, request)
+            call, request = first(world.other, world.nsmgr)
+            with pytest.raises(Unauthorized, match=r"only_nsc\.rego refused hop 0 .*spiffe://td/other"):
+                await server.request(call, request)
+        assert world.count.seen["request"] == 1
 
     virtual.run(main())
 
