@@ -25,7 +25,7 @@ from nsmesh.mechanisms.kernel import Kernel
 from nsmesh.mechanisms.vxlan import Vxlan
 from nsmesh.model.messages import Connection, NetworkService
 from nsmesh.model.settings import load
-from nsmesh.model.wire import VXLAN_PORT
+from nsmesh.model.tunnels import VXLAN_PORT
 from nsmesh.registry.memory import MemoryStore
 from nsmesh.registry.query import ENDPOINT, SERVICE
 from nsmesh.security.svid import SvidSource
