@@ -210,3 +210,23 @@ def test_where_the_asking_node_cannot_the_next_offer_is_agreed_on():
         assert vxlan_lab.pings(mesh.pods[1], "10.9.2.0")
         assert vxlan_lab.tunnel(mesh.pods[1], "nsm-1")["remote"] == node_lab.IPS[1]
         assert lab.link(mesh.pods[1], "nsm-1")["mtu"] == 1440
+
+
+def test_tunnels_may_end_out_of_the_pods_reach():
+    """With NSM_TUNNELS_APART pods on both nodes have a veth, and the nodes the tunnel; nothing stays."""
+    with node_lab.Mesh() as mesh:
+        mesh.roles(NSM_TUNNELS_APART="true")
+        mesh.endpoint(2)
+        client = mesh.client(1)
+        wired(mesh)
+        pod = mesh.pods[1]
+        for address in ("10.9.2.0", "fd09:2::"):
+            assert vxlan_lab.pings(pod, address), address
+        assert lab.link(pod, "nsm-1")["linkinfo"]["info_kind"] == "veth"
+        assert len(lab.names(mesh.spaces[1])) == 3
+        node_lab.end(client, signal.SIGTERM)
+        gone(pod, "nsm-1")
+        limit = time.monotonic() + 10
+        while lab.names(mesh.spaces[1]) != {"under"}:
+            assert time.monotonic() < limit, lab.names(mesh.spaces[1])
+            time.sleep(0.05)

@@ -18,6 +18,7 @@ from nsmesh.chains.settings import (
 )
 from nsmesh.chains.tunnels import mechanisms_of
 from nsmesh.datapath import netns
+from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.linux import LinuxDatapath
 
 
@@ -33,7 +34,8 @@ async def serve_nsmgr(settings: NsmgrSettings, stop: asyncio.Event) -> None:
 async def serve_forwarder(settings: ForwarderSettings, stop: asyncio.Event) -> None:
     """Run a forwarder of kernel wires, here and to other nodes, until ``stop``."""
     mechanisms = mechanisms_of(settings)
-    datapath = LinuxDatapath(owner=f"forwarder:{settings.name}", namespaces=netns.named)
+    driver = ApartDatapath if settings.tunnels_apart else LinuxDatapath
+    datapath = driver(owner=f"forwarder:{settings.name}", namespaces=netns.named)
     async with (
         runtime_of(settings, settings.dial_timeout) as held,
         running_forwarder(settings, held, datapath, mechanisms),

@@ -132,6 +132,8 @@ class ForwarderSettings(Connects):
     """Mechanisms to offer first, by type, such as VXLAN; the others follow in their usual order."""
     mechanisms: tuple[str, ...] = ()
     """The only mechanisms between nodes to use, by type, such as WIREGUARD; empty: all that this node can."""
+    tunnels_apart: bool = False
+    """Whether tunnels end in the node, where no pod can change them; costs a packet one more step."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,13 @@ class Tunnels:
     """Makes and recognises the devices of tunnels.
 
     ``node`` is the path of the namespace that has the underlay, empty for our own; ``revive`` is called with
-    the id of a wire whose device vanished with the program that made it.
+    the id of a wire whose device vanished with the program that made it. ``apart``: no device that could be
+    changed from its pod may be there, so WireGuard is always wireguard-go.
     """
 
-    def __init__(self, node: str, revive: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, node: str, revive: Callable[[str], Awaitable[None]], *, apart: bool = False) -> None:
         self._node = node
+        self._apart = apart
         self._revive = revive
         self._wireguard: WireguardTunnels | None = None
 
@@ -35,7 +37,7 @@ class Tunnels:
             await self.forget(wire.id)
             return
         if self._wireguard is None:
-            by_kernel = await asyncio.to_thread(wireguard_by_kernel)
+            by_kernel = not self._apart and await asyncio.to_thread(wireguard_by_kernel)
             self._wireguard = self._wireguard or WireguardTunnels(
                 self._node, by_kernel=by_kernel, revive=self._revive
             )
@@ -68,15 +70,20 @@ class Tunnels:
 
     def leads_to(self, wire: CrossConnect, place: Place, index: int) -> bool:
         """Whether an interface is the device of the wire's very tunnel; raises OSError."""
-        match wire.tunnel:
-            case VxlanPort() as tunnel:
+        tunnel = wire.tunnel
+        if isinstance(tunnel, WireguardPort):
+            return self._wireguard is not None and self._wireguard.leads_to(wire.id, index, tunnel)
+        return tunnel is not None and self.is_device(tunnel, place, index)
+
+    def is_device(self, tunnel: TunnelPort, place: Place, index: int) -> bool:
+        """Whether an interface is the device of a tunnel that the kernel makes; raises OSError."""
+        match tunnel:
+            case VxlanPort():
                 return vxlan.leads_to(place, index, tunnel)
-            case GenevePort() as tunnel:
+            case GenevePort():
                 return geneve.leads_to(place, index, tunnel)
-            case GrePort() as tunnel:
+            case GrePort():
                 return gre.leads_to(place, index, tunnel)
-            case WireguardPort() as tunnel if self._wireguard is not None:
-                return self._wireguard.leads_to(wire.id, index, tunnel)
         return False
 
     async def settle(self, wire_id: str) -> None:
