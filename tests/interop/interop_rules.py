@@ -50,8 +50,8 @@ ON_PURPOSE = (
         "managers and forwarders answer from a mirror: one watch of all, and a question where it finds none",
     ),
     Purpose(
-        r"forwarder\d? \S+ Register: network_service_labels\[forwarder\]\.labels\[mechanisms\]",
-        "a forwarder says in a label which mechanisms it has",
+        r"forwarder\d? \S+ Register: network_service_labels\[forwarder\]\.labels\[(mechanisms|lacks)\]",
+        "a forwarder says in labels which mechanisms it has, and what it lacks for others",
     ),
     Purpose(
         r"forwarder\d? .*(context\.MTU|parameters\[MTU\])",
