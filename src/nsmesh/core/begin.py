@@ -28,10 +28,11 @@ from typing import Self
 
 import structlog
 
-from nsmesh.core.call import Call, Peer, State
+from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError, TimedOut
-from nsmesh.core.life import BUDGET, DENIED, LIFE, OWN, REACHED, Life
+from nsmesh.core.life import BUDGET, DENIED, REACHED, Life
+from nsmesh.core.living import Living
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.turns import Turns
 from nsmesh.model.copying import copy_of
@@ -48,116 +49,6 @@ ORPHANS = Gauge(
 )
 
 
-class _Life:
-    """One connection between its first Request and its Close.
-
-    ``wanted`` is set while a reselect has closed the old connection and no new one is there. ``wish`` is what
-    the caller of a client's half asks for, while it is asked. What is kept for long is kept in its wire form,
-    which takes a quarter of the memory of the message.
-    """
-
-    __slots__ = (
-        *("_asking", "_connection", "_request"),
-        *("begin", "id", "next", "peer", "state", "wanted", "wish"),
-    )
-
-    def __init__(self, begin: Begin, connection_id: str, next: Handler) -> None:
-        self.begin = begin
-        self.id = connection_id
-        self.next = next
-        self._connection: bytes | None = None
-        self._request: bytes | None = None
-        self.wanted: NetworkServiceRequest | None = None
-        self.wish: Connection | None = None
-        self._asking = 0
-        self.peer = Peer()
-        self.renew()
-
-    @property
-    def up(self) -> bool:
-        return self._connection is not None
-
-    @property
-    def connection(self) -> Connection | None:
-        return None if self._connection is None else Connection.FromString(self._connection)
-
-    @connection.setter
-    def connection(self, connection: Connection | None) -> None:
-        self._connection = None if connection is None else connection.SerializeToString()
-
-    @property
-    def request(self) -> NetworkServiceRequest | None:
-        """What a re-request needs besides the connection; a copy each time."""
-        return None if self._request is None else NetworkServiceRequest.FromString(self._request)
-
-    @request.setter
-    def request(self, request: NetworkServiceRequest) -> None:
-        self._request = request.SerializeToString()
-
-    def renew(self) -> None:
-        self.state = State()
-        self.state.set(LIFE, self)
-
-    def over(self) -> None:
-        """Let go of what refers back to us: what a connection held goes away now, not at the next sweep."""
-        self.state.pop(LIFE)
-
-    def call(self, peer: Peer | None = None) -> Call:
-        """Return a call of our own, in the name of ``peer``, else of whoever called last."""
-        return Call(peer=peer or self.peer, values={OWN: True})
-
-    @property
-    def asking(self) -> bool:
-        return self._asking > 0
-
-    async def rerequest(self, *, reselect: bool = False) -> Connection | None:
-        self._asking += 1
-        try:
-            async with self.begin.turns.turn(self.id):
-                return await self._rerequest(reselect=reselect)
-        finally:
-            self._asking -= 1
-
-    async def _rerequest(self, *, reselect: bool) -> Connection | None:
-        if not self.begin.holds(self):
-            return None
-        if reselect and self.up:
-            self.wanted = self._reselecting()
-            await self.begin.end(self)
-        again = self._again()
-        try:
-            async with asyncio.timeout(BUDGET):
-                return await self.begin.serve(self, self.call().within(BUDGET), again, wished=False)
-        except TimeoutError as error:
-            raise TimedOut(
-                f"the re-request of connection {self.id} was not answered in {BUDGET:g} s"
-            ) from error
-
-    def _again(self) -> NetworkServiceRequest:
-        if self.wanted is not None:
-            return copy_of(self.wanted)
-        again, connection = self.request, self.connection
-        assert again is not None
-        assert connection is not None
-        again.connection.CopyFrom(connection)
-        return again
-
-    def _reselecting(self) -> NetworkServiceRequest:
-        again, request = self._again(), self.request
-        assert request is not None
-        again.connection.ClearField("mechanism")
-        again.connection.network_service_endpoint_name = ""
-        if request.HasField("connection"):
-            again.connection.payload = request.connection.payload  # the service's may have changed
-        again.connection.state = Condition.RESELECT_REQUESTED
-        return again
-
-    async def close(self) -> None:
-        async with self.begin.turns.turn(self.id):
-            if self.begin.holds(self):
-                await self.begin.leave(self, self.call())
-
-
 class Begin(Element):
     """Serialises per connection id (Request, Close) and per entry name (Register, Unregister).
 
@@ -168,7 +59,7 @@ class Begin(Element):
     after = ("UpdatePath",)
 
     def __init__(self) -> None:
-        self._lives: dict[str, _Life] = {}
+        self._lives: dict[str, Living] = {}
         self.turns = Turns()
         self._entries = Turns()
 
@@ -216,14 +107,14 @@ class Begin(Element):
             return False
         return known.path.path_segments[index - 1].id != connection.path.path_segments[index - 1].id
 
-    def holds(self, life: _Life) -> bool:
+    def holds(self, life: Living) -> bool:
         """Return whether this life still goes on."""
         return self._lives.get(life.id) is life
 
-    def merge(self, life: _Life, request: NetworkServiceRequest) -> None:
+    def merge(self, life: Living, request: NetworkServiceRequest) -> None:
         """Bring a new Request of a living connection into line with what is known; servers take it as is."""
 
-    def kept(self, life: _Life, request: NetworkServiceRequest) -> NetworkServiceRequest:  # noqa: ARG002 - see BeginClient
+    def kept(self, life: Living, request: NetworkServiceRequest) -> NetworkServiceRequest:  # noqa: ARG002 - see BeginClient
         """Return of a granted Request what a re-request needs besides the answer."""
         return NetworkServiceRequest(mechanism_preferences=request.mechanism_preferences)
 
@@ -235,7 +126,7 @@ class Begin(Element):
         async with self.turns.turn(connection_id):
             life = self._lives.get(connection_id)
             if life is None:
-                life = self._lives[connection_id] = _Life(self, connection_id, next)
+                life = self._lives[connection_id] = Living(self, connection_id, next)
             try:
                 self.merge(life, request)
                 if request.connection.state == Condition.RESELECT_REQUESTED:
@@ -246,7 +137,7 @@ class Begin(Element):
                     self._forget(life)
 
     async def serve(
-        self, life: _Life, call: Call, request: NetworkServiceRequest, *, wished: bool = True
+        self, life: Living, call: Call, request: NetworkServiceRequest, *, wished: bool = True
     ) -> Connection:
         """Pass a Request on in its turn; keep what comes back, undo what failed.
 
@@ -268,7 +159,7 @@ class Begin(Element):
         life.wanted = None
         return connection
 
-    async def _undo(self, life: _Life, call: Call, reached: Connection, error: BaseException) -> None:
+    async def _undo(self, life: Living, call: Call, reached: Connection, error: BaseException) -> None:
         try:
             await self._close_below(life, life.call(call.peer), reached)
         except MeshError as second:
@@ -276,7 +167,7 @@ class Begin(Element):
         finally:
             life.renew()
 
-    async def end(self, life: _Life, call: Call | None = None) -> None:
+    async def end(self, life: Living, call: Call | None = None) -> None:
         """Close the chain below in its turn, but keep the life: a new Request follows at once.
 
         ``call`` is the caller's, who needs the same right as for a Close: :data:`DENIED` raises and ends
@@ -298,7 +189,7 @@ class Begin(Element):
                 life.connection = None
                 life.renew()
 
-    async def leave(self, life: _Life, call: Call) -> None:
+    async def leave(self, life: Living, call: Call) -> None:
         """Close the chain below in its turn and end the life, whatever the chain says to it.
 
         Only a Close that was :data:`DENIED` ends nothing.
@@ -312,11 +203,11 @@ class Begin(Element):
                 life.connection = life.wanted = None
                 self._forget(life)
 
-    def _forget(self, life: _Life) -> None:
+    def _forget(self, life: Living) -> None:
         del self._lives[life.id]
         life.over()
 
-    async def _close_below(self, life: _Life, call: Call, connection: Connection) -> None:
+    async def _close_below(self, life: Living, call: Call, connection: Connection) -> None:
         async def work() -> None:
             try:
                 async with asyncio.timeout(BUDGET):
@@ -366,7 +257,7 @@ class BeginClient(Begin):
     See :mod:`nsmesh.model.merge` for whose word counts in which field.
     """
 
-    def kept(self, life: _Life, request: NetworkServiceRequest) -> NetworkServiceRequest:
+    def kept(self, life: Living, request: NetworkServiceRequest) -> NetworkServiceRequest:
         """Keep also what the caller wishes."""
         kept = super().kept(life, request)
         if life.wish is not None:
@@ -374,7 +265,7 @@ class BeginClient(Begin):
             life.wish = None
         return kept
 
-    def merge(self, life: _Life, request: NetworkServiceRequest) -> None:
+    def merge(self, life: Living, request: NetworkServiceRequest) -> None:
         """See the class."""
         wanted = request.connection
         answered, before = life.connection, life.request
