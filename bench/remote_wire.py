@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common import Series, spaces
-from local_wire import FIGURES, inside, measure
+from local_wire import FIGURES, inside, measure, served
 from report import Details, Report, row
 
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route, VxlanPort
@@ -205,7 +205,8 @@ def once(way: tuple[Made, str, str], seconds: int) -> tuple[float, float, float]
     make, where, _ = way
     with nodes() as found, make(found):
         a, b = getattr(found, where)
-        return measure(a, b, seconds)
+        with served(b):
+            return measure(a, seconds)
 
 
 def making(count: int, block: int) -> list[Series]:

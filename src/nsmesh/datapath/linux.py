@@ -1,4 +1,4 @@
-"""The driver ``linux``: wires as veth pairs, or VXLAN devices between nodes, programmed over route netlink.
+"""The driver ``linux``: wires as veth pairs, or tunnels between nodes, programmed over route netlink.
 
 Set-up is done in the calling thread: a wire takes the kernel some 0.3 ms under its global lock, and handing
 that to a thread costs more than it frees. Deletions take 20 ms and go to the reaper.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import structlog
 
-from nsmesh.core.errors import Conflict, Exhausted, Invalid, MeshError
+from nsmesh.core.errors import Conflict, Exhausted, MeshError
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken
 from nsmesh.datapath.inventory import Census, close_ends, group_of, survey
@@ -20,6 +19,7 @@ from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Netlink
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.reaper import Reaper
+from nsmesh.datapath.record import Record, born, refuse_one_name, sides
 from nsmesh.datapath.rtread import Link
 from nsmesh.datapath.tunnels import Tunnels
 from nsmesh.datapath.veth import DOOMED_GROUP, End, NameTaken
@@ -28,16 +28,6 @@ from nsmesh.datapath.wirestate import EndState, alias_of, check_wire, desired_en
 log = structlog.get_logger()
 
 _ATTEMPTS = 8
-
-
-class Record(NamedTuple):
-    """A wire as this driver last applied it: where its ends are and which interfaces they are."""
-
-    wire: CrossConnect
-    ends: tuple[tuple[str, int], ...]
-    """Namespace and index of each interface on this node, in the order a, b."""
-    macs: tuple[str, str]
-    """Of a and b; empty where that end is on another node."""
 
 
 def _nowhere() -> Iterable[str]:
@@ -120,7 +110,7 @@ class LinuxDatapath:
 
     def _apply(self, wire: CrossConnect, places: Sequence[Place]) -> Applied:
         if len(places) == 2 and places[0] is places[1]:
-            _refuse_one_name(wire)
+            refuse_one_name(wire)
         if wire.id not in self._records and wire.id not in self._met:
             try:
                 return self._create(wire, places)
@@ -183,7 +173,7 @@ class LinuxDatapath:
             ends, wanted, batches = [], [], []
             for place, port in zip(places, ports, strict=True):
                 index = veth.fresh_index()
-                state = _born(port, index)
+                state = born(port, index)
                 ends.append(End(place, port.name, index, wire_id))
                 wanted.append(state)
                 batches.append(veth.configuration(index, state, alias, ipv6=place.ipv6 is not None))
@@ -222,7 +212,7 @@ class LinuxDatapath:
     def _adopt(self, wire: CrossConnect, places: Sequence[Place], links: Sequence[Link | None]) -> Applied:
         """Take over what stands, and change only what differs."""
         ends, wanted, details = [], [], []
-        for side, place, port, link in zip(_sides(wire), places, wire.interfaces, links, strict=True):
+        for side, place, port, link in zip(sides(wire), places, wire.interfaces, links, strict=True):
             assert link is not None
             end = End(place, port.name, link.index, wire.id)
             state = desired_end(port, link.index)
@@ -312,24 +302,3 @@ class LinuxDatapath:
         await self._tunnels.aclose()
         await self._reaper.aclose()
         self._doors.close()
-
-
-def _refuse_one_name(wire: CrossConnect) -> None:
-    """Raise Invalid where both ends have one name, in a namespace that two paths lead to."""
-    a, b = wire.interfaces
-    if a.name == b.name:
-        raise Invalid(
-            f"both ends of connection {wire.id} are called {a.name} in one namespace",
-            remedy="give the two ends different names, or different namespaces",
-        )
-
-
-def _sides(wire: CrossConnect) -> str:
-    """Return which of a and b are interfaces on this node."""
-    return "".join(side for side, port in (("a", wire.a), ("b", wire.b)) if isinstance(port, KernelPort))
-
-
-def _born(port: KernelPort, index: int) -> EndState:
-    """Return what a new interface shall be; one that asks for no MAC gets one of ours."""
-    state = desired_end(port, index)
-    return state if state.mac else state._replace(mac=veth.fresh_mac())
