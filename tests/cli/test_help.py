@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import click
 import pytest
@@ -50,22 +49,31 @@ def test_mistakes():
     nsm("apply").fails("Missing option '-f'", code=2)
 
 
-def test_version_is_quick():
-    """The version of everything, within the time of a blink."""
-    begin = time.monotonic()
-    process = nsm_process("version")
-    out, _ = process.communicate(timeout=10)
-    assert time.monotonic() - begin < 1
+def test_version():
+    """The versions of nsmesh, Python and the kernel, a line each."""
+    out = nsm_process("version").communicate(timeout=30)[0]
     assert out.splitlines()[0].startswith("nsm ")
     assert [line.split()[0] for line in out.splitlines()] == ["nsm", "python", "kernel"]
 
 
-@pytest.mark.parametrize("module", ["nsmesh.rpc", "google.protobuf", "yaml", "cryptography", "structlog"])
-def test_what_the_start_does_not_need_is_not_loaded(module):
-    """The start of a command loads what this command needs: nothing of this list for ``version``."""
-    lines = ("import sys", "from nsmesh.cli.main import main", "main(['version'])")
-    program = "\n".join((*lines, f"sys.exit({module!r} in sys.modules)"))
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+CALLS = ("asyncio", "google.protobuf", "nsmesh.rpc", "structlog")
+HEAVY = ("cryptography", "nsmesh.chains", "nsmesh.datapath", "prometheus_client", "yaml")
+
+
+@pytest.mark.parametrize(
+    ("command", "unneeded"), [("version", CALLS + HEAVY), ("status", HEAVY)], ids=["version", "status"]
+)
+def test_what_the_start_does_not_need_is_not_loaded(command, unneeded, tmp_path):
+    """The start of a command loads what this command needs: nothing of its list."""
+    program = f"""
+import contextlib, sys
+from nsmesh.cli.main import main
+with contextlib.suppress(SystemExit):
+    main(['--run-dir', {str(tmp_path)!r}, {command!r}])
+print(*sorted(set({unneeded!r}) & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

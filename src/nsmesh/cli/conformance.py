@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 import click
-import yaml
 
 from nsmesh.cli import output
 from nsmesh.cli.context import EXIT_FAILED, Context, run
@@ -82,7 +81,7 @@ def run_cases(
     if style == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     elif style == "yaml":
-        click.echo(yaml.safe_dump(rows, sort_keys=False, allow_unicode=True), nl=False)
+        click.echo(output.as_yaml(rows), nl=False)
     if any(row["result"] == "fail" for row in rows):
         sys.exit(EXIT_FAILED)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -118,4 +117,6 @@ def require_root(what: str) -> None:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine."""
+    import asyncio  # noqa: PLC0415 - a third of the start of a command, and not all run one
+
     return asyncio.run(work)

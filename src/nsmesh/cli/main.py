@@ -15,7 +15,7 @@ from nsmesh.core.errors import MeshError
 COMMANDS = {
     "up": "mesh",
     "down": "mesh",
-    "status": "mesh",
+    "status": "status",
     "join": "hosts",
     "leave": "hosts",
     "token": "hosts",

@@ -1,23 +1,20 @@
-"""``nsm up``, ``down`` and ``status``."""
+"""``nsm up`` and ``down``."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
 from nsmesh.api import control_pb2
-from nsmesh.cli import control, output
-from nsmesh.cli.context import Context, NotUp, require_root, run
+from nsmesh.cli import control
+from nsmesh.cli.context import Context, require_root, run
 from nsmesh.cli.quantities import percent, seconds
 from nsmesh.core.errors import Conflict, MeshError, Refused
 from nsmesh.model import control as api
 from nsmesh.model.duration import format_duration
-from nsmesh.standalone import launch, leftovers
+from nsmesh.standalone import launch
 from nsmesh.standalone.lock import holder
 
 if TYPE_CHECKING:
@@ -210,6 +207,8 @@ def down(context: Context, *, purge: bool) -> None:
 
 async def end(context: Context) -> bool:
     """End the daemon of a mesh, and clean up after it; say whether there was one."""
+    from nsmesh.standalone import leftovers  # noqa: PLC0415 - half of the mesh, which ``nsm up`` can do without
+
     paths = context.paths
     found = holder(paths.lock)
     if found is not None and found.mesh == paths.mesh:
@@ -231,53 +230,3 @@ def _forget_membership(context: Context) -> None:
         from nsmesh.cli.hosts import say_goodbye  # noqa: PLC0415 - seldom
 
         say_goodbye(context)
-
-
-@click.command()
-@click.option("-o", "--output", "style", type=click.Choice(output.FORMATS), default="table")
-@click.pass_obj
-def status(context: Context, style: str) -> None:
-    """Show how a mesh is: roles, endpoints, workloads, wires, and what was found dead."""
-
-    async def work() -> dict[str, Any]:
-        async with context.control() as client:
-            return await control.status(client)
-
-    try:
-        data = run(work())
-    except NotUp:
-        left = leftovers.find(context.paths) if os.geteuid() == 0 else []
-        if left:
-            raise NotUp(
-                f"the mesh {context.paths.mesh} is dead; it left {len(left)} things: {', '.join(left)}",
-                remedy="start it again with: nsm up, or clean up with: nsm down",
-            ) from None
-        raise
-    if style == "json":
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
-    elif style == "yaml":
-        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
-    else:
-        _print_status(data)
-
-
-def _print_status(data: dict[str, Any]) -> None:
-    count = data["connections"]
-    click.echo(
-        f"mesh {data['mesh']}: {data['state']}, pid {data['pid']}, up {data['uptime']}, "
-        f"{count} {'wire' if count == 1 else 'wires'}, version {data['version']}"
-    )
-    click.echo(f"run {data['run_dir']}, state {data['state_dir']}")
-    for title, columns in (
-        ("roles", ("role", "name", "state", "node", "pid", "url")),
-        ("endpoints", ("name", "type", "state", "pid", "restarts")),
-        ("clients", ("name", "state", "wires", "pid", "message")),
-        ("dead", ("name", "why", "ago", "restarted")),
-        ("audit", ("chain", "element", "connection")),
-        ("leaks", ("kind", "name", "where", "owner")),
-    ):
-        rows = data.get(title) or []
-        if rows:
-            click.secho(f"\n{title}", bold=True)
-            for line in output.table(rows, columns).splitlines():
-                click.echo("  " + output.coloured(line))

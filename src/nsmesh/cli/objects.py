@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import click
-import yaml
 
 from nsmesh.api import control_pb2
 from nsmesh.cli import completing, control, output
@@ -179,7 +178,7 @@ def _change(row: dict[str, Any], columns: tuple[str, ...], style: str, *, delete
     if style == "json":
         click.echo(json.dumps({"deleted": deleted, "object": row}, ensure_ascii=False))
     elif style == "yaml":
-        click.echo("---\n" + yaml.safe_dump({"deleted": deleted, "object": row}, sort_keys=False), nl=False)
+        click.echo("---\n" + output.as_yaml({"deleted": deleted, "object": row}), nl=False)
     else:
         line = output.table([row], columns, header=False)
         click.echo(f"{line}  (deleted)" if deleted else line)
@@ -220,7 +219,7 @@ def _describe(row: dict[str, Any]) -> None:
 def _block(value: Any) -> str | None:
     """Return a value that needs lines of its own, or None."""
     if isinstance(value, dict) and any(isinstance(item, dict | list) for item in value.values()):
-        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+        return output.as_yaml(value)
     if not isinstance(value, list) or not value:
         return None
     if isinstance(value[0], dict):

@@ -6,8 +6,6 @@ import asyncio
 import math
 import time
 
-from cryptography import x509
-
 from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.identity import Identity
 from nsmesh.core.metrics import Counter
@@ -165,5 +163,7 @@ async def _end_when_idle(client: Client) -> None:
 
 def _half_life(leaf: bytes) -> float:
     """Return when half of what is left of a certificate (DER) will be over, wall time in seconds."""
+    from cryptography import x509  # noqa: PLC0415 - a fifth of the start of a command, which has no identity
+
     now = time.time()
     return now + (x509.load_der_x509_certificate(leaf).not_valid_after_utc.timestamp() - now) / 2
