@@ -19,7 +19,8 @@ from nsmesh.endpoints import wireguard_keys
 from nsmesh.model import control as api
 from nsmesh.standalone import launch, leftovers
 from nsmesh.standalone.demo import Demo, Say, scenario, scenarios
-from nsmesh.standalone.lock import daemon_pid
+from nsmesh.standalone.demo_claim import Claim
+from nsmesh.standalone.lock import holder
 from nsmesh.standalone.paths import MeshPaths
 
 MESH = "demo"
@@ -36,6 +37,8 @@ MESH = "demo"
 def demo(context: Context, name: str, *, keep: bool, listing: bool, separate: bool) -> None:
     """Run a scenario for real, show it and prove it, then clean up.
 
+    A demo has a mesh of its own, "demo", and first removes what an earlier one left in it.
+
     secure-intranet: a client's wire to a corporate network, through a firewall and a VPN gateway.
     """
     if listing:
@@ -45,16 +48,19 @@ def demo(context: Context, name: str, *, keep: bool, listing: bool, separate: bo
     require_root("a demo")
     folder = scenario(name)
     own = Context(context.mesh or MESH, context.run_dir, context.state_dir, context.verbose, context.quiet)
+    claim = Claim(own.paths)
+    left = claim.take()
     try:
-        run(_run(own, folder, separate=separate))
+        run(_run(own, folder, again=left, separate=separate))
     finally:
-        if not keep:
+        if not keep and claim.holds:
             run(_clean(own))
+        claim.release()
     if keep:
         own.say(f"The mesh is still up: nsm --mesh {own.paths.mesh} status; end it with ... down --purge")
 
 
-async def _run(context: Context, folder: Path, *, separate: bool) -> None:
+async def _run(context: Context, folder: Path, *, again: bool, separate: bool) -> None:
     start = time.monotonic()
 
     def say(text: str) -> None:
@@ -71,7 +77,10 @@ async def _run(context: Context, folder: Path, *, separate: bool) -> None:
                 say(step.text)
 
     paths = context.paths
-    await leftovers.clear(paths)
+    if again:
+        await _take_down(context)
+        paths.forget()
+        say("what an earlier demo had left is removed")
     paths.make()
     for name in ("gateway", "corporate"):
         wireguard_keys.ensure(paths.files / f"{name}.key")
@@ -114,20 +123,25 @@ async def _show_path(context: Context, say: Say) -> None:
 
 async def _clean(context: Context) -> None:
     """Take everything down, however far the demo came."""
+    await _take_down(context)
+    context.paths.purge()
+    context.say("cleaned up: no namespace, interface, process or file is left")
+
+
+async def _take_down(context: Context) -> None:
+    """End the mesh's daemon if there is one, and take away whatever it made."""
     paths = context.paths
-    pid = daemon_pid(paths)
-    if pid is not None:
+    found = holder(paths.lock)
+    if found is not None and found.mesh == paths.mesh:
         try:
             async with context.control() as client:
                 async for _ in client.stream(api.DOWN, control_pb2.Empty().SerializeToString()):
                     pass
         except MeshError:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(found.pid, signal.SIGTERM)
         try:
-            await launch.wait_gone(paths, pid)
+            await launch.wait_gone(paths, found.pid)
         except MeshError as error:
             tell(error)
     await leftovers.clear(paths)
-    paths.purge()
-    context.say("cleaned up: no namespace, interface, process or file is left")

@@ -89,6 +89,11 @@ class Lock:
         ours = os.fstat(fd)
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
+    @property
+    def holds(self) -> bool:
+        """Whether we have the lock, and its file is there still."""
+        return self._fd >= 0 and self._is_current(self._fd)
+
     def release(self) -> None:
         """Let go; again is no harm."""
         if self._fd >= 0:

@@ -84,6 +84,11 @@ class MeshPaths:
         return self.state / "lock"
 
     @property
+    def demo(self) -> Path:
+        """Held by the living demonstration, and a mark of its mesh afterwards."""
+        return self.state / "demo"
+
+    @property
     def children(self) -> Path:
         """Which processes and namespaces this mesh made; read by ``nsm down`` after a crash."""
         return self.run / "children.json"
@@ -162,6 +167,14 @@ class MeshPaths:
         if self.run.parent == RUN_ROOT:
             with contextlib.suppress(OSError):  # other meshes are in it
                 RUN_ROOT.rmdir()
+
+    def forget(self) -> None:
+        """Empty the state directory, but for the locks that somebody may hold."""
+        for item in self.state.iterdir():
+            if item.is_dir():
+                shutil.rmtree(item, ignore_errors=True)
+            elif item not in {self.demo, self.state_lock}:
+                item.unlink(missing_ok=True)
 
     def purge(self) -> None:
         """Remove the state directory."""
