@@ -1,5 +1,8 @@
 """A demonstration's claim to a mesh."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from nsmesh.core.errors import Conflict
@@ -9,8 +12,9 @@ from nsmesh.standalone.paths import MeshPaths
 
 
 @pytest.fixture
-def paths(tmp_path):
-    return MeshPaths("stage", tmp_path / "run", tmp_path / "state")
+def paths():
+    with tempfile.TemporaryDirectory(prefix="nsm-", dir="/tmp") as short:  # for unix sockets
+        yield MeshPaths("stage", Path(short, "run"), Path(short, "state"))
 
 
 def test_a_new_mesh_is_free(paths):
