@@ -56,10 +56,11 @@ def _print_status(data: dict[str, Any]) -> None:
         f"{count} {'wire' if count == 1 else 'wires'}, version {data['version']}"
     )
     click.echo(f"run {data['run_dir']}, state {data['state_dir']}")
+    node = ("node",) if any(row.get("node") for row in data.get("roles") or []) else ()
     for title, columns in (
         ("roles", ("role", "name", "state", "node", "pid", "url")),
-        ("endpoints", ("name", "type", "state", "pid", "restarts")),
-        ("clients", ("name", "state", "wires", "pid", "message")),
+        ("endpoints", ("name", "type", "state", *node, "pid", "restarts")),
+        ("clients", ("name", "state", "wires", *node, "pid", "message")),
         ("dead", ("name", "why", "ago", "restarted")),
         ("audit", ("chain", "element", "connection")),
         ("leaks", ("kind", "name", "where", "owner")),

@@ -70,6 +70,7 @@ def _step(connection: Connection, name: str, new_id: Callable[[], str]) -> Enter
         replaced = segments[index + 1].id
         segments[index + 1].name = name
         segments[index + 1].id = new_id()
+        segments[index + 1].ClearField("metrics")  # what the other one told of its interfaces
     connection.path.index = index + 1
     connection.id = segments[index + 1].id
     return Entered(caller, index, tuple(segment.id for segment in segments[: index + 2]), replaced)

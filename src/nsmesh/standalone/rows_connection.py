@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -22,6 +22,7 @@ def connection_row(connection: Connection, since: float, now: float, nodes: Mapp
     """
     ip = connection.context.ip_context
     segments = connection.path.path_segments
+    places = places_of([segment.name for segment in segments], nodes)
     return {
         "id": segments[0].id if segments else connection.id,
         "client": segments[0].name if segments else "",
@@ -38,11 +39,12 @@ def connection_row(connection: Connection, since: float, now: float, nodes: Mapp
         "mtu": connection.context.MTU or None,
         "labels": dict(connection.labels),
         "path": [segment.name for segment in segments],
-        "nodes": [name for name, _ in groupby(nodes[s.name] for s in segments if nodes.get(s.name))],
+        "nodes": [name for name, _ in groupby(filter(None, places))],
         "hops": [
             {
                 "index": number,
                 "name": segment.name,
+                **({"node": places[number]} if places[number] else {}),
                 "id": segment.id,
                 "expires": segment.expires.ToJsonString() if segment.HasField("expires") else "",
                 **{key: segment.metrics[key] for key in sorted(segment.metrics)},
@@ -52,3 +54,15 @@ def connection_row(connection: Connection, since: float, now: float, nodes: Mapp
         "routes": [f"{route.prefix} via {route.nextHop}".removesuffix(" via ") for route in ip.src_routes],
         "dns": [MessageToDict(item) for item in connection.context.dns_context.configs],
     }
+
+
+def places_of(names: Sequence[str], nodes: Mapping[str, str]) -> list[str]:
+    """Return the node of each hop; ``nodes`` says where managers and forwarders are, empty where nobody asks.
+
+    A client is where its manager is, an endpoint or function where the forwarder in front of it is.
+    """
+    found, last = [], next((nodes[name] for name in names if nodes.get(name)), "")
+    for name in names:
+        last = nodes.get(name) or last
+        found.append(last)
+    return found

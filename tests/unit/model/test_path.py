@@ -58,10 +58,12 @@ def test_a_refresh_finds_its_segment_again():
 
 
 def test_a_segment_of_somebody_else_is_taken_over_under_a_new_id():
-    """What another process left at our place is renamed and gets a new id."""
+    """What another process left at our place gets a new name, a new id, and no figures of another's wire."""
     one = connection("nsc-0", 0, ("nsc", "nsc-0"), ("old", "o"), ("nse", "e"))
+    one.path.path_segments[1].metrics["client_interface"] = "KERNEL/of-old"
     enter(one, "mgr", counter())
     assert ids(one) == [("nsc", "nsc-0"), ("mgr", "new-0"), ("nse", "e")]
+    assert not one.path.path_segments[1].metrics
 
 
 @pytest.mark.parametrize("index", [1, 7])
