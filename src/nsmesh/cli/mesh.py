@@ -19,6 +19,7 @@ from nsmesh.standalone.lock import holder
 
 if TYPE_CHECKING:
     from nsmesh.standalone.joining.place import Place
+    from nsmesh.standalone.nodes import Conditions
     from nsmesh.standalone.paths import MeshPaths
 
 RESTORED = 30.0
@@ -90,15 +91,12 @@ def up(
     manifests = control.read_manifests(files)
     paths = context.paths
     place = _place(context, listen, name, apart=separate or underlay["nodes"] > 1)
+    conditions = _conditions(underlay)
     paths.make()
     if foreground:
         from nsmesh.standalone import daemon  # noqa: PLC0415 - the whole mesh, for this one command
-        from nsmesh.standalone.nodes import Conditions  # noqa: PLC0415 - likewise
 
         level = ("INFO", "DEBUG", "TRACE")[min(context.verbose, 2)]
-        conditions = Conditions(
-            underlay["nodes"], underlay["underlay_mtu"], underlay["latency"], underlay["loss"]
-        )
         wishes = daemon.Wishes(separate, conditions, place)
         daemon.run(paths, wishes, "WARN" if context.quiet else level)
         return
@@ -117,6 +115,18 @@ def up(
     if manifests:
         request = control_pb2.ApplyRequest(manifests=manifests, wait=True)
         run(control.steps(context, api.APPLY, request))
+
+
+def _conditions(underlay: dict[str, Any]) -> Conditions:
+    """Return what joins the nodes, as the options say. Raises MeshError where this kernel cannot play it."""
+    from nsmesh.standalone.nodes import Conditions  # noqa: PLC0415 - other commands can do without
+
+    found = Conditions(underlay["nodes"], underlay["underlay_mtu"], underlay["latency"], underlay["loss"])
+    if found.latency or found.loss:
+        from nsmesh.standalone.underlay import check_conditions  # noqa: PLC0415 - seldom
+
+        check_conditions(found)
+    return found
 
 
 def _place(context: Context, listen: str, name: str, *, apart: bool) -> Place | None:

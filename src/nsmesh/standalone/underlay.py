@@ -14,6 +14,7 @@ import structlog
 from nsmesh.core.errors import Internal, Unimplemented
 from nsmesh.datapath import netns, programs
 from nsmesh.standalone.children import Children
+from nsmesh.standalone.features import FEATURES, in_namespace
 from nsmesh.standalone.leftovers import end_inside
 from nsmesh.standalone.nodes import Conditions, Node
 from nsmesh.standalone.paths import MeshPaths
@@ -26,6 +27,23 @@ LINK = "eth0"
 """The underlay's interface in each node."""
 QUEUE = 10_000
 """Packets that may be on their way at a time: netem drops what goes beyond it."""
+
+
+NETEM = next(feature for feature in FEATURES if feature.name == "netem")
+REMEDY = "leave them out, or use a kernel with CONFIG_NET_SCH_NETEM (modprobe sch_netem)"
+
+
+def check_conditions(conditions: Conditions) -> None:
+    """Raise Unimplemented where this kernel cannot be slow or lossy on purpose, before anything is made.
+
+    It is tried in a namespace that is thrown away, and only where it is asked for.
+    """
+    if (conditions.latency or conditions.loss) and (why := in_namespace(NETEM.probe)):
+        raise _lacking(why)
+
+
+def _lacking(why: str) -> Unimplemented:
+    return Unimplemented(f"--latency and --loss need tc netem, which this kernel lacks: {why}", remedy=REMEDY)
 
 
 class Underlay:
@@ -74,10 +92,7 @@ class Underlay:
         )
         if done.code:
             said = done.errors.strip().partition("\n")[0]
-            raise Unimplemented(
-                f"--latency and --loss need tc netem, which this kernel lacks: {said}",
-                remedy="leave them out, or use a kernel with CONFIG_NET_SCH_NETEM",
-            )
+            raise _lacking(said)
 
     async def aclose(self) -> None:
         """Delete the namespaces, with what still runs in them."""
