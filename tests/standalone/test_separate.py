@@ -117,5 +117,5 @@ def test_down_is_clean(mesh):
     """Down takes everything away in time, whatever died before."""
     begin = time.monotonic()
     assert "removed" not in mesh.nsm("down").ok().text
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 20
     assert mesh.left() == []

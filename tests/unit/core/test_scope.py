@@ -209,6 +209,6 @@ def test_many_timers_of_one_moment_cost_no_more_each():
                 timer.cancel()
             assert scope.timers == 0
 
-    began = time.monotonic()
+    began = time.process_time()
     run(main())
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2

@@ -37,7 +37,7 @@ def send(sock, *numbers):
 
 def settled(before):
     """Wait until no more descriptors are open than before."""
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + 20
     while open_descriptors() > before:
         assert time.monotonic() < limit
         time.sleep(0.001)
@@ -81,7 +81,7 @@ def test_a_lingering_socket_holds_nobody_up():
     with lingering() as sock:
         began = time.monotonic()
         foreign.discard(sock.detach())
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 20  # it would be 60
     settled(before)
 
 
@@ -98,7 +98,7 @@ def test_what_nobody_has_read_holds_nobody_up():
         sock.close()
         began = time.monotonic()
         foreign.close_socket(near)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 20  # it would be 60
         with pytest.raises(BrokenPipeError):
             far.send(b"more")
         far.close()

@@ -86,10 +86,10 @@ ES256 = {"alg": "ES256"}
 )
 def test_everything_else_is_refused(why, text):
     """Each malformed token is refused with a reason, in a time that does not grow with its size."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(BadToken, match=why):
         jws.parse(text)
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5
 
 
 def test_a_public_key_is_no_shared_secret():

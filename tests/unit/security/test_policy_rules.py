@@ -266,12 +266,12 @@ def test_a_long_path_costs_a_bounded_time(mint):
     """10,000 segments, equal or all different, are decided in well under a second."""
     token = mint.token(NSC, (NSC,))
     for path in ([token] * 10_000, [f"x.{index}.y" for index in range(10_000)]):
-        begin = time.perf_counter()
+        begin = time.process_time()
         assert answer(SERVER, question(mint, path, index=9_999)) == "denied"
-        assert time.perf_counter() - begin < 0.5
-    begin = time.perf_counter()
+        assert time.process_time() - begin < 0.5
+    begin = time.process_time()
     assert answer(SERVER, question(mint, [token] * MAX_SEGMENTS, index=1)) == "ok"
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5
 
 
 @given(st.data())

@@ -155,7 +155,7 @@ def test_hostile_chains_end_in_bounded_time(shop, root, bundles):
     """Many CAs of one name that sign each other cost a bounded number of steps."""
     ring = [shop.forge("ring", ca=True) for _ in range(40)]
     leaf = shop.forge("leaf", ID, issuer=ring[0])
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(Unauthorized):
         verify_chain([leaf.der, *(one.der for one in ring)], bundles, shop.now)
     chain = [root]
@@ -164,7 +164,7 @@ def test_hostile_chains_end_in_bounded_time(shop, root, bundles):
     deep = shop.forge("leaf", ID, issuer=chain[-1])
     with pytest.raises(Unauthorized):
         verify_chain([deep.der, *(one.der for one in reversed(chain))], bundles, shop.now)
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 def test_an_empty_chain_is_refused(bundles, shop):
