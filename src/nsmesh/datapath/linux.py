@@ -6,7 +6,7 @@ that to a thread costs more than it frees. Deletions take 20 ms and go to the re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -17,6 +17,7 @@ from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Tu
 from nsmesh.datapath.inventory import Census, close_ends, group_of, survey
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Netlink
+from nsmesh.datapath.payload_filter import Filters, filter_of
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.reaper import Reaper
 from nsmesh.datapath.record import Record, born, refuse_one_name, sides
@@ -56,6 +57,7 @@ class LinuxDatapath:
         self._records: dict[str, Record] = {}
         self._met: dict[str, list[Existing]] = {}
         self._tunnels = Tunnels(node, self._revive)
+        self._filters = Filters()
 
     async def apply(self, wire: CrossConnect) -> Applied:
         """See :meth:`Datapath.apply`. A failed change leaves the wire; the next apply goes on from there.
@@ -168,15 +170,18 @@ class LinuxDatapath:
     def _create(self, wire: CrossConnect, places: Sequence[Place]) -> Applied:
         """Make new interfaces; raises NameTaken where a name is in use, and MeshError, leaving nothing."""
         wire_id, ports = wire.id, wire.interfaces
-        alias = alias_of(wire_id)
+        alias, wish = alias_of(wire_id), filter_of(wire)
         for _ in range(_ATTEMPTS):
-            ends, wanted, batches = [], [], []
+            ends: list[End] = []
+            wanted: list[EndState] = []
+            batches: list[Batch] = []
             for place, port in zip(places, ports, strict=True):
                 index = veth.fresh_index()
                 state = born(port, index)
                 ends.append(End(place, port.name, index, wire_id))
                 wanted.append(state)
-                batches.append(veth.configuration(index, state, alias, ipv6=place.ipv6 is not None))
+                ipv6, first = place.ipv6 is not None, self._filters.messages(index, wish, first=not batches)
+                batches.append(veth.configuration(index, state, alias, ipv6=ipv6, first=first))
             if self._make(wire, ends, wanted):
                 break
             veth.skip_indexes()
@@ -186,6 +191,7 @@ class LinuxDatapath:
                 remedy="look for a process that makes very many interfaces",
             )
         try:
+            self._filters.begin(ends, wish)
             for end, state, batch in zip(ends, wanted, batches, strict=True):
                 veth.configure(self._doors, end, state, batch)
         except BaseException:
@@ -216,7 +222,8 @@ class LinuxDatapath:
             assert link is not None
             end = End(place, port.name, link.index, wire.id)
             state = desired_end(port, link.index)
-            done = veth.converge(self._doors, end, link, state)
+            done = [str(operation) for operation in veth.converge(self._doors, end, link, state)]
+            done += self._filters.converge(place, link.index, filter_of(wire))
             details += [f"{side}: {operation}" for operation in done]
             batch = Batch()
             if link.owner != wire.id:
@@ -253,6 +260,12 @@ class LinuxDatapath:
         ends.update((met.netns, met.index) for met in self._met.pop(wire_id, []))
         rules = record is None or any(port.rules for port in record.wire.interfaces)
         close_ends(self._doors, self._reaper, ends, {wire_id}, rules=rules)
+        self._filters.forget(ends)
+
+    def refused(self) -> dict[str, Mapping[str, int]]:
+        """See :meth:`Datapath.refused`."""
+        counts = {wire_id: self._filters.counted(one.ends) for wire_id, one in self._records.items()}
+        return {wire_id: count for wire_id, count in counts.items() if count}
 
     async def has(self) -> list[Existing]:
         """See :meth:`Datapath.has`."""

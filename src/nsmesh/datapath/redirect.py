@@ -1,4 +1,7 @@
-"""Leading all frames of one interface to another: messages for ``clsact``, ``u32`` and ``mirred``."""
+"""Leading all frames of one interface to another: messages for ``clsact``, ``u32`` and ``mirred``.
+
+They come behind the filter of the wire's payload (``payload_filter.py``), which has the first priority.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import struct
 
 from nsmesh.datapath.netlink import Message, attribute, request
 
-RTM_NEWQDISC, RTM_DELQDISC, RTM_NEWTFILTER = 36, 37, 44
+RTM_NEWQDISC, RTM_NEWTFILTER, RTM_DELTFILTER = 36, 44, 45
 NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
 NLA_F_NESTED = 0x8000
 TCA_KIND, TCA_OPTIONS = 1, 2
@@ -16,7 +19,7 @@ TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_MIRRED_PARMS = 1, 2, 2
 TC_ACT_STOLEN, TCA_EGRESS_REDIR = 4, 1
 
 _TCMSG = struct.Struct("=BxxxiIII")
-_ANY_PROTOCOL = 1 << 16 | 0x0300  # priority 1, ETH_P_ALL in network order
+_ANY_PROTOCOL = 2 << 16 | 0x0300  # priority 2, ETH_P_ALL in network order
 _MIRRED = struct.Struct("=IIiiiiI")
 _SELECTOR = struct.Struct("=BBBxHHhhI")
 _KEY = bytes(16)
@@ -24,15 +27,14 @@ _KEY = bytes(16)
 
 
 def stop(index: int) -> Message:
-    """Take away what :func:`start` and :func:`lead` have made on an interface."""
-    body = _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0) + attribute(TCA_KIND, b"clsact\0")
-    return request(RTM_DELQDISC, 0, body)
+    """Take away what :func:`lead` has made on an interface."""
+    return request(RTM_DELTFILTER, 0, _TCMSG.pack(0, index, 0, INGRESS, _ANY_PROTOCOL))
 
 
 def start(index: int) -> Message:
-    """Give an interface a place for filters."""
+    """Give an interface a place for filters; one that has it keeps it."""
     body = _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0) + attribute(TCA_KIND, b"clsact\0")
-    return request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body)
+    return request(RTM_NEWQDISC, NLM_F_CREATE, body)
 
 
 def lead(index: int, to: int) -> Message:

@@ -98,10 +98,13 @@ def new_pair(a: End, b: End, wanted: tuple[EndState, EndState], group: int) -> b
     return True
 
 
-def configuration(index: int, wanted: EndState, alias: str, *, ipv6: bool) -> Batch:
+def configuration(
+    index: int, wanted: EndState, alias: str, *, ipv6: bool, first: Iterable[Message] = ()
+) -> Batch:
     """Return the requests that mark a new end, set it up and give it what it shall have.
 
-    ``ipv6``: whether the kernel has any, and with it link-local addresses that nobody asked for.
+    ``ipv6``: whether the kernel has any, and with it link-local addresses that nobody asked for. ``first``:
+    the requests for the filter of its payload, which must be there before the end is up.
 
     Built before anything is sent: in a pause between two sends the kernel's own work on the new link takes
     the global lock, and the next send would wait for it. For the same reason the end is set up late, when
@@ -109,6 +112,8 @@ def configuration(index: int, wanted: EndState, alias: str, *, ipv6: bool) -> Ba
     """
     batch = Batch()
     batch.put(rt.mark(index, alias, no_link_local=ipv6), "the owner's mark")
+    for message in first:
+        batch.put(message, "the filter of its payload")
     for address in wanted.addresses:
         batch.put(rt.address(index, address, add=True), address)
     for neighbour in ordered(wanted.neighbours):

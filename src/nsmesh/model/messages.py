@@ -54,7 +54,9 @@ LOCAL = "LOCAL"
 REMOTE = "REMOTE"
 ETHERNET = "ETHERNET"
 IP = "IP"
-PAYLOADS: tuple[str, ...] = (ETHERNET, IP)
+MPLS = "MPLS"
+L2TP = "L2TP"
+PAYLOADS: tuple[str, ...] = (ETHERNET, IP, MPLS, L2TP)
 
 FORWARDER_SERVICE = "forwarder"
 """Service name under which forwarders register."""
@@ -66,8 +68,10 @@ __all__ = [
     "GRE",
     "IP",
     "KERNEL",
+    "L2TP",
     "LOCAL",
     "MEMIF",
+    "MPLS",
     "NOOP",
     "PAYLOADS",
     "REMOTE",
