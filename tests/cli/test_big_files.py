@@ -2,7 +2,6 @@
 
 import resource
 import subprocess
-import time
 
 import pytest
 from mesh_lab import NSM
@@ -33,16 +32,16 @@ def texts():
 
 def bounded():
     resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
+    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
 
 
 @pytest.mark.parametrize("way", ["standard input", "file"])
 @pytest.mark.parametrize("what", texts())
 def test_it_is_refused_at_once(tmp_path, what, way):
-    """One sentence and its remedy, within seconds and 400 MB of address space."""
+    """One sentence and its remedy, within seconds of processor time and 400 MB of address space."""
     text, said = texts()[what]
     path = tmp_path / "big.yaml"
     path.write_text(text)
-    began = time.monotonic()
     with path.open() as given:
         done = subprocess.run(
             [*NSM, "--mesh", "nobody", "apply", "-f", "-" if way == "standard input" else str(path)],
@@ -52,7 +51,6 @@ def test_it_is_refused_at_once(tmp_path, what, way):
             preexec_fn=bounded,
             check=False,
         )
-    assert time.monotonic() - began < 10
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert said in done.stderr
