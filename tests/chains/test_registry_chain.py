@@ -54,7 +54,7 @@ def ep(name: str, *services: str, url: str = "tcp://h:1") -> NetworkServiceEndpo
 
 
 async def names(handler: Handler, query) -> list[str]:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         return sorted([content_of(item).name async for item in handler.find(Call(), query)])
 
 
