@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_interface
 
 from nsmesh.datapath import probe
-from nsmesh.model.messages import KERNEL, Connection
+from nsmesh.model.messages import KERNEL, MPLS, Connection
 
 LIMIT = 1.0
 """Seconds that one look may take."""
@@ -36,7 +36,7 @@ class Liveness:
         self._limit = limit
 
     async def __call__(self, connection: Connection) -> bool:
-        """Return whether the other end answers; without addresses, whether the wire is up at both ends.
+        """Return whether the other end answers; where no IP is or passes, whether the wire is up.
 
         Wires of other mechanisms than KERNEL cannot be looked at: False, nobody can tell.
         """
@@ -44,7 +44,7 @@ class Liveness:
         if connection.mechanism.type != KERNEL or not interface:
             return False
         namespace = self._namespace()
-        pair = _addresses(connection)
+        pair = None if connection.payload == MPLS else _addresses(connection)
         if pair is None:
             return probe.running(namespace, interface)
         return await probe.answers(namespace, interface, *pair, self._limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -67,6 +67,13 @@ class Datapath(Protocol):
 
     async def remove(self, wire_id: str) -> None:
         """Take a wire away; one that is not there is gone already."""
+        ...
+
+    def refused(self) -> Mapping[str, Mapping[str, int]]:
+        """Say what wires of this driver have refused since they were made, since their payload is another.
+
+        Frames by what they were, by wire id; wires that have refused nothing are left out.
+        """
         ...
 
     async def has(self) -> list[Existing]:

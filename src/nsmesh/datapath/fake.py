@@ -167,7 +167,7 @@ class FakeDatapath:
                 self.kernel.tunnels[wire.id] = wire.tunnel
 
     def _check_tunnel(self, wire: CrossConnect) -> None:
-        if wire.tunnel is None:
+        if wire.tunnel is None or not wire.tunnel.place:
             return
         wanted = wire.tunnel.place
         for other, tunnel in self.kernel.tunnels.items():
@@ -195,6 +195,10 @@ class FakeDatapath:
         """See :meth:`Datapath.remove`."""
         await self._enter("remove", wire_id)
         self.kernel.delete_wire(wire_id)
+
+    def refused(self) -> dict[str, dict[str, int]]:
+        """See :meth:`Datapath.refused`: no frame ever passes here, and so none is refused."""
+        return {}
 
     async def has(self) -> list[Existing]:
         """See :meth:`Datapath.has`."""

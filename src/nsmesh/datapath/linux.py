@@ -7,6 +7,7 @@ that to a thread costs more than it frees. Deletions take 20 ms and go to the re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import structlog
@@ -17,6 +18,7 @@ from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Tu
 from nsmesh.datapath.inventory import Census, close_ends, group_of, survey
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Netlink
+from nsmesh.datapath.payload_counts import told
 from nsmesh.datapath.payload_filter import Filters, filter_of
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.reaper import Reaper
@@ -58,6 +60,8 @@ class LinuxDatapath:
         self._met: dict[str, list[Existing]] = {}
         self._tunnels = Tunnels(node, self._revive)
         self._filters = Filters()
+        self._metric = ExitStack()
+        self._metric.enter_context(told(self.refused))
 
     async def apply(self, wire: CrossConnect) -> Applied:
         """See :meth:`Datapath.apply`. A failed change leaves the wire; the next apply goes on from there.
@@ -312,6 +316,7 @@ class LinuxDatapath:
 
     async def aclose(self) -> None:
         """See :meth:`Datapath.aclose`; wires that a program of ours carries end with it."""
+        self._metric.close()
         await self._tunnels.aclose()
         await self._reaper.aclose()
         self._doors.close()

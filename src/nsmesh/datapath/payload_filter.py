@@ -6,53 +6,40 @@ payload share one program, and all ends one map of counters, which has what was 
 
 from __future__ import annotations
 
-import errno
 import os
-import struct
-import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import structlog
 
-from nsmesh.core.metrics import ReadCounter
+from nsmesh.core.errors import Invalid
 from nsmesh.datapath import bpf, netns
 from nsmesh.datapath.base import CrossConnect
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, attributes, request, u32
-from nsmesh.datapath.payload_program import CLASSES, VALUE_SIZE, program
+from nsmesh.datapath.netlink import Batch, Message, Netlink
+from nsmesh.datapath.payload_counts import counts_in, map_of
+from nsmesh.datapath.payload_messages import (
+    EGRESS,
+    INGRESS,
+    PREFIX,
+    del_filter,
+    new_filter,
+    new_place,
+    options,
+    read_filter,
+)
+from nsmesh.datapath.payload_program import VALUE_SIZE, program
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.veth import End
-from nsmesh.model.messages import ETHERNET, IP
+from nsmesh.model.messages import ETHERNET, IP, PAYLOADS
 
 log = structlog.get_logger()
 
-REFUSED = ReadCounter(
-    "nsmesh_refused_frames",
-    "Frames that a wire's payload does not allow, by the forwarder's connection id and what they were.",
-    ("connection", "frame"),
-)
-
-RTM_NEWQDISC, RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 36, 44, 45, 46
-NLM_F_CREATE = 0x400
-NLA_F_NESTED = 0x8000
-TCA_KIND, TCA_OPTIONS = 1, 2
-TC_H_CLSACT, CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
-INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
-TCA_BPF_FD, TCA_BPF_NAME, TCA_BPF_FLAGS, TCA_BPF_TAG, TCA_BPF_ID = 6, 7, 8, 10, 11
-TCA_BPF_FLAG_ACT_DIRECT = 1
-
-_TCMSG = struct.Struct("=BxxxiIII")
-_PLACE = 1 << 16 | 0x0300  # priority 1, ETH_P_ALL in network order
-_HANDLE = 1
 _MOST = 65536
 """Ends that may have counters at a time; those beyond refuse and do not count."""
-_PREFIX = "nsm_"
-"""How the names of our programs begin."""
-_NONE = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
 
 
 class Filter(NamedTuple):
@@ -72,11 +59,16 @@ def filter_of(wire: CrossConnect) -> Filter:
     """Return the filter of each end of a wire.
 
     What goes out is looked at, so that the sender is told, and what comes in, which only who has that end can
-    take away. A tunnel of bare packets carries IP by itself.
+    take away. A tunnel of bare packets carries IP by itself. Raises Invalid for a payload that is none.
     """
     tunnel = wire.tunnel
     if wire.payload == ETHERNET or (tunnel is not None and not tunnel.frames):
         return NOTHING
+    if wire.payload not in PAYLOADS:
+        raise Invalid(
+            f"connection {wire.id} has payload {wire.payload!r}, and no wire here carries that",
+            remedy=f"there are {', '.join(PAYLOADS)}",
+        )
     return Filter(wire.payload, (INGRESS, EGRESS))
 
 
@@ -98,61 +90,14 @@ class _Programs:
         """Return the program of a payload other than ETHERNET; raises OSError."""
         loaded = self._loaded.get(payload)
         if loaded is None:
-            name = _PREFIX + payload.lower()
+            name = PREFIX + payload.lower()
             descriptor = bpf.load(program(payload, self.map), name)
-            options = u32(TCA_BPF_FD, descriptor) + attribute(TCA_BPF_NAME, name.encode() + b"\0")
-            options += u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT)
-            body = attribute(TCA_KIND, b"bpf\0") + attribute(TCA_OPTIONS | NLA_F_NESTED, options)
-            loaded = self._loaded[payload] = Loaded(bpf.info_of(descriptor), body)
+            loaded = self._loaded[payload] = Loaded(bpf.info_of(descriptor), options(descriptor, name))
         return loaded
 
     def has(self, number: int) -> bool:
         """Whether a program is one of this process."""
         return any(loaded.info.id == number for loaded in self._loaded.values())
-
-
-_CLSACT = attribute(TCA_KIND, b"clsact\0")
-
-
-def new_place(index: int) -> Message:
-    """Give an interface a place for filters; one that has it keeps it."""
-    return request(RTM_NEWQDISC, NLM_F_CREATE, _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0) + _CLSACT)
-
-
-def new_filter(index: int, direction: int, body: bytes) -> Message:
-    """Attach a program, in place of the one that is there."""
-    return request(RTM_NEWTFILTER, NLM_F_CREATE, _TCMSG.pack(0, index, _HANDLE, direction, _PLACE) + body)
-
-
-def del_filter(index: int, direction: int) -> Message:
-    """Take our program away."""
-    return request(RTM_DELTFILTER, 0, _TCMSG.pack(0, index, _HANDLE, direction, _PLACE))
-
-
-class Standing(NamedTuple):
-    """The program that is attached where ours belongs: its name, digest and id."""
-
-    name: str
-    tag: bytes
-    id: int
-
-
-def read_filter(netlink: Netlink, index: int, direction: int) -> Standing | None:
-    """Return the program that is where ours belongs, or None; raises OSError."""
-    message = request(RTM_GETTFILTER, 0, _TCMSG.pack(0, index, _HANDLE, direction, _PLACE))
-    try:
-        answers = netlink.ask(message)
-    except OSError as error:
-        if error.errno in _NONE:
-            return None
-        raise
-    found = attributes(answers[0][1], _TCMSG.size) if answers else {}
-    if found.get(TCA_KIND, b"").rstrip(b"\0") != b"bpf":
-        return None
-    options = attributes(found.get(TCA_OPTIONS, b""))
-    name = options.get(TCA_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")
-    number = int.from_bytes(options.get(TCA_BPF_ID, b""), sys.byteorder)
-    return Standing(name, options.get(TCA_BPF_TAG, b""), number)
 
 
 class Filters:
@@ -199,14 +144,14 @@ class Filters:
         for direction in (INGRESS, EGRESS):
             standing = read_filter(place.netlink, index, direction)
             if direction not in wanted.directions:
-                if standing is not None and standing.name.startswith(_PREFIX):
+                if standing is not None and standing.name.startswith(PREFIX):
                     batch.put(del_filter(index, direction))
                     done["remove the filter of another payload"] = None
                 continue
             loaded = _programs().of(wanted.payload)
             if standing is not None and standing.tag == loaded.info.tag:
                 if not _programs().has(standing.id):
-                    self._older[place.path, index] = _map_of(standing.id)
+                    self._older[place.path, index] = map_of(standing.id)
                 continue
             batch.put(new_place(index))
             batch.put(new_filter(index, direction, loaded.body))
@@ -232,40 +177,9 @@ class Filters:
             bpf.forget(self._older.pop(end, _programs().map), end[1])
 
 
-def counts_in(map_fd: int, index: int) -> Counter[str]:
-    """Return what an interface has refused, by what it was; raises OSError."""
-    value = bpf.lookup(map_fd, index, VALUE_SIZE)
-    if value is None:
-        return Counter()
-    numbers = struct.unpack(f"={VALUE_SIZE // 8}Q", value)
-    return Counter({name: number for name, number in zip(CLASSES, numbers, strict=False) if number})
-
-
-def counts_at(netlink: Netlink, index: int) -> Counter[str]:
-    """Return what the interface with an index has refused, whichever process has set its filter.
-
-    ``netlink``: a socket of its namespace. Raises OSError.
-    """
-    standing = read_filter(netlink, index, INGRESS)
-    if standing is None or not standing.name.startswith(_PREFIX):
-        return Counter()
-    return counts_in(_map_of(standing.id), index)
-
-
-def as_values(refused: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, ...], float]:
-    """Return what wires have refused as the metric :data:`REFUSED` has it."""
-    return {(wire, kind): float(n) for wire, kinds in refused.items() for kind, n in kinds.items()}
-
-
 @cache
 def _programs() -> _Programs:
     return _Programs()
-
-
-@cache
-def _map_of(number: int) -> int:
-    """Return a descriptor of the map in which a program counts, held to the end of this process."""
-    return bpf.first_map_of(number)
 
 
 @cache

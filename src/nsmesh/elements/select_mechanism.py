@@ -17,6 +17,7 @@ from nsmesh.core.mechanism import (
     note_interface,
     tunnels,
 )
+from nsmesh.core.payload import check_payload
 from nsmesh.model.messages import IP, Connection, Mechanism, NetworkServiceRequest
 
 
@@ -40,6 +41,7 @@ class SelectMechanism(Element):
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Agree, pass on, note the interface."""
         connection = request.connection
+        check_payload(connection)
         chosen = self._agree(request)
         connection.mechanism.CopyFrom(chosen)
         call.state.set(UPSTREAM, chosen.type)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nsmesh.core.errors import Invalid
 from nsmesh.core.tunnelling import Numbered
-from nsmesh.model.messages import GRE, IP, REMOTE, Connection, Mechanism
+from nsmesh.model.messages import ETHERNET, GRE, IP, REMOTE, Connection, Mechanism
 from nsmesh.model.tunnels import GrePort
 from nsmesh.model.wiring import Side
 
@@ -21,6 +21,7 @@ class Gre(Numbered):
     """Negotiates GRE tunnels with a key between two forwarders."""
 
     type = GRE
+    payloads: tuple[str, ...] = (ETHERNET, IP)
     headers = {4: 28, 6: 48}  # noqa: RUF012 - read only: IP, GRE, its key
     key = KEY
     limit = KEY_LIMIT

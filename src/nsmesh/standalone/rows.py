@@ -15,6 +15,7 @@ from nsmesh.standalone.clients import Client
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.node_rows import managers_elsewhere, node_rows, parts
 from nsmesh.standalone.nodes import Node
+from nsmesh.standalone.refused import refused
 from nsmesh.standalone.rows_connection import Row, connection_row
 from nsmesh.standalone.telling import describe_match, duration
 
@@ -43,6 +44,8 @@ class Rows:
             return rows if not name else [row for row in rows if row["connection"] == name]
         if name:
             rows = [row for row in rows if name in {row.get("name"), row.get("id")}]
+            for row in rows if kind == "connections" else ():
+                row["refused"] = self._refused(row["id"])
         return sorted(rows, key=lambda row: str(row.get("name") or row.get("id")))
 
     def _services(self) -> list[Row]:
@@ -150,6 +153,12 @@ class Rows:
             for key, connection in self._mesh.model.connections.items()
             if connection.path.index <= 1  # a function in the middle asks for the client's rest of the path
         ]
+
+    def _refused(self, first: str) -> dict[str, int]:
+        """Return what the wires of a client's connection have refused; looked for only where one is asked."""
+        found = (one for one in self._mesh.model.connections.values() if one.path.index <= 1)
+        segments = (one for one in found if one.path.path_segments and one.path.path_segments[0].id == first)
+        return next((refused(self._mesh, one) for one in segments), {})
 
     def _managers(self) -> list[Row]:
         return [self._manager(node) for node in self._mesh.nodes.values()]

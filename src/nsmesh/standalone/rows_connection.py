@@ -36,6 +36,7 @@ def connection_row(connection: Connection, since: float, now: float, nodes: Mapp
         "since": rfc3339(since),
         "mechanism": connection.mechanism.type,
         "payload": connection.payload,
+        "refused": None,
         "mtu": connection.context.MTU or None,
         "labels": dict(connection.labels),
         "path": [segment.name for segment in segments],
