@@ -8,7 +8,7 @@ import struct
 import threading
 from collections.abc import Callable
 
-from nsmesh.datapath import netns
+from nsmesh.datapath import netns, vlan_messages, vlan_program
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.device import described
 from nsmesh.datapath.geneve import data_of as geneve_data
@@ -17,7 +17,7 @@ from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, request, u32
 from nsmesh.datapath.vxlan import IFLA_VXLAN_ID
 from nsmesh.datapath.wireguard import lacks_program
-from nsmesh.model.messages import GENEVE, GRE, SRV6, VXLAN, WIREGUARD
+from nsmesh.model.messages import GENEVE, GRE, SRV6, VLAN, VXLAN, WIREGUARD
 from nsmesh.model.tunnels import GenevePort, GrePort
 
 _HERE, _THERE = "127.0.0.1", "127.0.0.2"
@@ -42,6 +42,7 @@ _PROBES: dict[str, tuple[tuple[str, Callable[[], Message]], ...]] = {
     GENEVE: (("geneve devices", lambda: _link("geneve", geneve_data(GenevePort(1, _HERE, _THERE)))),),
     GRE: (("gretap devices", lambda: _link("gretap", gre_data(GrePort(1, _HERE, _THERE)))),),
     WIREGUARD: (("wireguard devices", lambda: _link("wireguard")),),
+    VLAN: (("bridges", lambda: _link("bridge")),),
     SRV6: (
         ("seg6 routes", lambda: _encapsulated(_SEG6)),
         ("seg6local routes", lambda: _encapsulated(_SEG6_LOCAL)),
@@ -86,6 +87,17 @@ def _try(mechanism: str) -> str:
                         return f"this kernel has no {what}"
                     if mechanism != SRV6:  # so bare a route is refused where the kernel knows it
                         return str(explain(failure.number, f"one of the {what} was refused"))
+            return _no_programs(netlink) if mechanism == VLAN else ""
     except OSError as error:
         return str(error)
+
+
+def _no_programs(netlink: Netlink) -> str:
+    """Return why no program can be put on an interface, or nothing."""
+    try:
+        vlan_messages.attach(
+            netlink, _LOOPBACK, vlan_messages.INGRESS, 1, vlan_program.tagging(1, 1), "probe"
+        )
+    except OSError as error:
+        return f"this kernel takes no programs on interfaces (sch_ingress, cls_bpf): {error}"
     return ""

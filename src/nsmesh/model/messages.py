@@ -50,6 +50,7 @@ GENEVE = "GENEVE"
 GRE = "GRE"
 SRV6 = "SRV6"
 WIREGUARD = "WIREGUARD"
+VLAN = "VLAN"
 LOCAL = "LOCAL"
 REMOTE = "REMOTE"
 ETHERNET = "ETHERNET"
@@ -76,6 +77,7 @@ __all__ = [
     "PAYLOADS",
     "REMOTE",
     "SRV6",
+    "VLAN",
     "VXLAN",
     "WIREGUARD",
     "Connection",

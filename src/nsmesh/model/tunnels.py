@@ -104,6 +104,27 @@ class WireguardPort(TunnelPort):
 
 
 @dataclass(frozen=True, slots=True)
+class VlanPort(TunnelPort):
+    """A VLAN on an interface of this node, ``interface``: what is outside the mesh, and others on that VLAN.
+
+    ``vlan`` is the tag, 1 to 4094; 0: frames go out without one. There is no other node to it.
+    """
+
+    interface: str
+    vlan: int
+    mtu: int = 0
+    local: str = _hidden()
+    remote: str = _hidden()
+    mac: str = _hidden()
+    peer_mac: str = _hidden()
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Nothing: any number of wires share a VLAN."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
 class Srv6Port(TunnelPort):
     """Packets behind an IPv6 header with a segment routing header (H.Encaps).
 

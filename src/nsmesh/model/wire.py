@@ -79,7 +79,7 @@ class TunnelPort:
 
     @property
     def place(self) -> tuple[object, ...]:
-        """What no two wires of one node may have in common."""
+        """What no two wires of one node may have in common; empty where they may share all of it."""
         raise NotImplementedError
 
 
