@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nsmesh.core.errors import Conflict
+from nsmesh.core.process import start_ticks
 from nsmesh.standalone.paths import MeshPaths
 
-_TRIES = 50
+_TRIES = 250
 _PAUSE = 0.02
-"""Seconds between two tries: whoever only looks holds the lock for a moment."""
+"""Seconds between two tries: who only looks holds the lock for a moment; a killed process, while a thread
+of it is in the kernel, deleting an interface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,17 @@ class Holder:
 
 
 def holder(path: Path) -> Holder | None:
-    """Return who holds the lock at ``path``, or None."""
+    """Return who holds the lock at ``path``, or None; the end of a killed one is waited for (5 s)."""
+    found: Holder | None = None
+    for _ in range(_TRIES):
+        found = _holder_now(path)
+        if found is None or found.pid == 0 or start_ticks(found.pid) is not None:
+            return found
+        time.sleep(_PAUSE)
+    return found
+
+
+def _holder_now(path: Path) -> Holder | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -69,7 +81,7 @@ class Lock:
             except BlockingIOError:
                 found = _read(fd)
                 os.close(fd)
-                if found.pid and Path(f"/proc/{found.pid}").exists():
+                if found.pid and start_ticks(found.pid) is not None:
                     return found
                 time.sleep(_PAUSE)  # somebody looks, or was just about to write its pid
                 continue

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,33 @@ def test_it_is_gone_with_its_process(tmp_path):
     process.kill()
     process.join()
     assert str(process.pid) in path.read_text()
+    assert Lock(path, "m").take() is None
+
+
+def test_what_a_killed_process_still_has_is_waited_for(tmp_path):
+    """A dead holder's lock is nobody's, though something of it has its files open for a moment."""
+    path = tmp_path / "lock"
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+
+    def hold():
+        Lock(path, "m").take()
+        if os.fork() == 0:
+            here.close()
+            there.send(os.getpid())
+            there.recv()
+            os._exit(0)
+        signal.pause()
+
+    process = context.Process(target=hold)
+    process.start()
+    here.recv()
+    process.kill()
+    process.join()
+    end = threading.Timer(0.1, here.send, [None])
+    end.start()
+    assert holder(path) is None
+    end.join()
     assert Lock(path, "m").take() is None
 
 
