@@ -202,6 +202,7 @@ async def _endpoint(config: Config, held: Runtime, stack: AsyncExitStack) -> Non
         tokens=held.tokens,
         policies=held.policies(),
         clock=held.clock,
+        journal=held.journal,
     )
     await stack.enter_async_context(chain.running())
     urls = await stack.enter_async_context(served(held, (config.url("nse"),), chain))

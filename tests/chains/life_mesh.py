@@ -30,6 +30,7 @@ from nsmesh.elements.heal import Heal
 from nsmesh.elements.ipam import Ipam
 from nsmesh.elements.keep_apart import KeepApart
 from nsmesh.elements.monitor import Monitor
+from nsmesh.journal.memory import MemoryJournal
 from nsmesh.mechanisms.kernel import Kernel
 from nsmesh.mechanisms.vxlan import Vxlan
 from nsmesh.model.copying import copy_of
@@ -85,7 +86,9 @@ def element_of(chain, kind):
 class LifeMesh:
     """The processes by name, None where one is dead; what clients have asked for; the kernels by node."""
 
-    def __init__(self):
+    def __init__(self, *, journals=False):
+        self.journals = {} if journals else None
+        """What each process has written, by its name: it outlives the process."""
         self.clock = VirtualClock()
         self.network = Network()
         self.faults = Faults(self)
@@ -115,6 +118,9 @@ class LifeMesh:
                 continue
             process = Process(name)
             process.peers = self.network.peers(process)
+            process.journal = None
+            if self.journals is not None:
+                process.journal = MemoryJournal(self.journals.setdefault(name, {}))
             with self.faults.watching(process):
                 await self.makers[name](process)
             self.processes[name] = process
@@ -132,6 +138,8 @@ class LifeMesh:
     def crash_soon(self, process):
         """Let a process die at once; what it has under way is torn down a moment later."""
         process.alive = False
+        if process.journal is not None:
+            process.journal.lose()
         if self.processes.get(process.name) is process:
             del self.processes[process.name]
         task = asyncio.ensure_future(process.crash())
@@ -168,6 +176,7 @@ class LifeMesh:
             tokens=Tokens(process.name, self.clock),
             labels={"nodeName": f"node{number}"},
             policies=(Authorize(()),),
+            journal=process.journal,
             clock=self.clock,
         )
         front = Both(made.server, made.registry)
@@ -188,6 +197,7 @@ class LifeMesh:
             tokens=tokens,
             policies=(Authorize(()),),
             lifetime=LIFETIME,
+            journal=process.journal,
             clock=self.clock,
         )
         await self._run(
@@ -213,6 +223,7 @@ class LifeMesh:
             mechanisms=[Kernel(inode_url=f"file://{self.space(process.name)}")],
             tokens=tokens,
             policies=(Authorize(()),),
+            journal=process.journal,
             clock=self.clock,
         )
         register = self._registration(process, node)
@@ -230,6 +241,7 @@ class LifeMesh:
             peers=process.peers,
             tokens=Tokens(process.name, self.clock),
             policies=(Authorize(()),),
+            journal=process.journal,
             clock=self.clock,
         )
         register = self._registration(process, 1)
@@ -245,6 +257,7 @@ class LifeMesh:
             tokens=Tokens(process.name, self.clock),
             heal=Heal(alive, interval=3.0),
             function=(ClientInfo({"nodeName": "node1"}), KeepApart()),
+            journal=process.journal,
             clock=self.clock,
         )
         await self._run(process, "", made, made)

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "nsm_firewall_bytes": WHOLE,
     "nsm_supervisor_deaths": WHOLE,
     "nsm_supervisor_restarts": WHOLE,
+    "nsm_journal_writes": "unit/journal/test_journal_file.py",
     "nsm_sweep_wires": "unit/elements/test_sweep.py",
     "nsm_vpn_gateway_bytes": "netns/test_vpn_netns.py",
     "nsm_vpn_gateway_handshake_seconds": "netns/test_vpn_netns.py",

@@ -314,3 +314,14 @@ CALM = settings(deadline=None, derandomize=True, database=None, suppress_health_
 
 LifeOfConnections.TestCase.settings = settings(CALM, max_examples=60, stateful_step_count=25)
 TestLifeOfConnections = LifeOfConnections.TestCase
+
+
+class LifeWithJournals(LifeOfConnections):
+    """The same with processes that keep journals: who crashes and starts knows what it knew."""
+
+    def make_mesh(self):
+        return LifeMesh(journals=True)
+
+
+LifeWithJournals.TestCase.settings = settings(CALM, max_examples=30, stateful_step_count=25)
+TestLifeWithJournals = LifeWithJournals.TestCase

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nsmesh.core.begin import BeginClient
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
+from nsmesh.core.journalling import Journal
 from nsmesh.core.peering import Dialled, Peers
 from nsmesh.core.tokens import TokenSource
 from nsmesh.elements.client_token import ClientToken
@@ -25,6 +26,7 @@ def client(
     function: tuple[Element, ...] = (),
     checks: tuple[Element, ...] = (),
     dial_timeout: float = 5.0,
+    journal: Journal | None = None,
     clock: Clock | None = None,
 ) -> Chain:
     """Return the client's chain. Its state, one life per connection, is in its ``BeginClient``.
@@ -35,7 +37,7 @@ def client(
     """
     return chain(
         UpdatePath(name),
-        BeginClient(),
+        BeginClient(journal),
         Refresh(),
         heal or Heal(tokens=tokens),
         *function,

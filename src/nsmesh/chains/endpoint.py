@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
+from nsmesh.core.journalling import Journal
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.core.peering import Dialled, Peers
 from nsmesh.core.tokens import TokenSource
@@ -36,10 +37,11 @@ def endpoint(
     mechanisms: Sequence[MechanismPlugin],
     tokens: TokenSource,
     policies: tuple[Element, ...] = (),
+    journal: Journal | None = None,
     clock: Clock | None = None,
 ) -> Chain:
     """Return the chain of an endpoint that ends the path: what it does is ``function``, outermost first."""
-    begin = Begin()
+    begin = Begin(journal)
     return chain(
         UpdatePath(name, begin=begin),
         begin,
@@ -75,11 +77,12 @@ class PassthroughEndpoint:
         tokens: TokenSource,
         policies: tuple[Element, ...] = (),
         dial_timeout: float = 5.0,
+        journal: Journal | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.onward: Chain = chain(
             UpdatePath(name),
-            Begin(),
+            Begin(journal, half_of=f"endpoint {name}"),
             Passthrough(labels),
             Dial(peers, target=manager, timeout=dial_timeout),
             SendFdClient(),
@@ -88,7 +91,7 @@ class PassthroughEndpoint:
             name=f"endpoint {name} onward",
             clock=clock,
         )
-        begin = Begin()
+        begin = Begin(journal)
         self.server: Chain = chain(
             UpdatePath(name, begin=begin),
             begin,

@@ -8,6 +8,7 @@ from nsmesh.chains.onward import onward
 from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
+from nsmesh.core.journalling import Journal
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.core.peering import Peers
 from nsmesh.core.tokens import TokenSource
@@ -29,6 +30,7 @@ from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
+from nsmesh.elements.uplink import Uplink
 
 
 class Forwarder:
@@ -49,13 +51,20 @@ class Forwarder:
         policies: tuple[Element, ...] = (),
         dial_timeout: float = 0.75,
         lifetime: float = 600.0,
+        journal: Journal | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.name = name
-        self.begin = Begin()
+        self.begin = Begin(journal)
         self.registry: Chain = chain(Mirror(), end=registry, name=f"forwarder {name} registry", clock=clock)
         self.onward: Chain = onward(
-            name, role="forwarder", peers=peers, tokens=tokens, dial_timeout=dial_timeout, clock=clock
+            name,
+            role="forwarder",
+            peers=peers,
+            tokens=tokens,
+            dial_timeout=dial_timeout,
+            journal=journal,
+            clock=clock,
         )
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
@@ -75,6 +84,7 @@ class Forwarder:
             CrossConnectWire(datapath, mechanisms),
             TranslateMechanism(),
             OfferMechanisms(mechanisms),
+            Uplink(mechanisms),
             Connect(self.onward),
             name=f"forwarder {name}",
             clock=clock,

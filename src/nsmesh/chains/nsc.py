@@ -121,6 +121,7 @@ async def running_nsc(
         function=(ClientInfo(settings.place), KeepApart()),
         checks=runtime.checks(),
         dial_timeout=settings.dial_timeout,
+        journal=runtime.journal,
         clock=runtime.clock,
     )
     async with chain.running():

@@ -8,6 +8,7 @@ from nsmesh.chains.onward import onward
 from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
+from nsmesh.core.journalling import Journal
 from nsmesh.core.peering import Dialled, Peers
 from nsmesh.core.tokens import TokenSource
 from nsmesh.elements.client_info import ClientInfo
@@ -55,11 +56,12 @@ class Nsmgr:
         forwarder_service: str = FORWARDER_SERVICE,
         quota: int = 0,
         dial_timeout: float = 0.75,
+        journal: Journal | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.name = name
         self.url = url
-        self.begin = Begin()
+        self.begin = Begin(journal)
         info = dict(labels or {})
         self.registry: Chain = chain(
             *registry_front,
@@ -79,7 +81,13 @@ class Nsmgr:
             clock=clock,
         )
         self.onward: Chain = onward(
-            name, role="nsmgr", peers=peers, tokens=tokens, dial_timeout=dial_timeout, clock=clock
+            name,
+            role="nsmgr",
+            peers=peers,
+            tokens=tokens,
+            dial_timeout=dial_timeout,
+            journal=journal,
+            clock=clock,
         )
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, chain
+from nsmesh.core.journalling import Journal
 from nsmesh.core.peering import Dialled, Peers
 from nsmesh.core.tokens import TokenSource
 from nsmesh.elements.client_token import ClientToken
@@ -16,12 +17,19 @@ from nsmesh.elements.update_path import UpdatePath
 
 
 def onward(
-    name: str, *, role: str, peers: Peers, tokens: TokenSource, dial_timeout: float, clock: Clock | None
+    name: str,
+    *,
+    role: str,
+    peers: Peers,
+    tokens: TokenSource,
+    dial_timeout: float,
+    journal: Journal | None,
+    clock: Clock | None,
 ) -> Chain:
     """Return the chain by which a manager or forwarder goes on to where ``TARGET`` says."""
     return chain(
         UpdatePath(name),
-        Begin(),
+        Begin(journal, half_of=f"{role} {name}"),
         HoldSocket(),
         ReceiveFdClient(),
         Dial(peers, timeout=dial_timeout),

@@ -53,6 +53,7 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         forwarder_service=settings.forwarder_network_service_name,
         quota=settings.max_connections_per_identity,
         dial_timeout=settings.dial_timeout,
+        journal=runtime.journal,
         clock=runtime.clock,
     )
     async with (
@@ -93,6 +94,7 @@ async def running_forwarder(
         policies=runtime.policies(settings.connection_policies),
         dial_timeout=settings.dial_timeout,
         lifetime=settings.max_token_lifetime,
+        journal=runtime.journal,
         clock=runtime.clock,
     )
     async with AsyncExitStack() as stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nsmesh import rpc
 from nsmesh.chains.secured import Secured
@@ -14,10 +15,12 @@ from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid
 from nsmesh.core.identity import Identity
+from nsmesh.core.journalling import Journal
 from nsmesh.core.observing import observed_role
 from nsmesh.core.tokens import PlainTokens, TokenSource
 from nsmesh.elements import serve
 from nsmesh.elements.peer import LocalPeers, RemotePeers
+from nsmesh.journal.file import FileJournal
 from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POLICIES
 
 
@@ -29,6 +32,8 @@ class Runtime:
     tokens: TokenSource
     secured: Secured | None = None
     clock: Clock = field(default_factory=SystemClock)
+    journal: Journal | None = None
+    """What the roles of this process keep beyond its end."""
     servers: set[rpc.Server] = field(default_factory=set)
     """What this process serves just now."""
 
@@ -56,11 +61,12 @@ class Runtime:
 
 @asynccontextmanager
 async def runtime(
-    *, lifetime: float, dial_timeout: float, share: bool = True, workload_api: str = ""
+    *, lifetime: float, dial_timeout: float, share: bool = True, workload_api: str = "", journal: str = ""
 ) -> AsyncIterator[Runtime]:
     """Hold identity and connections of one process; ``lifetime`` (seconds): an unrefreshed wire's life.
 
     ``share`` false makes roles of this process talk over their sockets, as if they were apart.
+    ``journal`` is a file; empty: nothing outlives this process.
     ``workload_api`` is the URL of the SPIFFE Workload API that says who we are; empty: nobody needs to know.
     """
     clock = SystemClock()
@@ -77,6 +83,7 @@ async def runtime(
             tokens=secured.tokens if secured else PlainTokens(clock, lifetime),
             secured=secured,
             clock=clock,
+            journal=stack.enter_context(FileJournal(Path(journal))) if journal else None,
         )
 
 
@@ -86,6 +93,7 @@ def runtime_of(settings: Common, dial_timeout: float) -> AbstractAsyncContextMan
         lifetime=settings.max_token_lifetime,
         dial_timeout=dial_timeout,
         workload_api=settings.spiffe_endpoint_socket,
+        journal=settings.journal,
     )
 
 

@@ -38,6 +38,8 @@ class Common:
     """Where metrics are served: IP:PORT, unix:///SOCKET, or unix:///FOLDER/ for a socket named as we are."""
     telemetry: bool = _switch("TELEMETRY")
     """Whether traces are sent; needs the extra nsmesh[telemetry]."""
+    journal: str = ""
+    """File in which it keeps what it has agreed, so that it goes on after a crash; empty: in memory alone."""
     open_telemetry_endpoint: str = "otel-collector.observability.svc.cluster.local:4317"
     """Collector of traces: OTLP over gRPC, in plaintext."""
 
@@ -132,6 +134,10 @@ class ForwarderSettings(Connects):
     """Mechanisms to offer first, by type, such as VXLAN; the others follow in their usual order."""
     mechanisms: tuple[str, ...] = ()
     """The only mechanisms between nodes to use, by type, such as WIREGUARD; empty: all that this node can."""
+    device_selector_file: str = ""
+    """YAML file that says which interfaces of this node lead to VLANs, by the label via; empty: none do."""
+    l2_resource_selector_file: str = ""
+    """The same, as other forwarders of NSM call it; both may be given."""
     tunnels_apart: bool = False
     """Whether tunnels end in the node, where no pod can change them; costs a packet one more step."""
 

@@ -12,11 +12,12 @@ The contract that all elements behind a ``Begin`` may count on:
   the connection, since the Close may not have come to it.
 * When a *first* Request fails or is cancelled, the chain gets one Close with the furthest answer known
   (:data:`REACHED`, else the request's own connection), so an element undoes in ``close`` whatever it did in
-  ``request``, even half of it. A failed refresh changes nothing: the old connection is kept.
+  ``request``, even half of it. Where time ran out, it is given no more than :data:`HASTE` to be answered:
+  the error must reach who asked. A failed refresh changes nothing: the old connection is kept.
 * An element may keep ``call.state.get(LIFE)`` and ask it for a re-request or a Close, at any time later.
 * The state that is returned is UP.
 
-The keys and the limit named here are in :mod:`nsmesh.core.life`.
+The keys and the limits named here are in :mod:`nsmesh.core.life`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ import structlog
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError, TimedOut
-from nsmesh.core.life import BUDGET, DENIED, REACHED, Life
+from nsmesh.core.journalling import Journal, record_of, resume
+from nsmesh.core.life import BUDGET, DENIED, HASTE, REACHED, Life
 from nsmesh.core.living import Living
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.turns import Turns
@@ -52,13 +54,18 @@ ORPHANS = Gauge(
 class Begin(Element):
     """Serialises per connection id (Request, Close) and per entry name (Register, Unregister).
 
+    With a ``journal`` the lives outlive the process: what was granted is written before the answer leaves,
+    and the chain takes it up when it starts. ``half_of``: name of the server's chain, in a client's half.
+
     After:  UpdatePath
     Leaves: one life per connection, until its Close
     """
 
     after = ("UpdatePath",)
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal | None = None, *, half_of: str = "") -> None:
+        self._journal = journal
+        self._half_of = half_of
         self._lives: dict[str, Living] = {}
         self.turns = Turns()
         self._entries = Turns()
@@ -72,6 +79,15 @@ class Begin(Element):
             ORPHANS.reading(lambda: {chain: len(self.orphans())}),
         ):
             yield self
+
+    async def entered(self, next: Handler) -> None:
+        """Take up what the journal has."""
+        if self._journal is not None:
+            await resume(self, self._journal, next, half_of=self._half_of)
+
+    def take_up(self, life: Living) -> None:
+        """Have a connection live that an earlier process of ours had."""
+        self._lives[life.id] = life
 
     def orphans(self) -> list[tuple[str, str]]:
         """Return element and id of whatever the chain keeps for a connection that does not live."""
@@ -131,10 +147,17 @@ class Begin(Element):
                 self.merge(life, request)
                 if request.connection.state == Condition.RESELECT_REQUESTED:
                     await self.end(life, call)
-                return await self.serve(life, call, request)
+                answer = await self.serve(life, call, request)
             finally:
                 if not life.up and life.wanted is None:
                     self._forget(life)
+        await self._written(call)
+        return answer
+
+    async def _written(self, call: Call) -> None:
+        """Let no answer leave the process before the journal has it; one within the process need not wait."""
+        if self._journal is not None and not call.peer.in_process:
+            await self._journal.written()
 
     async def serve(
         self, life: Living, call: Call, request: NetworkServiceRequest, *, wished: bool = True
@@ -157,11 +180,16 @@ class Begin(Element):
         life.connection = closable(connection, kept.connection)
         life.state.pop(REACHED)  # it was for an undo
         life.wanted = None
+        if self._journal is not None and (record := record_of(life)) is not None:
+            self._journal.put(self.scope.name, life.id, record)
         return connection
 
     async def _undo(self, life: Living, call: Call, reached: Connection, error: BaseException) -> None:
+        onward = life.call(call.peer)
+        if isinstance(error, TimedOut):  # who asked has little time left to hear who was silent
+            onward = onward.within(HASTE)
         try:
-            await self._close_below(life, life.call(call.peer), reached)
+            await self._close_below(life, onward, reached)
         except MeshError as second:
             error.add_note(f"and its undo failed: {second}")
         finally:
@@ -206,6 +234,8 @@ class Begin(Element):
     def _forget(self, life: Living) -> None:
         del self._lives[life.id]
         life.over()
+        if self._journal is not None:
+            self._journal.drop(self.scope.name, life.id)
 
     async def _close_below(self, life: Living, call: Call, connection: Connection) -> None:
         async def work() -> None:
@@ -235,6 +265,7 @@ class Begin(Element):
             life = self._lives.get(connection.id)
             if life is not None:
                 await self.leave(life, call)
+        await self._written(call)
 
     async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:
         """Serve one Register at a time for each name."""

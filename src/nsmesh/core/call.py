@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
@@ -12,16 +12,37 @@ from nsmesh.core.errors import TimedOut
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Codec(Generic[T]):
+    """How a value outlives its process.
+
+    ``dump`` returns None for one that does not, ``load`` raises ValueError.
+    """
+
+    dump: Callable[[T], bytes | None]
+    load: Callable[[bytes], T]
+
+
 class Key(Generic[T]):
-    """A typed key. Two keys are the same only if they are the same object."""
+    """A typed key. Two keys are the same only if they are the same object.
 
-    __slots__ = ("name",)
+    With a ``codec`` what a ``State`` has under it is kept in the journal, under the key's name: no two of
+    these may have the same name.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("codec", "name")
+
+    def __init__(self, name: str, codec: Codec[T] | None = None) -> None:
         self.name = name
+        self.codec = codec
+        if codec is not None:
+            _KEPT[name] = self
 
     def __repr__(self) -> str:
         return f"Key({self.name})"
+
+
+_KEPT: dict[str, Key[Any]] = {}
 
 
 class State:
@@ -43,6 +64,27 @@ class State:
     def pop(self, key: Key[T]) -> T | None:
         """Remove and return what is stored under ``key``, or None."""
         return cast("T | None", self._values.pop(key, None))
+
+    def packed(self) -> dict[str, bytes]:
+        """Return what outlives the process, by name of the key."""
+        found = {}
+        for key, value in self._values.items():
+            codec = key.codec
+            if codec is not None:
+                body = codec.dump(value)
+                if body is not None:
+                    found[key.name] = body
+        return found
+
+    def unpack(self, packed: Mapping[str, bytes]) -> None:
+        """Store what :meth:`packed` gave; names that nobody knows any more are left out.
+
+        Raises ValueError.
+        """
+        for name, body in packed.items():
+            key = _KEPT.get(name)
+            if key is not None and key.codec is not None:
+                self._values[key] = key.codec.load(body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nsmesh.core.call import Call, Key
+from nsmesh.core.codecs import json_codec, message_codec
 from nsmesh.core.life import LIFE
 from nsmesh.model.messages import Mechanism
 
@@ -29,11 +30,14 @@ class Candidates:
     members: tuple[Candidate, ...]
 
 
+CANDIDATE = json_codec(lambda pair: Candidate(*pair), lambda one: [one.name, one.url])
+"""How a candidate is kept."""
+
 CANDIDATES: Key[Candidates] = Key("candidates")
 """In ``call.values``: set where the endpoint is still to be chosen."""
-ENDPOINT: Key[Candidate] = Key("endpoint")
+ENDPOINT: Key[Candidate] = Key("endpoint", CANDIDATE)
 """In ``call.state``: the endpoint by name that this connection was last sent to."""
-DOWNSTREAM: Key[Mechanism] = Key("downstream-mechanism")
+DOWNSTREAM: Key[Mechanism] = Key("downstream-mechanism", message_codec(Mechanism))
 """In ``call.state``: the mechanism that the next hop agreed to."""
 
 

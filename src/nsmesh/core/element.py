@@ -98,6 +98,16 @@ class Element:
         """Hold what the element needs while its chain runs; most need nothing."""
         yield self
 
+    async def entered(self, next: Handler) -> None:
+        """Hear that all elements of the chain run; ``next`` is what follows this one."""
+
+    async def resume(self, call: Call, connection: Connection) -> None:
+        """Take up a connection that an earlier process of ours was granted; most have nothing to take up.
+
+        ``call.state`` has what the keys with a codec kept, and ``LIFE``. Nothing was asked of the next hop
+        yet. Raises MeshError for what the next Request has to put right.
+        """
+
     def keeps(self) -> Collection[str]:
         """Return the ids of the connections for which it keeps something that is not in ``call.state``."""
         return ()
@@ -189,7 +199,7 @@ class OrderError(Exception):
 class Chain(_Link):
     """A list of elements that is a Handler. Enter :meth:`running` before the first verb."""
 
-    __slots__ = ("elements", "name", "scope")
+    __slots__ = ("_follows", "elements", "name", "scope")
 
     def __init__(self, name: str, elements: Sequence[Element], end: Handler, clock: Clock | None) -> None:
         self.name = name
@@ -200,8 +210,12 @@ class Chain(_Link):
             element.scope = self.scope
             element.companions = self.elements
         handler: Handler = end
+        self._follows: list[tuple[Element, Handler]] = []
         for element in reversed(self.elements[1:]):
+            self._follows.append((element, handler))
             handler = observed_link(name, element, _Link(element, handler))
+        if self.elements:
+            self._follows.append((self.elements[0], handler))
         first = self.elements[0] if self.elements else Element()
         if watched():  # the first element is surrounded as well: it moves behind one that passes all on
             handler = observed_link(name, first, _Link(first, handler))
@@ -217,6 +231,8 @@ class Chain(_Link):
                 await stack.enter_async_context(element.running())
             _running.add(self)
             stack.callback(_running.discard, self)
+            for element, follows in reversed(self._follows):
+                await element.entered(follows)
             yield self
 
 

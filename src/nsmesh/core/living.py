@@ -57,6 +57,11 @@ class Living:
         self._connection = None if connection is None else connection.SerializeToString()
 
     @property
+    def packed(self) -> tuple[bytes | None, bytes | None]:
+        """Connection and request in their wire form."""
+        return self._connection, self._request
+
+    @property
     def request(self) -> NetworkServiceRequest | None:
         """What a re-request needs besides the connection; a copy each time."""
         return None if self._request is None else NetworkServiceRequest.FromString(self._request)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 from nsmesh.core.call import Key
+from nsmesh.core.codecs import TEXT, json_codec
 from nsmesh.model.messages import ETHERNET, IP, PAYLOADS, REMOTE, Connection, ConnectionContext, Mechanism
 from nsmesh.model.wire import Port
 from nsmesh.model.wiring import Side
@@ -14,12 +15,12 @@ SERVER_INTERFACE = "server_interface"
 """Path segment metric: the interface of the wire on the side of whoever asks."""
 CLIENT_INTERFACE = "client_interface"
 """Path segment metric: the interface of the wire on the side of whoever is asked."""
-NEAR_MAC: Key[str] = Key("near-mac")
+NEAR_MAC: Key[str] = Key("near-mac", TEXT)
 """In ``call.state`` of a forwarder: the MAC of the client's interface, for the next forwarder; empty: any."""
 
-UPSTREAM: Key[str] = Key("upstream-mechanism")
+UPSTREAM: Key[str] = Key("upstream-mechanism", TEXT)
 """In ``call.state`` of a server: the type of the mechanism that whoever asked was given."""
-REFUSED: Key[frozenset[str]] = Key("refused-mechanisms")
+REFUSED: Key[frozenset[str]] = Key("refused-mechanisms", json_codec(frozenset, sorted))
 """In ``call.state`` of a forwarder: types that its kernel would not make for this connection."""
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def start_ticks(pid: int) -> int | None:
@@ -13,3 +16,11 @@ def start_ticks(pid: int) -> int | None:
         return None
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the machine from others."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return os.uname().nodename

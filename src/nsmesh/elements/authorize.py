@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nsmesh.core.call import Call, Key, Peer
+from nsmesh.core.codecs import TEXT
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Unauthorized
 from nsmesh.core.life import DENIED, OWN
@@ -34,7 +35,7 @@ class _Policies(Element):
         authorize(self._policies, question)
 
 
-_OWNER: Key[str] = Key("owner")
+_OWNER: Key[str] = Key("owner", TEXT)
 
 
 class Authorize(_Policies):

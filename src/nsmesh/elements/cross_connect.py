@@ -86,6 +86,17 @@ class CrossConnectWire(Element):
         if holder is not None:
             self._let_go(holder, keep=set())
 
+    async def resume(self, call: Call, connection: Connection) -> None:
+        """Hold its interfaces. The wire is in the kernel, and the next Request of its client looks at it."""
+        holder = self._holder(call, connection)
+        downstream = call.state.get(DOWNSTREAM)
+        near = self._port(connection, connection.mechanism, Side.CLIENT)
+        await self._hold(call, connection, holder, near)
+        if downstream is not None:
+            far = self._port(connection, downstream, Side.ENDPOINT)
+            await self._hold(call, connection, holder, far, far=True)
+        self._let_go(holder, keep=set(holder.places))
+
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Check the client's interface, ask on, then wire."""
         connection = request.connection

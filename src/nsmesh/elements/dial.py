@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from nsmesh.core.call import Call, Key
+from nsmesh.core.call import Call, Codec, Key
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Internal, MeshError, Status, Unavailable, Unreachable
 from nsmesh.core.life import LIFE, REACHED
@@ -34,7 +34,13 @@ class _Place:
     target: Handler | str
 
 
-PLACE: Key[_Place] = Key("place")
+PLACE: Key[_Place] = Key(
+    "place",
+    Codec(
+        lambda place: place.target.encode() if isinstance(place.target, str) else None,
+        lambda body: _Place(body.decode()),
+    ),
+)
 
 _REFUSALS = frozenset(
     (

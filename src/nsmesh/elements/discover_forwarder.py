@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from nsmesh.core.call import Call, Key
-from nsmesh.core.deciding import Candidate, is_refresh, listed
+from nsmesh.core.deciding import CANDIDATE, Candidate, is_refresh, listed
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import NotFound, Unavailable
 from nsmesh.core.lookup import find_endpoints, find_service, has_expired
@@ -23,7 +23,7 @@ from nsmesh.model.messages import (
 
 log = structlog.get_logger()
 
-FORWARDER: Key[Candidate] = Key("forwarder")
+FORWARDER: Key[Candidate] = Key("forwarder", CANDIDATE)
 """In ``call.state``: the forwarder that holds this connection."""
 
 

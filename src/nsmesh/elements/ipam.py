@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterable, MutableSequence, Seq
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from nsmesh.core.call import Call, State
+from nsmesh.core.call import Call, Key, State
+from nsmesh.core.codecs import json_codec
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Exhausted, Invalid
 from nsmesh.model.messages import Connection, IPContext, NetworkServiceRequest, Route
@@ -16,6 +17,11 @@ from nsmesh.model.prefix import PoolExhausted, PrefixError, PrefixPool, find_ove
 T = TypeVar("T")
 
 Mode = Literal["polite", "strict"]
+
+LEASED: Key[tuple[tuple[str, str], ...]] = Key(
+    "leases", json_codec(lambda pairs: tuple((dst, src) for dst, src in pairs))
+)
+"""In ``call.state``: the pairs that the connection has, endpoint's address first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,19 @@ class Ipam(Element):
             if lease not in new:
                 lease.release()
         self._leases[connection_id] = new
+        call.state.set(LEASED, tuple((lease.dst, lease.src) for lease in new))
         return answer
+
+    async def resume(self, call: Call, connection: Connection) -> None:
+        """Take its addresses out of the pools again; those of a pool that is no more are nobody's."""
+        leases = [
+            Lease(pool, pool.reserve(dst), pool.reserve(src))
+            for dst, src in call.state.get(LEASED) or ()
+            for pool in self._pools
+            if _both_free(pool, dst, src)
+        ]
+        if leases:
+            self._leases[connection.id] = tuple(leases)
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Pass on, then release."""
@@ -180,6 +198,13 @@ def _free(pool: PrefixPool, addresses: Iterable[str], excluded: Sequence[str]) -
         except PrefixError:
             continue  # no address at all: whoever wires it says so
     return list(free)
+
+
+def _both_free(pool: PrefixPool, dst: str, src: str) -> bool:
+    try:
+        return pool.is_free(dst) and pool.is_free(src)
+    except PrefixError:
+        return False
 
 
 def _remove(items: MutableSequence[T], unwanted: Callable[[T], bool]) -> None:

@@ -61,6 +61,10 @@ class KeepApart(Element):
         self._taken[connection_id] = _prefixes(answer)
         return answer
 
+    async def resume(self, call: Call, connection: Connection) -> None:  # noqa: ARG002 - the face asks for it
+        """Remember its prefixes."""
+        self._taken[connection.id] = _prefixes(connection)
+
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Forget, pass on."""
         self._taken.pop(connection.id, None)

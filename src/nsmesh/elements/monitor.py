@@ -62,6 +62,13 @@ class Monitor(Element):
         """Return what is told of."""
         return self._hub.ids
 
+    async def resume(self, call: Call, connection: Connection) -> None:
+        """Tell of it again.
+
+        Our end made those who follow us ask again, and with their Request the next hop is followed.
+        """
+        self._hub.put(connection, "" if call.peer.in_process else call.peer.spiffe_id)
+
     async def forget(self, connection_id: str, state: Kept) -> None:
         """Stop following, publish that it is gone."""
         following = state.pop(FOLLOWING)

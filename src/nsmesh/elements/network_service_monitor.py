@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from nsmesh.core.call import Call, Peer, State
+from nsmesh.core.call import Call, Key, Peer, State
+from nsmesh.core.codecs import json_codec
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
 from nsmesh.core.life import LIFE, Life
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 PAUSE = 1.0
 """Seconds before a broken watch is opened again, at first; doubled up to :data:`LONGEST_PAUSE`."""
 LONGEST_PAUSE = 30.0
+CHOSEN: Key[bool] = Key("endpoint-chosen", json_codec(bool))
+"""In ``call.state``: whether matching chose the endpoint, and nobody named it."""
 LOOKUP = 15.0
 """Seconds that the lookup of an endpoint may take."""
 
@@ -94,7 +97,16 @@ class NetworkServiceMonitor(Element):
             member = _Member(life, labels, answer.network_service_endpoint_name, chosen)
             self._leave_all(connection_id, but=name)
             self._join(name, connection_id, member, seen)
+            call.state.set(CHOSEN, member.chosen)
         return answer
+
+    async def resume(self, call: Call, connection: Connection) -> None:
+        """Join the watch; a service that changed meanwhile is looked at as soon as it is seen."""
+        life = call.state.get(LIFE)
+        if life is not None:
+            endpoint, chosen = connection.network_service_endpoint_name, call.state.get(CHOSEN) is True
+            member = _Member(life, dict(connection.labels), endpoint, chosen)
+            self._join(connection.network_service, connection.id, member, None)
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Leave the watch, pass on."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nsmesh.core.call import Call, Key
+from nsmesh.core.codecs import TEXT
 from nsmesh.core.element import Element, Handler
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 
-BEHIND: Key[str] = Key("endpoint-behind")
+BEHIND: Key[str] = Key("endpoint-behind", TEXT)
 """In ``call.state``: the name of the endpoint that the next part of the chain chose."""
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nsmesh.core.call import Call, Key
+from nsmesh.core.codecs import json_codec
 from nsmesh.core.element import Element, Handler
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, IPContext, NetworkServiceRequest, PolicyRoute
 
-SOURCES: Key[tuple[str, ...]] = Key("policy-sources")
+SOURCES: Key[tuple[str, ...]] = Key("policy-sources", json_codec(tuple))
 """In ``call.state``: the source addresses that policies have added to this connection."""
 
 

@@ -45,6 +45,13 @@ class Quota(Element):
             if not self._held[whose]:
                 del self._held[whose]
 
+    async def resume(self, call: Call, connection: Connection) -> None:
+        """Count it, also beyond the quota."""
+        if self._most and not call.peer.in_process and connection.id not in self._whose:
+            whose = _identity(call.peer)
+            self._held[whose] += 1
+            self._whose[connection.id] = whose
+
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Count a connection that is new, and pass on."""
         name = request.connection.id

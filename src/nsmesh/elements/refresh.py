@@ -67,6 +67,14 @@ class Refresh(Element):
             watch.ended = True
             watch.stop()
 
+    async def resume(self, call: Call, connection: Connection) -> None:  # noqa: ARG002 - the face asks for it
+        """Ask again at once: nobody has refreshed or followed it since our end."""
+        life = call.state.get(LIFE)
+        if life is not None:
+            watch = _Watch()
+            call.state.set(WATCH, watch)
+            self._arm(watch, life, 0.0)
+
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, then set the timer; a Request that fails leaves the old one."""
         answer = await next.request(call, request)

@@ -7,8 +7,10 @@ import asyncio
 import structlog
 
 from nsmesh.core.call import Call, Key, State
+from nsmesh.core.codecs import json_codec
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.core.journalling import GRACE
 from nsmesh.core.life import LIFE, Life
 from nsmesh.core.metrics import Counter
 from nsmesh.core.scope import Timer
@@ -41,6 +43,8 @@ class _Alarm:
 
 
 ALARM: Key[_Alarm] = Key("alarm")
+DUE: Key[float] = Key("due", json_codec(float))
+"""Wall time of the automatic Close."""
 
 
 class Timeout(Element):
@@ -56,6 +60,15 @@ class Timeout(Element):
     """
 
     after = ("Begin", "UpdateToken")
+
+    async def resume(self, call: Call, connection: Connection) -> None:
+        """Set the timer as it was; a client that could not refresh while we were away has a while for it."""
+        due, clock = call.state.get(DUE), self.scope.clock
+        if due is None:
+            due = clock.now() + self._due(call, connection) - clock.monotonic()
+        alarm = _Alarm()
+        call.state.set(ALARM, alarm)
+        self._arm(alarm, call, clock.monotonic() + max(due - clock.now(), GRACE))
 
     async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - there is one per state
         """Cancel the timer."""
@@ -102,6 +115,8 @@ class Timeout(Element):
         if due is None or life is None or not self.scope.running:
             return
         alarm.due = due
+        clock = self.scope.clock
+        call.state.set(DUE, clock.now() + due - clock.monotonic())
 
         def fire() -> None:
             alarm.timer = None

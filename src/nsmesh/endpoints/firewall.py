@@ -115,6 +115,13 @@ class Firewall(Element):
         await self._transparent.wire(answer.id, _interface(answer.mechanism), _interface(downstream))
         return answer
 
+    async def resume(self, call: Call, connection: Connection) -> None:
+        """Join the two interfaces by the rules of now; what stands as it should is left alone."""
+        downstream = call.state.get(DOWNSTREAM)
+        if downstream is not None:
+            near, far = _interface(connection.mechanism), _interface(downstream)
+            await self._transparent.wire(connection.id, near, far)
+
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Let nothing pass any more, then close on."""
         try:

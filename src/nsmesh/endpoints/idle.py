@@ -53,6 +53,11 @@ class Idle(Element):
         self._stop()
         return await next.request(call, request)
 
+    async def resume(self, call: Call, connection: Connection) -> None:  # noqa: ARG002 - the face asks for it
+        """Note the connection."""
+        self._living.add(connection.id)
+        self._stop()
+
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Pass on, forget the connection."""
         try:

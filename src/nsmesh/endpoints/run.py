@@ -113,6 +113,7 @@ async def _chain(
             tokens=held.tokens,
             policies=held.policies(settings.connection_policies),
             dial_timeout=settings.dial_timeout,
+            journal=held.journal,
             clock=held.clock,
         )
         await stack.enter_async_context(middle.onward.running())
@@ -126,6 +127,7 @@ async def _chain(
         mechanisms=[Kernel(inode_url=place), Noop()],
         tokens=held.tokens,
         policies=held.policies(settings.connection_policies),
+        journal=held.journal,
         clock=held.clock,
     )
     return await stack.enter_async_context(chain.running())

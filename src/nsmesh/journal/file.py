@@ -1,0 +1,241 @@
+"""A journal in an SQLite file: one transaction for each turn of the event loop, and no fsync.
+
+What it keeps speaks of interfaces, namespaces and processes, none of which outlives this boot of the machine.
+So it has to survive the end of its process, which the kernel sees to from the moment of the ``write``, and
+nothing else: ``synchronous = OFF``, and a journal of an earlier boot is begun anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from itertools import count
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from nsmesh.core.errors import Unavailable
+from nsmesh.core.journalling import Record
+from nsmesh.core.metrics import Counter
+from nsmesh.core.process import boot_id
+
+log = structlog.get_logger()
+
+SCHEMA = 1
+"""Version of the tables. A file of another version is set aside, as a damaged one is."""
+
+WRITES = Counter("nsm_journal_writes", "Transactions of the journal, by how they ended.", ("outcome",))
+
+_PUT = "INSERT OR REPLACE INTO connections VALUES (?, ?, ?, ?, ?, ?)"
+_DROP = "DELETE FROM connections WHERE chain = ? AND id = ?"
+_TABLES = (
+    "CREATE TABLE about (version INTEGER NOT NULL, boot TEXT NOT NULL)",
+    """CREATE TABLE connections (
+        chain TEXT, id TEXT, connection BLOB NOT NULL, request BLOB NOT NULL, peer TEXT NOT NULL,
+        state TEXT NOT NULL, PRIMARY KEY (chain, id)) WITHOUT ROWID""",
+)
+_AGAIN = 1.0
+"""Seconds after a transaction that failed until the next try."""
+
+
+class FileJournal:
+    """Implements :class:`nsmesh.core.journalling.Journal`; a context manager that writes the rest and closes.
+
+    A damaged file is set aside beside itself, loudly, and an empty one begun: connections come back as their
+    clients ask again. Raises Unavailable where the file cannot be used at all: another process has it, or its
+    folder cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._database = _open(path)
+        self._pending: dict[tuple[str, str], Record | None] = {}
+        self._turn: asyncio.Handle | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        self._failing = False
+
+    def put(self, chain: str, connection_id: str, record: Record) -> None:
+        """See :meth:`nsmesh.core.journalling.Journal.put`."""
+        self._pending[chain, connection_id] = record
+        self._soon()
+
+    def drop(self, chain: str, connection_id: str) -> None:
+        """See :meth:`nsmesh.core.journalling.Journal.drop`."""
+        self._pending[chain, connection_id] = None
+        self._soon()
+
+    def _soon(self) -> None:
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._flush)
+
+    def records(self, chain: str) -> dict[str, Record]:
+        """See :meth:`nsmesh.core.journalling.Journal.records`."""
+        self._write()
+        query = "SELECT id, connection, request, peer, state FROM connections WHERE chain = ?"
+        found = {}
+        try:
+            for name, connection, request, peer, state in self._database.execute(query, (chain,)):
+                packed = {key: bytes.fromhex(body) for key, body in json.loads(state).items()}
+                found[name] = Record(connection, request, peer, packed)
+        except (sqlite3.Error, ValueError) as error:
+            log.error("the journal cannot be read", file=str(self.path), chain=chain, error=str(error))  # noqa: TRY400 - a traceback would say nothing more
+        return found
+
+    async def written(self) -> None:
+        """See :meth:`nsmesh.core.journalling.Journal.written`; all who wait in one turn share it."""
+        if not self._pending or self._failing:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    def _flush(self) -> None:
+        self._turn = None
+        self._write()
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _write(self) -> None:
+        """Write what is pending; when that fails it stays pending, is said once, and tried again."""
+        if not self._pending:
+            return
+        try:
+            self._transact()
+        except sqlite3.Error as error:
+            WRITES.add("failed")
+            if not self._failing:
+                log.error(  # noqa: TRY400 - a traceback would say nothing more
+                    "the journal cannot be written: what is agreed from now on is lost with this process",
+                    file=str(self.path),
+                    error=str(error),
+                    remedy="free space on its disk; it is tried again every second",
+                )
+            self._failing = True
+            if self._turn is None:
+                self._turn = asyncio.get_running_loop().call_later(_AGAIN, self._flush)
+        else:
+            WRITES.add("OK")
+            self._failing = False
+            self._pending.clear()
+
+    def _transact(self) -> None:
+        put = [
+            (*key, record.connection, record.request, record.peer, _packed(record))
+            for key, record in self._pending.items()
+            if record is not None
+        ]
+        drop = [key for key, record in self._pending.items() if record is None]
+        if len(put) + len(drop) == 1:  # a statement of its own is a transaction of its own
+            self._database.execute(_PUT if put else _DROP, (put or drop)[0])
+            return
+        with self._database:
+            self._database.execute("BEGIN")
+            if put:
+                self._database.executemany(_PUT, put)
+            if drop:
+                self._database.executemany(_DROP, drop)
+
+    def close(self) -> None:
+        """Write the rest and give the file free. May be called any number of times."""
+        if self._turn is not None:
+            self._turn.cancel()
+        try:
+            if self._pending:
+                self._transact()
+                self._pending.clear()
+        except sqlite3.Error as error:
+            log.warning("the end of the journal was not written", file=str(self.path), error=str(error))
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _packed(record: Record) -> str:
+    return json.dumps({key: body.hex() for key, body in record.state.items()}, separators=(",", ":"))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        return _prepared(path)
+    except sqlite3.OperationalError as error:
+        raise Unavailable(
+            f"the journal {path} cannot be opened: {error}",
+            remedy="end the other process that has it, or name another file with NSM_JOURNAL",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        aside = _set_aside(path)
+        log.error(  # noqa: TRY400 - a traceback would say nothing more
+            "the journal is damaged and was set aside; an empty one is begun",
+            file=str(path),
+            set_aside_as=str(aside),
+            cause=str(error),
+            remedy="nothing: connections are known again as their clients ask again, and wires stay",
+        )
+    return _prepared(path)
+
+
+def _prepared(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise Unavailable(
+            f"the journal {path} cannot be made: {error.strerror}",
+            remedy="name a file in a folder that this user may write, with NSM_JOURNAL",
+        ) from error
+    database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+    try:
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("BEGIN IMMEDIATE")
+        _check(database)
+        database.execute("COMMIT")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _check(database: sqlite3.Connection) -> None:
+    """Make the tables, or see that they are ours and whole; raises DatabaseError."""
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        for statement in _TABLES:
+            database.execute(statement)
+        database.execute("INSERT INTO about VALUES (?, ?)", (SCHEMA, boot_id()))
+        return
+    if tables != {"about", "connections"}:
+        raise sqlite3.DatabaseError(f"it has the tables {', '.join(sorted(tables))}")
+    (version, boot) = database.execute("SELECT version, boot FROM about").fetchone() or (0, "")
+    if version != SCHEMA:
+        raise sqlite3.DatabaseError(f"it has schema version {version}, and this program writes {SCHEMA}")
+    (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+    if boot != boot_id():
+        log.info("the journal is of an earlier boot of this machine: it is begun anew")
+        database.execute("DELETE FROM connections")
+        database.execute("UPDATE about SET boot = ?", (boot_id(),))
+
+
+def _set_aside(path: Path) -> Path:
+    aside = next(
+        candidate
+        for number in count(1)
+        if not (candidate := path.with_name(f"{path.name}.damaged-{number}")).exists()
+    )
+    for suffix in ("-wal", "-shm"):
+        log_file = path.with_name(path.name + suffix)
+        if log_file.exists():
+            log_file.rename(aside.with_name(aside.name + suffix))
+    path.rename(aside)
+    return aside
