@@ -30,7 +30,6 @@ from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
-from nsmesh.elements.uplink import Uplink
 
 
 class Forwarder:
@@ -84,7 +83,6 @@ class Forwarder:
             CrossConnectWire(datapath, mechanisms),
             TranslateMechanism(),
             OfferMechanisms(mechanisms),
-            Uplink(mechanisms),
             Connect(self.onward),
             name=f"forwarder {name}",
             clock=clock,

@@ -134,10 +134,6 @@ class ForwarderSettings(Connects):
     """Mechanisms to offer first, by type, such as VXLAN; the others follow in their usual order."""
     mechanisms: tuple[str, ...] = ()
     """The only mechanisms between nodes to use, by type, such as WIREGUARD; empty: all that this node can."""
-    device_selector_file: str = ""
-    """YAML file that says which interfaces of this node lead to VLANs, by the label via; empty: none do."""
-    l2_resource_selector_file: str = ""
-    """The same, as other forwarders of NSM call it; both may be given."""
     tunnels_apart: bool = False
     """Whether tunnels end in the node, where no pod can change them; costs a packet one more step."""
 
