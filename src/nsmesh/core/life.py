@@ -9,6 +9,11 @@ from nsmesh.model.messages import Connection
 
 BUDGET = 15.0
 """Seconds that a re-request, a Close or an undo of our own may take."""
+HASTE = 0.1
+"""Seconds that next hops have to answer the Close of a Request that came to no end in time.
+
+They have it then, and undo what they did; who was silent is hardly heard of any more.
+"""
 
 
 class Life(Protocol):
