@@ -72,6 +72,19 @@ def _call(server_call: rpc.ServerCall) -> Call:
     )
 
 
+MARGIN, MARGIN_SHARE = 0.5, 0.04
+"""Seconds, and share of the time that is left, which a hop keeps of a Request's deadline."""
+
+
+def _less(left: float) -> float:
+    """Return how much of the time of a Request what is behind us may use, seconds.
+
+    A little less: who is silent there has to be named to the caller before the caller gives up, for it would
+    only know that we were.
+    """
+    return left - min(MARGIN, max(left, 0.0) * MARGIN_SHARE)
+
+
 def connections(handler: Handler, reader: TokenReader | None = None) -> Methods:
     """Return NetworkService and MonitorConnection, served by ``handler``.
 
@@ -79,7 +92,10 @@ def connections(handler: Handler, reader: TokenReader | None = None) -> Methods:
     """
 
     async def request(call: rpc.ServerCall, body: bytes) -> bytes:
-        connection = await handler.request(_call(call), _parse(NetworkServiceRequest, body))
+        made = _call(call)
+        if made.deadline is not None:
+            made = made.within(_less(made.deadline - asyncio.get_running_loop().time()))
+        connection = await handler.request(made, _parse(NetworkServiceRequest, body))
         return connection.SerializeToString()
 
     async def close(call: rpc.ServerCall, body: bytes) -> bytes:
