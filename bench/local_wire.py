@@ -1,8 +1,9 @@
 """How fast a wire of the driver carries packets, beside a veth pair that was made by hand.
 
 Run as root: python bench/run.py packets. Makes its own namespaces; about eight seconds a round.
-Needs iperf3 and ping. A wire is one veth pair, so all should be the same: a ratio near 1.0. How near is what
-a second pair by hand tells, which takes its turns among the others: its ratio is the noise of the machine.
+Needs iperf3 and ping. A wire is one veth pair, so all should be the same: a ratio near 1.0. One of payload IP
+has filters at both ends (one of ETHERNET has none). How near is what a second pair by hand tells, which takes
+its turns among the others: its ratio is the noise of the machine. CPU time alone is told as well.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ import contextlib
 import json
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from common import quantile, spaces
 from report import Details, Report
 
+from nsmesh.datapath import netns
 from nsmesh.datapath.base import CrossConnect, KernelPort, Route
 from nsmesh.datapath.linux import LinuxDatapath
 
 NAME = "packets"
 Figures = tuple[float, float, float]
+SMALL, PACKETS = bytes(64), 20000
 FIGURES = ("TCP Gbit/s", "UDP 64 B kpps", "round trip us")
 
 
@@ -36,12 +41,12 @@ def inside(space: str, *argv: str) -> str:
     ).stdout
 
 
-def by_driver(a: str, b: str) -> None:
+def by_driver(a: str, b: str, payload: str = "ETHERNET") -> None:
     async def main() -> None:
         datapath = LinuxDatapath()
         near = KernelPort(a, "wire", addresses=("10.0.0.1/32",), routes=(Route("10.0.0.2/32"),))
         far = KernelPort(b, "wire", addresses=("10.0.0.2/32",), routes=(Route("10.0.0.1/32"),))
-        await datapath.apply(CrossConnect("bench", near, far))
+        await datapath.apply(CrossConnect("bench", near, far, payload))
         await datapath.aclose()
 
     asyncio.run(main())
@@ -57,7 +62,12 @@ def by_hand(a: str, b: str) -> None:
 
 
 HAND = "veth by hand"
-WAYS: dict[str, Callable[[str, str], None]] = {HAND: by_hand, "another": by_hand, "wire": by_driver}
+WAYS: dict[str, Callable[[str, str], None]] = {
+    HAND: by_hand,
+    "another": by_hand,
+    "wire": by_driver,
+    "wire, filtered": partial(by_driver, payload="IP"),
+}
 
 
 def iperf(space: str, seconds: int, *argv: str) -> dict[str, dict[str, float]]:
@@ -101,17 +111,51 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
     rounds = 1 if short else 12
     results: dict[str, list[Figures]] = {name: [] for name in WAYS}
     with ExitStack() as stack:
-        standing = {}
+        standing: dict[str, tuple[str, str]] = {}
         for name, make in WAYS.items():
             a, b = stack.enter_context(spaces(2))
             make(a, b)
             stack.enter_context(served(b))
-            standing[name] = a
+            standing[name] = a, b
         for turn in range(rounds):
             at = turn % len(WAYS)
             for name in (list(WAYS) * 2)[at : at + len(WAYS)]:
-                results[name].append(measure(standing[name], 1))
-    return Report(details=[_table(results, rounds)])
+                results[name].append(measure(standing[name][0], 1))
+        by_cpu = _by_cpu(standing, 4 if short else 40)
+    return Report(details=[_table(results, rounds), by_cpu])
+
+
+def _by_cpu(standing: dict[str, tuple[str, str]], rounds: int) -> Details:
+    """Send and receive in one thread: what a packet costs from socket to socket, whatever else is running."""
+    costs: dict[str, list[float]] = {name: [] for name in standing}
+    with ExitStack() as stack:
+        pairs = {name: _sockets(stack, *ends) for name, ends in standing.items()}
+        for turn in range(rounds):
+            at = turn % len(pairs)
+            for name in (list(pairs) * 2)[at : at + len(pairs)]:
+                out, into = pairs[name]
+                start = time.process_time()
+                for _ in range(PACKETS):
+                    out.send(SMALL)
+                    into.recv(len(SMALL))
+                costs[name].append((time.process_time() - start) / PACKETS * 1e9)
+    rows = []
+    for name, found in costs.items():
+        rate = statistics.median(base / one for base, one in zip(costs[HAND], found, strict=True))
+        rows.append((name, f"{statistics.median(found):.0f}", f"{min(found):.0f}", f"{rate:.3f}"))
+    head = ("packets", "CPU ns for 64 B", "least", "rate, ratio")
+    return Details(f"from socket to socket in one thread, median of {rounds} rounds", head, rows)
+
+
+def _sockets(stack: ExitStack, a: str, b: str) -> tuple[socket.socket, socket.socket]:
+    def made() -> socket.socket:
+        return stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+
+    out, into = netns.call_in(a, made), netns.call_in(b, made)
+    into.bind(("10.0.0.2", 9))
+    into.settimeout(5)
+    out.connect(("10.0.0.2", 9))
+    return out, into
 
 
 def _table(results: dict[str, list[Figures]], rounds: int) -> Details:
