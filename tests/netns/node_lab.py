@@ -35,6 +35,7 @@ class Mesh(contextlib.ExitStack):
         self.spaces = {1: self.nodes.a, 2: self.nodes.b}
         self.pods = {1: self.nodes.pod_a, 2: self.nodes.pod_b}
         self.forwarders: dict[int, subprocess.Popen[bytes]] = {}
+        self.programs: dict[str, subprocess.Popen[bytes]] = {}
         self.folder = Path(self.enter_context(tempfile.TemporaryDirectory(prefix="nodes-")))
         self.enter_context(identities(self.folder, self.url("workload")))
 
@@ -53,6 +54,7 @@ class Mesh(contextlib.ExitStack):
         }
         process = subprocess.Popen(command, stdout=log, stderr=log, env=own | environment)
         self.callback(end, process)
+        self.programs[name] = process
         return process
 
     def registry(self) -> None:
@@ -81,7 +83,9 @@ class Mesh(contextlib.ExitStack):
         self.forwarders[number] = made
         return made
 
-    def endpoint(self, number: int, **environment: str) -> subprocess.Popen[bytes]:
+    def endpoint(
+        self, number: int, kind: str = "icmp-responder", **environment: str
+    ) -> subprocess.Popen[bytes]:
         own = {
             "NSM_CONNECT_TO": self.url(f"nsmgr{number}"),
             "NSM_LISTEN_ON": self.url(f"nse{number}"),
@@ -90,7 +94,7 @@ class Mesh(contextlib.ExitStack):
             "NSM_SERVICE_NAMES": "s",
             "NSM_PAYLOAD": "IP",
         }
-        process = self.start(f"nse{number}", self.pods[number], "nse", "icmp-responder", **own | environment)
+        process = self.start(f"nse{number}", self.pods[number], "nse", kind, **own | environment)
         self.until(f"nse{number}", f'"name": "nse{number}".*"event": "registered"')
         return process
 
