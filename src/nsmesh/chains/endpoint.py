@@ -117,6 +117,7 @@ def registration(
     peers: Peers,
     tokens: TokenSource,
     finds: bool = False,
+    by_manager: bool = True,
     checks: tuple[Element, ...] = (),
     dial_timeout: float = 5.0,
     clock: Clock | None = None,
@@ -124,6 +125,7 @@ def registration(
     """Return the chain by which endpoints and forwarders register and stay registered.
 
     ``finds``: who registers also goes to what it finds, so it takes the sockets that come with answers.
+    ``by_manager`` false: ``manager`` is the registry itself, which takes addresses and no sockets.
     """
     return chain(
         Begin(),
@@ -132,7 +134,7 @@ def registration(
         RegisterRefresh(),
         Dial(peers, target=manager, timeout=dial_timeout),
         *((RegistryReceiveFdClient(),) if finds else ()),
-        RegistrySendFdClient(),
+        *((RegistrySendFdClient(),) if by_manager else ()),
         ClientToken(tokens),
         *checks,
         end=Dialled(),

@@ -17,9 +17,8 @@ from nsmesh.chains.settings import (
     RegistrySettings,
 )
 from nsmesh.chains.tunnels import mechanisms_of
+from nsmesh.chains.uplinks import driver_of
 from nsmesh.datapath import netns
-from nsmesh.datapath.apart import ApartDatapath
-from nsmesh.datapath.linux import LinuxDatapath
 
 
 async def serve_nsmgr(settings: NsmgrSettings, stop: asyncio.Event) -> None:
@@ -34,8 +33,7 @@ async def serve_nsmgr(settings: NsmgrSettings, stop: asyncio.Event) -> None:
 async def serve_forwarder(settings: ForwarderSettings, stop: asyncio.Event) -> None:
     """Run a forwarder of kernel wires, here and to other nodes, until ``stop``."""
     mechanisms = mechanisms_of(settings)
-    driver = ApartDatapath if settings.tunnels_apart else LinuxDatapath
-    datapath = driver(owner=f"forwarder:{settings.name}", namespaces=netns.named)
+    datapath = driver_of(settings, owner=f"forwarder:{settings.name}", namespaces=netns.named)
     async with (
         runtime_of(settings, settings.dial_timeout) as held,
         running_forwarder(settings, held, datapath, mechanisms),

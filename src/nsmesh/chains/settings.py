@@ -134,6 +134,10 @@ class ForwarderSettings(Connects):
     """Mechanisms to offer first, by type, such as VXLAN; the others follow in their usual order."""
     mechanisms: tuple[str, ...] = ()
     """The only mechanisms between nodes to use, by type, such as WIREGUARD; empty: all that this node can."""
+    device_selector_file: str = ""
+    """YAML file that says which interfaces of this node lead to VLANs, by the label via; empty: none do."""
+    l2_resource_selector_file: str = ""
+    """The same, as other forwarders of NSM call it; both may be given."""
     tunnels_apart: bool = False
     """Whether tunnels end in the node, where no pod can change them; costs a packet one more step."""
 
@@ -251,8 +255,23 @@ class FirewallSettings(NseSettings):
         return tuple(name for name in names if name)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RemoteVlanSettings(NseSettings):
+    """A remote VLAN."""
+
+    name: str = "vlan-server"
+    """Name of this endpoint in paths and in the registry."""
+    connect_to: str = "tcp://nsm-registry-svc:5002"
+    """The registry itself, not a manager."""
+    listen_on: str = "tcp://:5003"
+    """Where it listens; without a host at all addresses, and registered with the first."""
+    max_token_lifetime: Seconds = Seconds(86_400)
+    """How long what this component vouches for lives without a refresh."""
+
+
 NSE_SETTINGS: dict[str, type[NseSettings]] = {
     "icmp-responder": IcmpResponderSettings,
     "firewall": FirewallSettings,
+    "remote-vlan": RemoteVlanSettings,
 }
 """Types of endpoints that have defaults of their own, as NSM has them."""

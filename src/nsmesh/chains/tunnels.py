@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from nsmesh.chains.settings import ForwarderSettings
+from nsmesh.chains.uplinks import lacks_vlans, vlans
 from nsmesh.core.errors import Invalid
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath.abilities import lacks
@@ -18,7 +19,7 @@ from nsmesh.mechanisms.kernel import Kernel
 from nsmesh.mechanisms.srv6 import Srv6
 from nsmesh.mechanisms.vxlan import Vxlan
 from nsmesh.mechanisms.wireguard import Wireguard
-from nsmesh.model.messages import GENEVE, GRE, SRV6, VXLAN, WIREGUARD
+from nsmesh.model.messages import GENEVE, GRE, SRV6, VLAN, VXLAN, WIREGUARD
 from nsmesh.model.names import nearest
 from nsmesh.model.tunnels import VXLAN_PORT
 
@@ -55,6 +56,7 @@ def mechanisms_of(settings: ForwarderSettings) -> list[MechanismPlugin]:
                 found.append(_tunnel(kind, settings, underlay.mtu))
     else:
         log.info("wires to other nodes are not made: NSM_TUNNEL_IP is not set")
+    found += vlans(settings)
     return by_priority(found, settings.mechanism_priority)
 
 
@@ -70,9 +72,8 @@ def lacking(settings: ForwarderSettings) -> dict[str, str]:
             f"NSM_MECHANISMS has {name}, which is no mechanism between nodes",
             remedy=f"did you mean {near}?" if near else f"there are {', '.join(ORDER)}",
         )
-    if not settings.tunnel_ip:
-        return {}
-    reasons = {kind: _lack(kind, wanted, settings) for kind in ORDER}
+    reasons = {kind: _lack(kind, wanted, settings) for kind in ORDER if settings.tunnel_ip}
+    reasons[VLAN] = lacks_vlans(settings)
     return {kind: reason for kind, reason in reasons.items() if reason}
 
 

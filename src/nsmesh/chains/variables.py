@@ -27,6 +27,17 @@ _OWN = frozenset(
     {"NSM_MESH", "NSM_RUN_DIR", "NSM_STATE_DIR", "NSM_ENDPOINT_OPTIONS", "NSM_CA_PASSPHRASE_FILE"}
 )
 """Variables of the command line and of the standalone mode."""
+_OF_FORWARDERS = frozenset(
+    {
+        "NSM_DEVICE_SELECTOR_FILE",
+        "NSM_L2_RESOURCE_SELECTOR_FILE",
+        "NSM_MECHANISMS",
+        "NSM_MECHANISM_PRIORITY",
+        "NSM_TUNNELS_APART",
+        "NSM_VXLAN_PORT",
+    }
+)
+"""Variables by which a mesh tells its forwarders; its other roles find them in their environment too."""
 _OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 """What a pod finds in its environment for each Service whose name begins with ``nsm-``."""
 
@@ -87,7 +98,6 @@ _FORWARDER = (
         "NSM_CGROUP_PATH",
         "NSM_VFIO_PATH",
     ),
-    _of("links to VLANs outside of the mesh", "NSM_DEVICE_SELECTOR_FILE", "NSM_L2_RESOURCE_SELECTOR_FILE"),
     _of("Open vSwitch: wires are veth pairs", "NSM_BRIDGE_NAME"),
     _of("VPP: wires are veth pairs", "NSM_VPP_*"),
     _of(
@@ -143,7 +153,7 @@ def notices(cls: type[Common], environment: Mapping[str, str], also: Iterable[st
         if feature.refused:
             raise Invalid(line, remedy=f"unset {', '.join(sorted(asked))}")
         lines.append(line)
-    known = {setting.variable for setting in describe(cls)} | set(also) | _OWN
+    known = {setting.variable for setting in describe(cls)} | set(also) | _OWN | _OF_FORWARDERS
     for name in sorted(environment):
         if name in known or not name.startswith(PREFIX) or _OF_KUBERNETES.fullmatch(name):
             continue

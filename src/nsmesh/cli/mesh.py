@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from nsmesh.api import control_pb2
 from nsmesh.cli import control
 from nsmesh.cli.context import Context, require_root, run
-from nsmesh.cli.quantities import percent, seconds
+from nsmesh.cli.quantities import mechanisms, percent, seconds
 from nsmesh.core.errors import Conflict, MeshError, Refused
 from nsmesh.model import control as api
 from nsmesh.model.duration import format_duration
@@ -64,6 +65,19 @@ RESTORED = 30.0
     help="Let other hosts join at this address (port 5000; the next two are used as well).",
 )
 @click.option("--name", default="", help="Name of this host's node, with --listen; default: the host name.")
+@click.option(
+    "--mechanisms",
+    metavar="TYPES",
+    default="",
+    callback=mechanisms,
+    help="The only mechanisms between nodes, the first ones first: WIREGUARD,VXLAN (NSM_MECHANISMS).",
+)
+@click.option(
+    "--device-selector",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="Interfaces that lead to VLANs outside of the mesh (NSM_DEVICE_SELECTOR_FILE).",
+)
 @click.option("-f", "--file", "files", multiple=True, help="Apply these manifests once it is up.")
 @click.pass_obj
 def up(
@@ -75,6 +89,8 @@ def up(
     separate: bool,
     listen: str,
     name: str,
+    mechanisms: tuple[str, ...],
+    device_selector: str | None,
     **underlay: Any,
 ) -> None:
     """Bring a mesh up on this host; nothing happens if it is up already.
@@ -88,6 +104,7 @@ def up(
         raise click.UsageError("--underlay-mtu, --latency and --loss are for several nodes: add --nodes 2")
     if foreground and files:
         raise click.UsageError("--foreground and -f exclude each other: apply from another terminal")
+    _tell_forwarders(mechanisms, device_selector)
     manifests = control.read_manifests(files)
     paths = context.paths
     place = _place(context, listen, name, apart=separate or underlay["nodes"] > 1)
@@ -127,6 +144,14 @@ def _conditions(underlay: dict[str, Any]) -> Conditions:
 
         check_conditions(found)
     return found
+
+
+def _tell_forwarders(mechanisms: tuple[str, ...], device_selector: str | None) -> None:
+    """Put what options say into the environment: there forwarders read it, in the daemon and as processes."""
+    if mechanisms:
+        os.environ["NSM_MECHANISMS"] = os.environ["NSM_MECHANISM_PRIORITY"] = ",".join(mechanisms)
+    if device_selector:
+        os.environ["NSM_DEVICE_SELECTOR_FILE"] = device_selector
 
 
 def _place(context: Context, listen: str, name: str, *, apart: bool) -> Place | None:

@@ -1,4 +1,4 @@
-"""Quantities with a unit, as values of options: callbacks that turn their text into numbers."""
+"""Values of options that are more than text: callbacks that read quantities with a unit, and mechanisms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import math
 import click
 
 from nsmesh.model.duration import parse_duration
+from nsmesh.model.names import nearest
+
+BETWEEN_NODES = ("VXLAN", "GENEVE", "GRE", "SRV6", "WIREGUARD")
+"""Mechanisms that join forwarders of two nodes, in their usual order."""
 
 
 def seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:
@@ -28,4 +32,15 @@ def percent(context: click.Context, parameter: click.Parameter, value: str) -> f
         found = math.nan
     if not 0 <= found <= 100:
         raise click.BadParameter(f"{value!r} is no share; write for example 0.1%", context, parameter)
+    return found
+
+
+def mechanisms(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Return the types of mechanisms between nodes in a list such as ``WIREGUARD,VXLAN``."""
+    found = tuple(name.strip().upper() for name in value.split(",") if name.strip())
+    for name in found:
+        if name not in BETWEEN_NODES:
+            near = nearest(name, BETWEEN_NODES)
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(BETWEEN_NODES)}"
+            raise click.BadParameter(f"{name} is no mechanism between nodes; {hint}", context, parameter)
     return found

@@ -139,7 +139,7 @@ def nsc_init() -> None:
 @run.command()
 @click.argument("kind", metavar="TYPE")
 def nse(kind: str) -> None:
-    """Run an endpoint: icmp-responder, firewall, vpn-gateway, MODULE:CLASS or FILE.py:CLASS."""
+    """Run an endpoint: icmp-responder, firewall, vpn-gateway, remote-vlan, MODULE:CLASS or FILE.py:CLASS."""
     from nsmesh.endpoints.options import describe_options  # noqa: PLC0415 - likewise
     from nsmesh.endpoints.run import options_of, serve_endpoint  # noqa: PLC0415 - likewise
 

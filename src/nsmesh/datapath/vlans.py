@@ -11,12 +11,14 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.datapath import netns, vlan_domain
 from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelRefused
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.netlink import Netlink
+from nsmesh.datapath.rtread import read_link
 from nsmesh.datapath.vlan_domain import Domain
 from nsmesh.model.tunnels import VlanPort
 
@@ -24,6 +26,21 @@ from nsmesh.model.tunnels import VlanPort
 def name_of(wire_id: str) -> str:
     """Return the name in the node of the end of a wire that is a port of a VLAN's bridge."""
     return f"nsml{hashlib.sha256(wire_id.encode()).hexdigest()[:10]}"
+
+
+def interface_mtu(name: str) -> int:
+    """Return the MTU of an interface of the calling thread's namespace; raises Unavailable."""
+    try:
+        with Netlink() as netlink:
+            link = read_link(netlink, name=name)
+    except OSError as error:
+        raise explain(error.errno or 0, f"cannot look at the interface {name}") from error
+    if link is None:
+        raise Unavailable(
+            f"this node has no interface {name}, which is to lead to VLANs",
+            remedy="correct the forwarder's device selector file, or add the interface to the node",
+        )
+    return link.mtu
 
 
 class VlanDatapath(LinuxDatapath):

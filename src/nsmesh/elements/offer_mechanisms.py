@@ -20,7 +20,7 @@ from nsmesh.core.mechanism import (
     tunnels,
 )
 from nsmesh.core.peering import TARGET
-from nsmesh.model.messages import LOCAL, REMOTE, Connection, NetworkServiceRequest
+from nsmesh.model.messages import LOCAL, REMOTE, VLAN, Connection, NetworkServiceRequest
 from nsmesh.model.wiring import Side
 
 
@@ -28,8 +28,8 @@ class OfferMechanisms(Element):
     """Offers the next hop the mechanisms that can reach it, in the order of the plug-ins.
 
     A next hop on a unix socket or in this process is on the same machine: LOCAL mechanisms. Any other is
-    elsewhere: REMOTE ones. Where ``TARGET`` does not say, what was agreed to before does, else all are
-    offered.
+    elsewhere: REMOTE ones. VLAN is for both: it leads to neither, but out of the mesh. Where ``TARGET`` does
+    not say, what was agreed to before does, else all are offered.
 
     After:  Begin, TranslateMechanism
     Reads:  TARGET, mechanism, payload, NEAR_MAC, REFUSED
@@ -52,7 +52,8 @@ class OfferMechanisms(Element):
         offers = (
             plugin.offer(connection)
             for plugin in self._plugins.values()
-            if (not wanted or plugin.cls == wanted) and self._may(call, plugin, connection)
+            if (not wanted or wanted == plugin.cls or plugin.type == VLAN)
+            and self._may(call, plugin, connection)
         )
         del request.mechanism_preferences[:]
         request.mechanism_preferences.extend(offer for offer in offers if offer is not None)

@@ -11,16 +11,21 @@ import dataclasses
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, NotFound
+from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.endpoints.firewall import Firewall, FirewallOptions
 from nsmesh.endpoints.icmp_responder import ResponderOptions
+from nsmesh.endpoints.remote_vlan import RemoteVlanOptions, listed
 from nsmesh.endpoints.vpn_gateway import VpnGateway, VpnGatewayOptions
+from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.mechanisms.noop import Noop
+from nsmesh.mechanisms.vlan import VlanGiver
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 from nsmesh.model.names import nearest
 
@@ -30,6 +35,8 @@ class Endpoint:
 
     Options: ClassVar[type[Any]] = ResponderOptions
     passthrough: ClassVar[bool] = False
+    by_manager: ClassVar[bool] = True
+    """Whether it registers by its manager; else at the registry, and forwarders of any node ask it."""
 
     def __init__(self, name: str, options: Any) -> None:
         self.name = name
@@ -39,6 +46,17 @@ class Endpoint:
         """Return what stands in the endpoint's chain, outermost first."""
         own: Sequence[Element] = self.options.elements()
         return own
+
+    def mechanisms(self, place: str) -> Sequence[MechanismPlugin]:
+        """Return what it agrees to where it ends a path, in a chain of its own.
+
+        ``place``: the URL of the namespace in which its wires end.
+        """
+        return [Kernel(inode_url=place), Noop()]
+
+    def offers(self) -> Mapping[str, Mapping[str, str]]:
+        """Return the services that its options name, with the labels of each; nothing: the settings do."""
+        return {}
 
     async def granted(self, connection: Connection) -> None:
         """Look at a connection that is about to be granted, or refreshed; may change it.
@@ -136,10 +154,31 @@ class VpnGatewayEndpoint(Endpoint):
         return {"peers": [dataclasses.asdict(peer) for peer in found]}
 
 
+class RemoteVlanEndpoint(Endpoint):
+    """Says which VLAN outside of the mesh its clients are to be put onto; has no interface itself."""
+
+    Options = RemoteVlanOptions
+    by_manager = False
+
+    def mechanisms(self, place: str) -> Sequence[MechanismPlugin]:  # noqa: ARG002 - no wire ends there
+        """Return the mechanism VLAN alone."""
+        return [VlanGiver(self.options.tags)]
+
+    def offers(self) -> Mapping[str, Mapping[str, str]]:
+        """Return the VLANs, as services."""
+        offered: Mapping[str, Mapping[str, str]] = self.options.offers
+        return offered
+
+    async def status(self) -> dict[str, list[dict[str, Any]]]:
+        """Return which VLAN each service is."""
+        return listed(self.options)
+
+
 TYPES: dict[str, type[Endpoint]] = {
     "icmp-responder": IcmpResponder,
     "firewall": FirewallEndpoint,
     "vpn-gateway": VpnGatewayEndpoint,
+    "remote-vlan": RemoteVlanEndpoint,
 }
 
 

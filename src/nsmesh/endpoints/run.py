@@ -24,11 +24,11 @@ from nsmesh.chains.settings import NseSettings
 from nsmesh.core.audit import orphans
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import Invalid, MeshError, Unauthorized
+from nsmesh.datapath.addresses import reachable_address
 from nsmesh.endpoints.base import Endpoint, Hooks, find_type
 from nsmesh.endpoints.idle import Idle
 from nsmesh.endpoints.options import read_options
 from nsmesh.mechanisms.kernel import OWN_NAMESPACE, Kernel
-from nsmesh.mechanisms.noop import Noop
 from nsmesh.model.control import ENDPOINT_STATUS
 from nsmesh.model.messages import Entry, NetworkService, NetworkServiceEndpoint, NetworkServiceLabels
 
@@ -68,8 +68,7 @@ async def running_endpoint(
     function: Endpoint, settings: NseSettings, runtime: Runtime, stop: asyncio.Event
 ) -> AsyncIterator[Chain]:
     """Run an endpoint while the block runs; it registers in the background. It may set ``stop`` itself."""
-    if not settings.services:
-        raise Invalid("this endpoint provides no service", remedy="set NSM_SERVICE_NAMES")
+    services = _services(function, settings)
     place = f"file://{settings.netns}" if settings.netns else OWN_NAMESPACE
     async with AsyncExitStack() as stack:
         chain = await _chain(function, settings, runtime, place, stop, stack)
@@ -82,12 +81,13 @@ async def running_endpoint(
             manager=settings.connect_to,
             peers=runtime.peers,
             tokens=runtime.tokens,
+            by_manager=function.by_manager,
             checks=runtime.registry_checks(settings.registry_client_policies),
             dial_timeout=settings.dial_timeout,
             clock=runtime.clock,
         )
         await stack.enter_async_context(register.running())
-        entries = _entries(settings, urls[0])
+        entries = _entries(settings, services, _public(urls[0]))
         await stack.enter_async_context(registered(register, entries, unregister=settings.unregister_itself))
         yield chain
 
@@ -124,7 +124,7 @@ async def _chain(
         Idle(timeout, stop.set),
         *function.elements(),
         Hooks(function),
-        mechanisms=[Kernel(inode_url=place), Noop()],
+        mechanisms=function.mechanisms(place),
         tokens=held.tokens,
         policies=held.policies(settings.connection_policies),
         journal=held.journal,
@@ -133,15 +133,43 @@ async def _chain(
     return await stack.enter_async_context(chain.running())
 
 
-def _entries(settings: NseSettings, url: str) -> list[Entry]:
+def _services(function: Endpoint, settings: NseSettings) -> dict[str, Mapping[str, str]]:
+    """Return the services to provide, with the labels that each has by itself; raises Invalid."""
+    offered = function.offers()
+    services = {name: offered.get(name, {}) for name in settings.services or offered}
+    if not services:
+        raise Invalid(
+            "this endpoint provides no service",
+            remedy="set NSM_SERVICE_NAMES, or NSM_SERVICES for a remote-vlan",
+        )
+    unknown = [name for name in services if offered and name not in offered]
+    if unknown:
+        raise Invalid(
+            f"the options of endpoint {settings.name} do not say what {', '.join(unknown)} is",
+            remedy=f"they have {', '.join(offered)}",
+        )
+    return services
+
+
+def _public(url: str) -> str:
+    """Return a URL at which others reach us: one that names no host gets an address of ours."""
+    if not url.startswith("tcp://:"):
+        return url
+    address = reachable_address()
+    return f"tcp://[{address}]{url[6:]}" if ":" in address else f"tcp://{address}{url[6:]}"
+
+
+def _entries(settings: NseSettings, offered: Mapping[str, Mapping[str, str]], url: str) -> list[Entry]:
     services: list[Entry] = []
     if settings.register_service:
-        services = [NetworkService(name=name, payload=settings.payload) for name in settings.services]
-    labels = NetworkServiceLabels(labels={**settings.place, **settings.labels})
+        services = [NetworkService(name=name, payload=settings.payload) for name in offered]
+    common = {**settings.place, **settings.labels}
     entry = NetworkServiceEndpoint(
         name=settings.name,
-        network_service_names=settings.services,
-        network_service_labels=dict.fromkeys(settings.services, labels),
+        network_service_names=list(offered),
+        network_service_labels={
+            name: NetworkServiceLabels(labels={**common, **labels}) for name, labels in offered.items()
+        },
         url=url,
     )
     return [*services, entry]

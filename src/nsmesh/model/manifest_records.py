@@ -18,7 +18,9 @@ OUR_V1 = "nsmesh/v1"
 ANNOTATION = "networkservicemesh.io"
 """The annotation of a workload that names the network services that it wants."""
 
-ENDPOINT_TYPES = ("icmp-responder", "firewall", "vpn-gateway")
+ENDPOINT_TYPES = ("icmp-responder", "firewall", "vpn-gateway", "remote-vlan")
+AT_REGISTRY = frozenset({"remote-vlan"})
+"""Types that register at the registry itself: the forwarder of each client asks them, whatever its node."""
 """Endpoints that the mesh brings along; others are named ``package.module:Class`` or ``./file.py:Class``."""
 
 NEVER, ON_FAILURE, ALWAYS = "never", "on-failure", "always"

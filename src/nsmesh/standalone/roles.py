@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
@@ -12,17 +13,26 @@ from nsmesh.chains.registry import running_registry
 from nsmesh.chains.roles import running_forwarder, running_nsmgr
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings, RegistrySettings
 from nsmesh.chains.tunnels import mechanisms_of
+from nsmesh.chains.uplinks import driver_of
 from nsmesh.core.element import Chain
-from nsmesh.core.errors import MeshError, Unavailable
-from nsmesh.core.mechanism import MechanismPlugin
+from nsmesh.core.errors import Invalid, MeshError, Unavailable
 from nsmesh.datapath import netns
-from nsmesh.datapath.linux import LinuxDatapath
-from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.model.settings import PREFIX, SettingsError, load
 from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.nodes import Node
 from nsmesh.standalone.processes import Command
 from nsmesh.standalone.supervisor import Unit
 from nsmesh.standalone.telling import last_words
 
+FORWARDER_WISHES = (
+    "vxlan_port",
+    "mechanism_priority",
+    "mechanisms",
+    "device_selector_file",
+    "l2_resource_selector_file",
+    "tunnels_apart",
+)
+"""Settings of a forwarder that a mesh takes from its environment."""
 READY = 10.0
 """Seconds within which a role that runs apart must answer."""
 
@@ -51,14 +61,32 @@ async def start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
         excluded_prefixes_file=_excluded(mesh),
     )
     await stack.enter_async_context(running_nsmgr(manager, held))
-    datapath = LinuxDatapath(owner=paths.owner_of(node.forwarder), namespaces=netns.named)
-    forwarder = ForwarderSettings(
-        name=node.forwarder, connect_to=node.manager_url, listen_on=node.forwarder_url, tunnel_ip=node.ip
-    )
-    mechanisms: list[MechanismPlugin] = mechanisms_of(forwarder) if node.ip else [Kernel()]
-    await stack.enter_async_context(running_forwarder(forwarder, held, datapath, mechanisms))
+    forwarder = forwarder_settings(node, os.environ)
+    datapath = driver_of(forwarder, owner=paths.owner_of(node.forwarder), namespaces=netns.named)
+    await stack.enter_async_context(running_forwarder(forwarder, held, datapath, mechanisms_of(forwarder)))
     what = f"manager and forwarder of node {node.name}" if mesh.first else "registry, manager and forwarder"
     mesh.events.add("mesh", f"mesh {paths.mesh} is up: {what} in one process")
+
+
+def forwarder_settings(node: Node, environment: Mapping[str, str]) -> ForwarderSettings:
+    """Return the settings of the forwarder of this process: of the environment, what is not the node's.
+
+    As for a forwarder that is a process of its own. Raises Invalid for variables that cannot be used.
+    """
+    try:
+        wanted = [f"{PREFIX}{name.upper()}" for name in FORWARDER_WISHES]
+        given = {name: environment[name] for name in wanted if name in environment}
+        wishes = load(ForwarderSettings, given)
+    except SettingsError as error:
+        raise Invalid(str(error), remedy="correct these variables") from error
+    kept = {name: getattr(wishes, name) for name in FORWARDER_WISHES}
+    return ForwarderSettings(
+        name=node.forwarder,
+        connect_to=node.manager_url,
+        listen_on=node.forwarder_url,
+        tunnel_ip=node.ip,
+        **kept,
+    )
 
 
 def _registry_here(mesh: Mesh) -> AbstractAsyncContextManager[Chain]:
