@@ -10,12 +10,16 @@ say() { printf '%s\n' "$*" >&2; }
 
 # program:package, for what is called at run time; the tests and benchmarks need a little more
 wanted="ip:iproute2 nft:nftables ping:iputils-ping wireguard-go:wireguard-go"
-[ "$what" = dev ] && wanted="$wanted iperf3:iperf3 tc:iproute2 git:git curl:curl sysctl:procps"
+[ "$what" = dev ] && wanted="$wanted iperf3:iperf3 tc:iproute2 git:git curl:curl sysctl:procps tcpdump:tcpdump"
 
 missing=""
 for pair in $wanted; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
+# the engine of policies in Rego is built against it
+if [ "$what" = dev ] && [ -z "$(find /lib/ /usr/lib*/ -maxdepth 2 -name 'libatomic.so.1*' 2>/dev/null | head -n 1)" ]; then
+    missing="$missing libatomic1"
+fi
 
 # The distribution's own interpreter comes first: it belongs to root, as whoever runs it may, and it is built with
 # profile-guided optimisation (a Request takes 0.82 of the processor time that a plain build takes).

@@ -1,6 +1,7 @@
 """Descriptors through client, manager, forwarder and endpoint, over real sockets: passed, held, let go."""
 
 import asyncio
+import gc
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -35,6 +36,7 @@ def scenario(body, **options):
         async with DescriptorMesh(**options) as mesh:
             await body(mesh)
 
+    gc.collect()  # what earlier tests dropped may have some
     before = open_files()
     try:
         asyncio.run(main())

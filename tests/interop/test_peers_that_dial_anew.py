@@ -62,7 +62,8 @@ async def measured(one):
 
 def flat(seen):
     (files, tasks, blocks), (files_then, tasks_then, blocks_then) = seen
-    assert (files_then, tasks_then) == (files, tasks)
+    assert files_then <= files  # fewer: what an earlier test had dropped is gone by now
+    assert tasks_then == tasks
     assert (blocks_then - blocks) / (ROUNDS - WARM) < BLOCKS_A_ROUND
 
 

@@ -42,8 +42,9 @@ class Host:
 
     @property
     def enter(self) -> list[str]:
-        """What stands before a command that shall run there."""
-        return ["nsenter", "--target", str(self.pid), "--mount", "--net", "--pid", "--uts", "--ipc", "--"]
+        """What stands before a command that shall run there; its root is ours, even in a chroot."""
+        kinds = ("--mount", "--net", "--pid", "--uts", "--ipc", "--root")
+        return ["nsenter", "--target", str(self.pid), *kinds, "--"]
 
     def run(self, *argv: str, given: str = "", **options: Any) -> Done:
         """Run a command there, and wait for its end."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -87,9 +88,15 @@ def test_a_role_dies(mesh, role):
     assert pings.lost() == 0
 
 
+def listens(path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
 @pytest.mark.parametrize("victim", [*ROLES, "slow"])
 def test_death_in_mid_request(mesh, victim):
     """A request that somebody dies of fails with a sentence, or is answered; half a wire there never is."""
+    until(lambda: all(listens(path) for path in mesh.run.glob("sock/*.sock")))  # after the last death
     space = mesh.namespace(f"mid-{victim}")
     before = {row["id"] for row in mesh.get("connections")}
     asking = mesh.process("connect", "kernel://slow/nsm-1", "--netns", space, "--name", f"mid-{victim}")

@@ -124,10 +124,10 @@ class _Engine:
         try:
             regopy: Any = importlib.import_module("regopy")
             quiet: Any = importlib.import_module("regopy.rego_shared").LogLevel.NONE
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # OSError: a library that the engine needs
             raise NotFound(
                 f"the policy {path} is in Rego, and there is no engine for it: {error}",
-                remedy="pip install 'nsmesh[rego]'",
+                remedy="pip install 'nsmesh[rego]'; it needs libatomic.so.1 (Debian: apt install libatomic1)",
             ) from error
         self._engine = regopy.Interpreter()
         self._engine.log_level = quiet  # it would write to our standard output

@@ -189,7 +189,7 @@ def test_a_place_that_is_taken_is_no_end(tmp_path, capsys):
 
 
 def test_names_follow_the_house():
-    """Every metric is nsm_<element>_<what>, with a sentence."""
+    """Every metric is nsm_<element>_<what>, or nsmesh_<what> of a whole mesh, with a sentence."""
     for name, metric in metrics.DECLARED.items():
-        assert re.fullmatch(r"nsm_[a-z0-9]+(_[a-z0-9]+)+", name)
+        assert re.fullmatch(r"nsm_[a-z0-9]+(_[a-z0-9]+)+|nsmesh(_[a-z0-9]+)+", name)
         assert metric.help.endswith(".")
