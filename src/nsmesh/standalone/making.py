@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from nsmesh.core.errors import MeshError, NotFound, Unavailable
 from nsmesh.model.manifest import Endpoint, Link, Workload
-from nsmesh.model.messages import NetworkService
 from nsmesh.model.manifest_records import AT_REGISTRY
+from nsmesh.model.messages import NetworkService
 from nsmesh.standalone.clients import Client
 from nsmesh.standalone.documents import Local, key
 from nsmesh.standalone.entries import Entries
@@ -113,14 +113,14 @@ class Maker:
         mesh = self.mesh
         path = mesh.spaces.of(endpoint.name).path
         node = mesh.placement.put("endpoint", endpoint.name, endpoint.node)
+        # other hosts cannot reach a socket of this one, so there it goes by the manager as all others do
+        direct = endpoint.type in AT_REGISTRY and mesh.hosts is None
         environment = {
             "NSM_NAME": endpoint.name,
             "SPIFFE_ENDPOINT_SOCKET": mesh.paths.workload_api,
             "NSM_CONNECT_TO": mesh.registry_url if direct else node.manager_url,
             "NSM_LISTEN_ON": f"unix://{mesh.paths.socket(endpoint.name)}",
             "NSM_SERVICE_NAMES": ",".join(endpoint.services),
-        # other hosts cannot reach a socket of this one, so there it goes by the manager as all others do
-        direct = endpoint.type in AT_REGISTRY and mesh.hosts is None
             "NSM_LABELS": ",".join(f"{name}:{value}" for name, value in endpoint.labels.items()),
             "NSM_PAYLOAD": endpoint.payload or "ETHERNET",
             "NSM_NETNS": path,
