@@ -138,12 +138,10 @@ def running(form: Form, spaces: Sequence[str], far: str, profiles: Path | None =
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         api = f"unix://{folder}/workload-api.sock" if form.tls else ""
         config = Config("", str(folder), tuple(spaces), far, form.kernel, not form.endpoint_apart, api)
-        starter = _Starter(config, folder, profiles, stack)
+        starter = Starter(config, folder, profiles, stack)
         processes: dict[str, Process] = {}
         if form.tls:
-            authority = starter.driver("authority")
-            assert authority.popen.stdout is not None
-            authority.popen.stdout.readline()
+            starter.ready("authority")
         if form.apart:
             for role in ("registry", "nsmgr", "forwarder", "nse"):
                 processes[role] = starter.role(role)
@@ -159,7 +157,9 @@ def running(form: Form, spaces: Sequence[str], far: str, profiles: Path | None =
         yield mesh
 
 
-class _Starter:
+class Starter:
+    """Starts the processes of a mesh, which end with ``stack``."""
+
     def __init__(self, config: Config, folder: Path, profiles: Path | None, stack: ExitStack) -> None:
         self.config = config
         self.folder = folder
@@ -173,7 +173,14 @@ class _Starter:
         self.stack.callback(process.stop)
         return process
 
+    def ready(self, part: str) -> None:
+        """Start a driver, and wait until it says that it is there."""
+        stdout = self.driver(part).popen.stdout
+        assert stdout is not None
+        stdout.readline()
+
     def driver(self, part: str) -> Process:
+        """Start ``driver.py`` as a part of the mesh."""
         given = {**asdict(self.config), "part": part}
         profile = self._profile(part)
         watched = ["-m", "cProfile", "-o", str(profile)] if profile else []
@@ -181,6 +188,7 @@ class _Starter:
         return self._keep(Process(part, argv, self.folder / f"{part}.log", talk=True))
 
     def role(self, role: str) -> Process:
+        """Start ``nsm run`` as one of :data:`ROLES`."""
         config = self.config
         url = config.url
         environment = {

@@ -21,13 +21,15 @@ from report import Report, save, show
 
 from nsmesh.core import logging
 
-ROOT = ("request", "thousand", "anew", "idle", "start", "floor", "packets", "remote", "firewall")
+ROOT = ("request", "across", "thousand", "anew", "idle", "start", "floor", "packets", "remote", "firewall")
 """Those that make namespaces and interfaces."""
 MODULES = {
     "request": "whole_request",
+    "across": "across_nodes",
     "thousand": "thousand",
     "anew": "dial_anew",
     "idle": "many_idle",
+    "domain": "twenty_nodes",
     "start": "first_ping",
     "floor": "netlink_floor",
     "rpc": "rpc_echo",

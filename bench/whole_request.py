@@ -35,6 +35,12 @@ class Found:
         """Return the CPU time of one operation, for each round."""
         return [phase.cpu_each for phase in self.phases[verb, in_flight]]
 
+    def by_role(self, verb: str, in_flight: int) -> dict[str, float]:
+        """Return the CPU time that each role spent on one operation."""
+        phases = self.phases[verb, in_flight]
+        count = sum(phase.count for phase in phases)
+        return {role: sum(phase.cpu[role] for phase in phases) / count for role in phases[0].cpu}
+
 
 def run(*, short: bool, profiles: Path | None = None) -> Report:
     """Measure all forms of a mesh and the floor, in turn."""
@@ -115,9 +121,7 @@ def _by_role(found: dict[str, Found]) -> Details:
     rows = []
     for name, one in found.items():
         for verb, in_flight in (("request", 1), ("request", 8), ("refresh", 1), ("close", 1)):
-            phases = one.phases[verb, in_flight]
-            count = sum(phase.count for phase in phases)
-            roles = {role: sum(phase.cpu[role] for phase in phases) / count for role in phases[0].cpu}
+            roles = one.by_role(verb, in_flight)
             cells = [
                 duration(roles[role]) if role in roles else "" for role in (*meshes.ROLES, "one process")
             ]

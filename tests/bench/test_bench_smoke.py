@@ -48,7 +48,7 @@ def measured(tmp_path, *names):
     return out, json.loads((tmp_path / "rows.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["rpc", "find"])
+@pytest.mark.parametrize("name", ["rpc", "find", "domain"])
 def test_it_runs_as_anybody(name, tmp_path):
     """Every way appears in the table with its CPU time, or its time, and a ratio to something."""
     _, rows = measured(tmp_path, name)
@@ -58,7 +58,7 @@ def test_it_runs_as_anybody(name, tmp_path):
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
-@pytest.mark.parametrize("name", ["request", "thousand", "anew", "idle", "start", "floor"])
+@pytest.mark.parametrize("name", ["request", "across", "thousand", "anew", "idle", "start", "floor"])
 def test_it_runs_as_root(name, tmp_path):
     """The same for those that make namespaces; none of them is left."""
     out, rows = measured(tmp_path, name)
@@ -99,4 +99,4 @@ def test_an_unknown_name_is_told_what_there_is():
     run = start("requests")
     _, err = finish(run)
     assert run.returncode == 2
-    assert "there is no requests; there are: request, thousand" in err.replace("\n", " ").replace("  ", " ")
+    assert "there is no requests; there are: request, across" in err.replace("\n", " ").replace("  ", " ")
