@@ -50,6 +50,10 @@ class Journal(Protocol):
         """Return what is kept of a chain, by connection id."""
         ...
 
+    def chains(self) -> list[str]:
+        """Return the names of the chains of which something is kept."""
+        ...
+
     async def written(self) -> None:
         """Return when all that was put and dropped so far outlives this process."""
         ...

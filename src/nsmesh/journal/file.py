@@ -139,6 +139,11 @@ class FileJournal:
             if drop:
                 self._database.executemany(_DROP, drop)
 
+    def chains(self) -> list[str]:
+        """See :meth:`nsmesh.core.journalling.Journal.chains`."""
+        self._write()
+        return [name for (name,) in self._database.execute("SELECT DISTINCT chain FROM connections")]
+
     def close(self) -> None:
         """Write the rest and give the file free. May be called any number of times."""
         if self._turn is not None:
@@ -156,6 +161,12 @@ class FileJournal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def forget_journal(path: Path) -> None:
+    """Delete a journal that nobody has open; one that is not there is no harm."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _packed(record: Record) -> str:

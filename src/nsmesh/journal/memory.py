@@ -42,6 +42,11 @@ class MemoryJournal:
         self.settle()
         return {name: record for (of, name), record in self.kept.items() if of == chain}
 
+    def chains(self) -> list[str]:
+        """See :meth:`nsmesh.core.journalling.Journal.chains`."""
+        self.settle()
+        return sorted({of for of, _ in self.kept})
+
     async def written(self) -> None:
         """See :meth:`nsmesh.core.journalling.Journal.written`."""
         self.settle()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from nsmesh.standalone.processes import Started
+from nsmesh.core.process import boot_id
+from nsmesh.datapath import netns
+from nsmesh.standalone.processes import Started, alive
 
 log = structlog.get_logger()
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Children:
@@ -22,6 +22,9 @@ class Children:
     Written through to ``children.json`` at each change. An entry is written *before* its namespace is made
     and right after its process is started, and removed after both are gone, so that a crash at any line
     leaves too many entries, never too few. What an earlier boot of this machine left is no concern of ours.
+
+    Who comes after a killed one goes on with what it can prove to be the same: a process of that pid, start
+    and command, a namespace of that identity. ``mode`` is how the mesh was brought up.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,6 +32,9 @@ class Children:
         self.processes: dict[str, Started] = {}
         self.namespaces: set[str] = set()
         self.places: set[str] = set()
+        self.mode = ""
+        self._commands: dict[str, str] = {}
+        self._identities: dict[str, tuple[int, int]] = {}
         self._load()
 
     def _load(self) -> None:
@@ -36,18 +42,24 @@ class Children:
             data = json.loads(self.path.read_text())
         except (OSError, ValueError):
             return
-        if not isinstance(data, dict) or data.get("boot") != boot():
+        if not isinstance(data, dict) or data.get("boot") != boot_id():
             return
         self.processes = {name: Started(*item) for name, item in data.get("processes", {}).items()}
         self.namespaces = set(data.get("namespaces", []))
         self.places = set(data.get("places", []))
+        self.mode = data.get("mode", "")
+        self._commands = data.get("commands", {})
+        self._identities = {name: tuple(pair) for name, pair in data.get("identities", {}).items()}
 
     def _save(self) -> None:
         data: dict[str, Any] = {
-            "boot": boot(),
+            "boot": boot_id(),
+            "mode": self.mode,
             "processes": {name: [item.pid, item.ticks] for name, item in self.processes.items()},
             "namespaces": sorted(self.namespaces),
             "places": sorted(self.places),
+            "commands": self._commands,
+            "identities": self._identities,
         }
         new = self.path.with_suffix(".new")
         try:
@@ -57,13 +69,30 @@ class Children:
             # the mesh works on; only a crash before the next successful write would leave something behind
             log.warning("the list of children cannot be written", file=str(self.path), error=str(error))
 
-    def add_process(self, name: str, process: Started) -> None:
-        """Remember a process."""
+    def set_mode(self, mode: str) -> None:
+        """Remember how the mesh was brought up."""
+        if mode != self.mode:
+            self.mode = mode
+            self._save()
+
+    def add_process(self, name: str, process: Started, command: str = "") -> None:
+        """Remember a process; ``command`` tells what it runs from anything else that it might."""
+        if self.processes.get(name) == process and self._commands.get(name) == command:
+            return
         self.processes[name] = process
+        self._commands[name] = command
         self._save()
+
+    def same_process(self, name: str, command: str) -> Started | None:
+        """Return the process of that name that lives and runs ``command``, or None."""
+        found = self.processes.get(name)
+        if found is None or self._commands.get(name) != command or not alive(found):
+            return None
+        return found
 
     def drop_process(self, name: str) -> None:
         """Forget a process that is gone."""
+        self._commands.pop(name, None)
         if self.processes.pop(name, None) is not None:
             self._save()
 
@@ -73,8 +102,23 @@ class Children:
             self.namespaces.add(name)
             self._save()
 
+    def prove_namespace(self, name: str) -> None:
+        """Remember which namespace it is that was made under a name; one that is gone proves nothing."""
+        with contextlib.suppress(OSError):
+            self._identities[name] = netns.identity(f"{netns.RUN_NETNS}/{name}")
+            self._save()
+
+    def same_namespace(self, name: str) -> bool:
+        """Say whether the namespace of that name is the one that was made."""
+        known = self._identities.get(name)
+        try:
+            return known is not None and netns.identity(f"{netns.RUN_NETNS}/{name}") == known
+        except OSError:
+            return False
+
     def drop_namespace(self, name: str) -> None:
         """Forget a namespace that is gone."""
+        self._identities.pop(name, None)
         if name in self.namespaces:
             self.namespaces.discard(name)
             self._save()
@@ -90,11 +134,3 @@ class Children:
         if path in self.places:
             self.places.discard(path)
             self._save()
-
-
-def boot() -> str:
-    """Return what tells this boot of the machine from others."""
-    try:
-        return _BOOT.read_text().strip()
-    except OSError:
-        return os.uname().nodename

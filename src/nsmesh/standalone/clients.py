@@ -82,10 +82,26 @@ class Client:
     def _heal(self) -> Heal:
         return next(element for element in self.chain.elements if isinstance(element, Heal))
 
+    @property
+    def _begin(self) -> BeginClient:
+        return next(element for element in self.chain.elements if isinstance(element, BeginClient))
+
+    @property
+    def unclaimed(self) -> list[Connection]:
+        """What an earlier daemon was granted for this client and no wire of now stands for."""
+        return [one for one in self._begin.connections if one.id not in self.wires]
+
+    def resumed(self, url: NetworkServiceUrl) -> str:
+        """Return the id of such a connection that is what ``url`` asks for, else nothing."""
+        for one in sorted(self.unclaimed, key=lambda one: (len(one.id), one.id)):
+            there = one.mechanism.parameters.get("name", "")
+            if one.network_service == url.service and url.interface in {"", there}:
+                return one.id
+        return ""
+
     def connection(self, wire: Wire) -> Connection | None:
         """Return the connection of a wire as it was last agreed, or None."""
-        begin = next(element for element in self.chain.elements if isinstance(element, BeginClient))
-        life = begin.life(wire.id)
+        life = self._begin.life(wire.id)
         return life.connection if life is not None else None
 
     async def request(self, wire: Wire) -> Connection:
@@ -174,9 +190,11 @@ class Clients:
                     f"client {client.name} has an interface {url.interface} already (connection {wire.id})",
                     remedy=f"choose another interface name, or: nsm disconnect {wire.id}",
                 )
-        number = 0
-        while (wire_id := f"{client.name}-{number}") in client.wires:
-            number += 1
+        wire_id, number = client.resumed(url), 0
+        taken = {*client.wires, *(one.id for one in client.unclaimed)}
+        while not wire_id or wire_id in client.wires:
+            name, number = f"{client.name}-{number}", number + 1
+            wire_id = "" if name in taken else name
         wire = client.wires[wire_id] = Wire(wire_id, url)
         return wire
 
@@ -242,6 +260,15 @@ class Clients:
                 await asyncio.gather(*(self._leave(client, wire) for wire in list(client.wires.values())))
             finally:
                 await client.leave.aclose()
+
+    async def close_unclaimed(self) -> list[str]:
+        """Close what earlier daemons were granted and nobody wants any more; return it in words."""
+        gone = []
+        for client in list(self.known.values()):
+            for one in client.unclaimed:
+                gone.append(f"connection {one.id}")
+                await self._leave(client, Wire(one.id, NetworkServiceUrl("kernel", one.network_service)))
+        return gone
 
     async def _leave(self, client: Client, wire: Wire) -> None:
         try:

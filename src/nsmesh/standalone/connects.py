@@ -11,9 +11,8 @@ from pathlib import Path
 import structlog
 
 from nsmesh.core.errors import MeshError, NotFound
-from nsmesh.core.process import start_ticks
+from nsmesh.core.process import boot_id, start_ticks
 from nsmesh.datapath import netns
-from nsmesh.standalone.children import boot
 from nsmesh.standalone.spaces import existing
 
 log = structlog.get_logger()
@@ -42,10 +41,10 @@ class Connect:
         A namespace with a name is the one of that name; all else must be the very same.
         """
         existing("" if self.pid else self.netns, self.pid)
-        if self.pid and (self.boot, self.ticks) != (boot(), start_ticks(self.pid)):
+        if self.pid and (self.boot, self.ticks) != (boot_id(), start_ticks(self.pid)):
             raise NotFound(f"process {self.pid} is another one now", remedy="connect again")
         anonymous = not self.netns.startswith(f"{netns.RUN_NETNS}/")
-        if anonymous and (self.boot, tuple(self.identity)) != (boot(), netns.identity(self.netns)):
+        if anonymous and (self.boot, tuple(self.identity)) != (boot_id(), netns.identity(self.netns)):
             raise NotFound(f"the network namespace {self.netns} is another one now", remedy="connect again")
 
 
@@ -76,7 +75,7 @@ class Connects:
                 identity = netns.identity(place)
             except OSError:
                 return  # it went away just now, and its wires with it
-            known = Connect(client, place, pid, node, ticks, identity, boot())
+            known = Connect(client, place, pid, node, ticks, identity, boot_id())
         self._known[client] = replace(known, urls=(*known.urls, url))
         self._save()
 

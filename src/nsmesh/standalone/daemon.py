@@ -15,7 +15,7 @@ from nsmesh.chains.settings import Common
 from nsmesh.core import garbage, logging
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.model.settings import SettingsError, load
-from nsmesh.standalone import leftovers
+from nsmesh.standalone import adopting, leftovers
 from nsmesh.standalone.control import Control
 from nsmesh.standalone.joining.member import Member
 from nsmesh.standalone.joining.place import Place
@@ -71,12 +71,15 @@ async def _main(paths: MeshPaths, wishes: Wishes, level: str) -> None:
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
     loop.add_signal_handler(signal.SIGUSR2, logging.set_level, level)
-    left = await leftovers.clean(paths)
+    separate = wishes.separate or wishes.conditions.nodes > 1
+    mode = adopting.mode_of(wishes.conditions, separate=separate)
+    left = await adopting.take_over(paths, mode)
     running = running_mesh(
         paths, separate=wishes.separate, conditions=wishes.conditions, listen=wishes.listen
     )
     async with _telemetry(paths), running as mesh:
         starting = None
+        mesh.children.set_mode(mode)
         for item in left:
             mesh.events.add("mesh", f"removed what a dead mesh had left: {item}")
             log.warning("removed what a dead mesh had left", what=item)
@@ -122,6 +125,8 @@ async def _restore(mesh: Mesh, reconciler: Reconciler) -> None:
             await mesh.model.listed.wait()
         await reconciler.restore(lambda _event: None)
         await reconnect(mesh)
+        for item in await adopting.settle(mesh):
+            mesh.events.add("mesh", f"removed what a dead mesh had left: {item}")
     except MeshError as error:
         mesh.events.add(
             "mesh", f"not everything is as it was: {error.what}", failed=True, remedy=error.remedy

@@ -54,7 +54,8 @@ async def clean(paths: MeshPaths) -> list[str]:
         left += await _sweep(paths, children.places, _owners(paths, children.namespaces))
         for name in sorted(children.namespaces):
             netns.delete(name)
-    for stale in (paths.children, paths.control, *paths.run.glob("*.sock"), *paths.run.glob("sock/*.sock")):
+    sockets = (paths.control, *paths.run.glob("*.sock"), *paths.run.glob("sock/*.sock"))
+    for stale in (paths.children, *sockets, *paths.journals.glob("*")):
         stale.unlink(missing_ok=True)
     return left
 

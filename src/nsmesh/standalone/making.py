@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from nsmesh.core.errors import MeshError, NotFound, Unavailable
+from nsmesh.journal.file import forget_journal
 from nsmesh.model.manifest import Endpoint, Link, Workload
 from nsmesh.model.manifest_records import AT_REGISTRY
 from nsmesh.model.messages import NetworkService
@@ -97,9 +98,14 @@ class Maker:
 
     async def _endpoint(self, endpoint: Endpoint, run: _Run) -> None:
         mesh, started = self.mesh, self.mesh.scope.clock.monotonic()
-        await self.entries.drop_endpoint(endpoint.name)
-        await self._registered(endpoint)
-        unit = mesh.supervisor.units[endpoint.name]
+        unit = Unit(endpoint.name, "endpoint", self._endpoint_command(endpoint), restart=endpoint.restart)
+        there = mesh.supervisor.adoptable(unit)
+        if there is None:
+            await self.entries.drop_endpoint(endpoint.name)
+        await self._registered(unit)
+        if there is not None:
+            run.say("endpoint", f"endpoint {endpoint.name} ({endpoint.type}) goes on: pid {there.pid}")
+            return
         took = mesh.scope.clock.monotonic() - started
         labels = ",".join(f"{name}={value}" for name, value in endpoint.labels.items())
         run.say(
@@ -126,6 +132,7 @@ class Maker:
             "NSM_NETNS": path,
             "NSM_REGISTER_SERVICE": "false",
             "NSM_UNREGISTER_ITSELF": "true",
+            "NSM_JOURNAL": str(mesh.paths.journal(endpoint.name)),
             "NSM_ENDPOINT_OPTIONS": json.dumps(dict(endpoint.options)),
             **endpoint.env,
         }
@@ -137,12 +144,11 @@ class Maker:
             directory=str(mesh.paths.files),
         )
 
-    async def _registered(self, endpoint: Endpoint) -> None:
+    async def _registered(self, unit: Unit) -> None:
         """Start an endpoint and wait until it has registered; raises Unavailable with its last words."""
-        mesh, name = self.mesh, endpoint.name
+        mesh, name = self.mesh, unit.name
         log = mesh.paths.logs / f"{name}.log"
         begin = log.stat().st_size if log.exists() else 0
-        unit = Unit(name, "endpoint", self._endpoint_command(endpoint), restart=endpoint.restart)
         mesh.supervisor.start(unit)
 
         def settled() -> bool:
@@ -231,6 +237,7 @@ class Maker:
         await mesh.spaces.drop(name)
         if kind == "endpoint":
             await self.entries.drop_endpoint(name)
+            forget_journal(mesh.paths.journal(name))
         mesh.placement.drop("client" if kind == "workload" else kind, name)
 
 

@@ -118,7 +118,13 @@ async def composed(
     authority = await opened(paths, stack, scope.clock)
     identities = await stack.enter_async_context(running_identities(paths, scope.clock, authority))
     held = await stack.enter_async_context(
-        runtime(lifetime=LIFETIME, dial_timeout=2.0, share=not separate, workload_api=paths.workload_api)
+        runtime(
+            lifetime=LIFETIME,
+            dial_timeout=2.0,
+            share=not separate,
+            workload_api=paths.workload_api,
+            journal=str(paths.journal("daemon")),
+        )
     )
     hosts = await running_hosts(paths, stack, authority, held, events, listen)
     nodes = node_of_host(paths, hosts.place) if hosts else nodes_of(paths, conditions.nodes)
@@ -133,6 +139,7 @@ async def composed(
             peers=held.peers,
             tokens=held.tokens,
             checks=held.checks(),
+            journal=held.journal,
             clock=held.clock,
         )
 

@@ -94,6 +94,15 @@ class MeshPaths:
         return self.run / "children.json"
 
     @property
+    def journals(self) -> Path:
+        """Folder of the journals, one for each process that has agreed something."""
+        return self.run / "journals"
+
+    def journal(self, name: str) -> Path:
+        """Journal of a process of the mesh."""
+        return self.journals / f"{name}.db"
+
+    @property
     def logs(self) -> Path:
         """Folder of the log files, one for each role, endpoint and workload."""
         return self.run / "logs"
@@ -153,7 +162,7 @@ class MeshPaths:
 
     def make(self) -> None:
         """Create the folders, private to their owner. Raises Unauthorized or Unavailable."""
-        for folder in (self.run, self.run / "sock", self.logs, self.state, self.files):
+        for folder in (self.run, self.run / "sock", self.journals, self.logs, self.state, self.files):
             _make_folder(folder)
         if len(str(self.socket("x" * _LONGEST_SOCKET))) > 107:  # sun_path, less its final zero
             raise Invalid(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -42,6 +44,12 @@ class Command:
     netns: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What tells it from other commands; where the output goes does not count."""
+        what = [list(self.argv), self.netns, dict(self.environment), self.directory]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def start(command: Command) -> subprocess.Popen[bytes]:

@@ -103,6 +103,7 @@ def _excluded(mesh: Mesh) -> str:
 
 def role_units(mesh: Mesh) -> list[tuple[Unit, str]]:
     """Return the processes of a mesh whose roles run apart, in order, each with its URL on this host."""
+    paths = mesh.paths
     found = [
         _unit(
             mesh,
@@ -123,6 +124,7 @@ def role_units(mesh: Mesh) -> list[tuple[Unit, str]]:
             "NSM_LISTEN_ON": ",".join(listen_on),
             "NSM_REGISTRY_URL": mesh.registry_url,
             "NSM_EXCLUDED_PREFIXES_FILE": _excluded(mesh),
+            "NSM_JOURNAL": str(paths.journal(node.manager_unit)),
             "NODE_NAME": node.name,
         }
         forwarder = {
@@ -130,6 +132,7 @@ def role_units(mesh: Mesh) -> list[tuple[Unit, str]]:
             "NSM_CONNECT_TO": node.manager_url,
             "NSM_LISTEN_ON": node.forwarder_url,
             "NSM_TUNNEL_IP": node.ip,
+            "NSM_JOURNAL": str(paths.journal(node.forwarder_unit)),
         }
         found += [
             _unit(mesh, node.manager_unit, "nsmgr", manager, node.netns),

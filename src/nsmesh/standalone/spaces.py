@@ -74,14 +74,21 @@ class Spaces:
             space = Space(existing(given, pid), made=False)
             self._children.add_place(space.path)
         else:
-            name = self._paths.netns(owner)
-            self._children.add_namespace(name)
-            await self._delete(name)  # what a dead mesh left under our own name
-            space = Space(netns.create(name), made=True)
+            space = Space(await self._own(self._paths.netns(owner)), made=True)
         self.known[owner] = space
         if space.made:  # who shares a namespace with others shares their identity
             self._identities.add(owner, space.path)
         return space
+
+    async def _own(self, name: str) -> str:
+        """Return the path of a namespace of ours: the very one that a killed mesh had, else a new one."""
+        if self._children.same_namespace(name):
+            return f"{netns.RUN_NETNS}/{name}"
+        self._children.add_namespace(name)
+        await self._delete(name)  # what a dead mesh left under our own name
+        path = netns.create(name)
+        self._children.prove_namespace(name)
+        return path
 
     def of(self, owner: str) -> Space:
         """Return the namespace of ``owner``; raises NotFound."""

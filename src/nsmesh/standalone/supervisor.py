@@ -95,9 +95,23 @@ class Supervisor:
         self.deaths: deque[Death] = deque(maxlen=100)
 
     def start(self, unit: Unit) -> None:
-        """Start a unit; raises what :func:`processes.start` raises."""
+        """Start a unit; raises what :func:`processes.start` raises.
+
+        One that a killed mesh left running as it would be started is gone on with.
+        """
         self.units[unit.name] = unit
+        there = self.adoptable(unit)
+        if there is not None:
+            self._follow(unit, there)
+            return
+        other = self.children.processes.get(unit.name)
+        if other is not None:  # of a killed mesh, and it runs something else
+            processes.send(other, signal.SIGKILL)
         self._launch(unit)
+
+    def adoptable(self, unit: Unit) -> processes.Started | None:
+        """Return the process that a killed mesh left, which is what the unit would start; or None."""
+        return self.children.same_process(unit.name, unit.command.digest)
 
     def _launch(self, unit: Unit) -> None:
         unit.timer = None
@@ -110,8 +124,9 @@ class Supervisor:
         unit.process = process
         unit.gone = self.born(unit, process)
         unit.started_at = self.scope.clock.now()
-        self.children.add_process(unit.name, process)
-        log.info("process started", unit=unit.name, kind=unit.kind, pid=process.pid)
+        self.children.add_process(unit.name, process, unit.command.digest)
+        what = "process started" if unit.child is not None else "process gone on with"
+        log.info(what, unit=unit.name, kind=unit.kind, pid=process.pid)
         try:
             unit.watch = processes.Watch(process, lambda: self._over(unit))
         except ProcessLookupError:

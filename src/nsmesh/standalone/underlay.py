@@ -57,6 +57,9 @@ class Underlay:
 
     async def make(self, nodes: Iterable[Node]) -> None:
         """Make bridge and nodes; raises MeshError. What was made is kept in mind for :meth:`aclose`."""
+        nodes = list(nodes)
+        if self._go_on(nodes):
+            return
         hub = await self._namespace(UNDERLAY)
         mtu = str(self._conditions.mtu)
         await _ip(hub, "link", "add", UNDERLAY, "mtu", mtu, "type", "bridge", "stp_state", "0")
@@ -72,6 +75,14 @@ class Underlay:
             await _ip(space, "link", "set", LINK, "up")
             await self._condition(space)
 
+    def _go_on(self, nodes: Iterable[Node]) -> bool:
+        """Go on with what a killed mesh had, if all of it is there; say whether it is."""
+        names = [self._paths.netns(name) for name in (UNDERLAY, *(node.name for node in nodes))]
+        if not all(map(self._children.same_namespace, names)):
+            return False
+        self._made = names
+        return True
+
     async def _namespace(self, name: str) -> str:
         """Make a namespace and return its name for ``ip``."""
         full = self._paths.netns(name)
@@ -79,6 +90,7 @@ class Underlay:
         self._made.append(full)
         netns.delete(full)  # what a dead mesh left under our own name
         netns.create(full)
+        self._children.prove_namespace(full)
         return full
 
     async def _condition(self, space: str) -> None:
