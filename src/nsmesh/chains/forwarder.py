@@ -10,6 +10,7 @@ from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
 from nsmesh.core.journalling import Journal
 from nsmesh.core.mechanism import MechanismPlugin
+from nsmesh.core.paths import Paths
 from nsmesh.core.peering import Peers
 from nsmesh.core.tokens import TokenSource
 from nsmesh.datapath.base import Datapath
@@ -17,6 +18,7 @@ from nsmesh.elements.change_tunnel import ChangeTunnel
 from nsmesh.elements.connect import Connect
 from nsmesh.elements.cross_connect import CrossConnectWire
 from nsmesh.elements.discover_endpoint import DiscoverEndpoint
+from nsmesh.elements.fit_underlay import FitUnderlay
 from nsmesh.elements.mirror import Mirror
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.next_mechanism import NextMechanism
@@ -37,6 +39,7 @@ class Forwarder:
     """``server`` takes Requests, ``onward`` asks the endpoint, ``registry`` mirrors what its manager has.
 
     ``lifetime``: seconds that a wire lives at most without a refresh, which is the life of ``tokens``.
+    ``paths``: what fits to other nodes, where that shall be found out.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Forwarder:
         peers: Peers,
         tokens: TokenSource,
         policies: tuple[Element, ...] = (),
+        paths: Paths | None = None,
         dial_timeout: float = 0.75,
         lifetime: float = 600.0,
         journal: Journal | None = None,
@@ -78,6 +82,7 @@ class Forwarder:
             ReceiveFd(),
             DiscoverEndpoint(self.registry),
             RoundRobin(),
+            FitUnderlay(mechanisms, paths),
             ChangeTunnel(mechanisms),
             NextMechanism(mechanisms),
             SelectMechanism(mechanisms),

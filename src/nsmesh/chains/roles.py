@@ -23,6 +23,8 @@ from nsmesh.core.element import Chain
 from nsmesh.core.errors import MeshError
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath.base import Datapath
+from nsmesh.datapath.path_mtu import PathMtus
+from nsmesh.datapath.underlay import Underlay
 from nsmesh.model.messages import Entry, NetworkServiceEndpoint, NetworkServiceLabels
 
 log = structlog.get_logger()
@@ -92,6 +94,7 @@ async def running_forwarder(
         peers=runtime.peers,
         tokens=runtime.tokens,
         policies=runtime.policies(settings.connection_policies),
+        paths=PathMtus(Underlay(settings.tunnel_ip)) if settings.tunnel_ip else None,
         dial_timeout=settings.dial_timeout,
         lifetime=settings.max_token_lifetime,
         journal=runtime.journal,

@@ -209,7 +209,7 @@ class NseSettings(Placed, Connects):
     service_names: tuple[str, ...] = ()
     """Services that it provides."""
     payload: str = "ETHERNET"
-    """Payload of those services: ETHERNET or IP."""
+    """Payload of those services: ETHERNET, IP, MPLS or L2TP."""
     labels: dict[str, str] = field(default_factory=dict)
     """Labels by which a NetworkService chooses it."""
     register_service: bool = True

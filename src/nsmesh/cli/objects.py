@@ -51,7 +51,10 @@ COLUMNS = {
         ("id", "mechanism", "payload", "mtu", "peer_address", "nodes", "path"),
     ),
     "managers": (("name", "state", "url", "connections"), ("node", "pid")),
-    "forwarders": (("name", "state", "labels", "mechanisms", "wires"), ("node", "url", "pid", "lacks")),
+    "forwarders": (
+        ("name", "state", "labels", "mechanisms", "wires"),
+        ("node", "url", "pid", "lacks", "underlay"),
+    ),
     "nodes": (("name", "state", "address", "manager", "seen"), ("version", "here", "first", "joined")),
     "links": (("name", "a", "b", "state"), ("mtu",)),
     "events": (("time", "kind", "text"), ("connection",)),

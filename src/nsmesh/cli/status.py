@@ -62,6 +62,7 @@ def _print_status(data: dict[str, Any]) -> None:
         ("endpoints", ("name", "type", "state", *node, "pid", "restarts")),
         ("clients", ("name", "state", "wires", *node, "pid", "message")),
         ("dead", ("name", "why", "ago", "restarted")),
+        ("underlay", ("narrow",)),
         ("audit", ("chain", "element", "connection")),
         ("leaks", ("kind", "name", "where", "owner")),
     ):

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import nsmesh
 from nsmesh.chains.tunnels import LACKS, MECHANISMS
 from nsmesh.core.audit import orphans
+from nsmesh.core.paths import UNDERLAY
 from nsmesh.model.manifest import Endpoint, Link, Workload, dump
 from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServiceEndpoint
 from nsmesh.standalone.clients import Client
@@ -197,6 +198,7 @@ class Rows:
             "labels": labels,
             "mechanisms": mechanisms.split(".") if mechanisms else [],
             "lacks": missing.split("; ") if missing else [],
+            "underlay": self._narrow(entry.name),
             "wires": sum(
                 segment.name == entry.name
                 for connection in self._mesh.model.connections.values()
@@ -207,6 +209,12 @@ class Rows:
             "url": node.forwarder_url if node else entry.url,
             "pid": pid,
         }
+
+    def _narrow(self, name: str = "") -> list[str]:
+        """Return where the underlay is narrower than its link says, as one forwarder has found, or any."""
+        hops = (hop for one in self._mesh.model.connections.values() for hop in one.path.path_segments)
+        found = (hop.metrics.get(UNDERLAY, "") for hop in hops if not name or hop.name == name)
+        return sorted({text for text in found if text})
 
     def _links(self) -> list[Row]:
         return [
@@ -278,6 +286,7 @@ class Rows:
                 }
                 for death in mesh.supervisor.deaths
             ],
+            "underlay": [{"narrow": text} for text in self._narrow()],
             "audit": [asdict(orphan) for orphan in orphans()],
         }
 
