@@ -10,6 +10,7 @@ from remote_mesh import RemoteMesh, entry
 from nsmesh.chains.endpoint import PassthroughEndpoint
 from nsmesh.core.call import Call
 from nsmesh.core.errors import Exhausted, MeshError, Unavailable
+from nsmesh.core.lookup import Lookup
 from nsmesh.core.tokens import PlainTokens
 from nsmesh.core.virtual import run
 from nsmesh.datapath.base import TunnelTaken
@@ -415,7 +416,7 @@ def test_a_request_that_comes_for_an_endpoint_elsewhere_is_refused():
             for element in mesh[1].forwarder.server.elements
             if type(element).__name__ == "DiscoverEndpoint"
         )
-        discover._registry = Old()
+        discover._registry = Lookup(Old())
         with pytest.raises(MeshError, match="endpoint nse3 is not on this node"):
             await mesh[1].ask()
         assert mesh.empty

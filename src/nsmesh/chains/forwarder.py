@@ -9,6 +9,7 @@ from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
 from nsmesh.core.journalling import Journal
+from nsmesh.core.lookup import Lookup
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.core.paths import Paths
 from nsmesh.core.peering import Peers
@@ -60,7 +61,8 @@ class Forwarder:
     ) -> None:
         self.name = name
         self.begin = Begin(journal)
-        self.registry: Chain = chain(Mirror(), end=registry, name=f"forwarder {name} registry", clock=clock)
+        mirror = Mirror()
+        self.registry: Chain = chain(mirror, end=registry, name=f"forwarder {name} registry", clock=clock)
         self.onward: Chain = onward(
             name,
             role="forwarder",
@@ -80,7 +82,7 @@ class Forwarder:
             Sweep(datapath, self.begin, lifetime),
             SendFd(),
             ReceiveFd(),
-            DiscoverEndpoint(self.registry),
+            DiscoverEndpoint(Lookup(self.registry, mirror.version)),
             RoundRobin(),
             FitUnderlay(mechanisms, paths),
             ChangeTunnel(mechanisms),

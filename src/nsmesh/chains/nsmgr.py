@@ -9,6 +9,7 @@ from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
 from nsmesh.core.journalling import Journal
+from nsmesh.core.lookup import Lookup
 from nsmesh.core.peering import Dialled, Peers
 from nsmesh.core.tokens import TokenSource
 from nsmesh.elements.client_info import ClientInfo
@@ -63,6 +64,7 @@ class Nsmgr:
         self.url = url
         self.begin = Begin(journal)
         info = dict(labels or {})
+        bypass, mirror = LocalBypass(url), Mirror()
         self.registry: Chain = chain(
             *registry_front,
             Begin(),
@@ -71,8 +73,8 @@ class Nsmgr:
             RegistrySendFd(),
             RegistryReceiveFd(),
             Twins(),
-            LocalBypass(url),
-            Mirror(),
+            bypass,
+            mirror,
             Dial(peers, target=registry, timeout=dial_timeout),
             ClientToken(tokens),
             *registry_checks,
@@ -80,6 +82,11 @@ class Nsmgr:
             name=f"nsmgr {name} registry",
             clock=clock,
         )
+
+        def version() -> int | None:
+            mirrored = mirror.version()
+            return None if mirrored is None else mirrored + bypass.changes
+
         self.onward: Chain = onward(
             name,
             role="nsmgr",
@@ -100,7 +107,7 @@ class Nsmgr:
             SendFd(),
             ReceiveFd(),
             ClientInfo(info),
-            DiscoverForwarder(self.registry, url, forwarder_service),
+            DiscoverForwarder(Lookup(self.registry, version), url, forwarder_service),
             NetworkServiceMonitor(self.registry),
             ExcludedPrefixes(excluded_prefixes_file),
             Connect(self.onward),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import NotFound
@@ -56,6 +58,75 @@ async def find_service(registry: Handler, call: Call, name: str, payload: str) -
         if service.name == name:
             return service
     raise await _missing(registry, call, name, payload)
+
+
+MOST_KEPT = 1024
+"""Answers that a :class:`Lookup` keeps."""
+
+
+def _unknown() -> int | None:
+    return None
+
+
+class Lookup:
+    """Questions to a registry of this process, whose answers are used again as long as nothing changes there.
+
+    ``version`` returns a number that changes with every change, or None where the registry cannot be sure of
+    what it has: then each question is asked. Names of other domains are always asked for. What is returned
+    is shared: it must not be changed.
+    """
+
+    def __init__(self, registry: Handler, version: Callable[[], int | None] = _unknown) -> None:
+        self._registry = registry
+        self._version = version
+        self._at: int | None = None
+        self._services: dict[tuple[str, str], NetworkService] = {}
+        self._endpoints: dict[tuple[str, str], list[NetworkServiceEndpoint]] = {}
+
+    async def service(self, call: Call, name: str, payload: str) -> NetworkService:
+        """Return what :func:`find_service` does; raises the same."""
+        at = self._look()
+        known = self._services.get((name, payload))
+        if known is None:
+            known = await find_service(self._registry, call, name, payload)
+            if self._is_kept(name, at):
+                self._services[name, payload] = known
+        return known
+
+    async def endpoints(
+        self, call: Call, service: str, now: float, *, url: str = ""
+    ) -> list[NetworkServiceEndpoint]:
+        """Return the endpoints that offer ``service``, with ``url`` as a part of theirs.
+
+        ``now``: the time of the wall; what is over by then is not answered from what is kept.
+        """
+        at = self._look()
+        known = self._endpoints.get((service, url))
+        if known is None or any(has_expired(entry, now) for entry in known):
+            template = NetworkServiceEndpoint(network_service_names=[service], url=url)
+            known = await find_endpoints(self._registry, call, template)
+            if known and self._is_kept(service, at):
+                self._endpoints[service, url] = known
+        return known
+
+    async def named(self, call: Call, name: str) -> list[NetworkServiceEndpoint]:
+        """Return the endpoint of that name, and others that the registry takes for it; always asked for."""
+        return await find_endpoints(self._registry, call, NetworkServiceEndpoint(name=name))
+
+    def _look(self) -> int | None:
+        """Return the registry's version; drop what is kept of another one."""
+        version = self._version()
+        if version is None or version != self._at:
+            self._services.clear()
+            self._endpoints.clear()
+            self._at = version
+        return version
+
+    def _is_kept(self, name: str, asked_at: int | None) -> bool:
+        """Whether an answer may be used again: nothing has changed while it was on its way."""
+        if asked_at is None or "@" in name or len(self._services) + len(self._endpoints) >= MOST_KEPT:
+            return False
+        return self._look() == asked_at
 
 
 async def _missing(registry: Handler, call: Call, name: str, payload: str) -> NotFound:

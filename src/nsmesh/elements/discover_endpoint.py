@@ -8,10 +8,10 @@ from nsmesh.core.call import Call
 from nsmesh.core.deciding import CANDIDATES, ENDPOINT, Candidate, Candidates, listed
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import NotFound, Unavailable
-from nsmesh.core.lookup import find_endpoints, find_service, has_expired
+from nsmesh.core.lookup import Lookup, has_expired
 from nsmesh.core.peering import TARGET
 from nsmesh.model.match import match_endpoints
-from nsmesh.model.messages import Connection, NetworkServiceEndpoint, NetworkServiceRequest
+from nsmesh.model.messages import Connection, NetworkServiceRequest
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ class DiscoverEndpoint(Element):
 
     after = ("Begin",)
 
-    def __init__(self, registry: Handler) -> None:
+    def __init__(self, registry: Lookup) -> None:
         self._registry = registry
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
@@ -48,7 +48,7 @@ class DiscoverEndpoint(Element):
         known = call.state.get(ENDPOINT)
         try:
             await self._fill_payload(call, connection)
-            for entry in await find_endpoints(self._registry, call, NetworkServiceEndpoint(name=name)):
+            for entry in await self._registry.named(call, name):
                 if entry.name == name:
                     return Candidate(name, entry.url)
         except Unavailable as error:
@@ -65,16 +65,15 @@ class DiscoverEndpoint(Element):
         if connection.payload:
             return
         try:
-            service = await find_service(self._registry, call, connection.network_service, "")
+            service = await self._registry.service(call, connection.network_service, "")
         except NotFound:
             return  # the endpoint is named: the service itself is not needed
         connection.payload = service.payload
 
     async def _matching(self, call: Call, connection: Connection) -> Candidates:
-        service = await find_service(self._registry, call, connection.network_service, connection.payload)
-        template = NetworkServiceEndpoint(network_service_names=[service.name])
-        registered = await find_endpoints(self._registry, call, template)
+        service = await self._registry.service(call, connection.network_service, connection.payload)
         now = self.scope.clock.now()
+        registered = await self._registry.endpoints(call, service.name, now)
         alive = [entry for entry in registered if not has_expired(entry, now)]
         selection = match_endpoints(connection.labels, service, alive)
         if not selection.candidates:

@@ -8,7 +8,7 @@ from nsmesh.core.call import Call, Key
 from nsmesh.core.deciding import CANDIDATE, Candidate, is_refresh, listed
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import NotFound, Unavailable
-from nsmesh.core.lookup import find_endpoints, find_service, has_expired
+from nsmesh.core.lookup import Lookup, has_expired
 from nsmesh.core.peering import TARGET
 from nsmesh.core.trying import try_in_order
 from nsmesh.core.unreached import Unreached
@@ -16,7 +16,6 @@ from nsmesh.model.match import match_forwarders
 from nsmesh.model.messages import (
     FORWARDER_SERVICE,
     Connection,
-    NetworkServiceEndpoint,
     NetworkServiceRequest,
     State,
 )
@@ -30,8 +29,8 @@ FORWARDER: Key[Candidate] = Key("forwarder", CANDIDATE)
 class DiscoverForwarder(Element):
     """Finds the forwarders that may make this wire and tries them until one does.
 
-    ``registry`` is the manager's own registry chain, which gives local forwarders their real URLs; ``url`` is
-    the manager's own URL as it registers it, so that only its own forwarders are found. ``service`` is the
+    ``registry`` asks the manager's own registry chain, which gives local forwarders their real URLs; ``url``
+    is the manager's own URL as it registers it, so that only its own forwarders are found. ``service`` is the
     name under which they register.
 
     A living connection stays with its forwarder as long as that is registered and can be reached; others are
@@ -48,7 +47,7 @@ class DiscoverForwarder(Element):
 
     after = ("Begin",)
 
-    def __init__(self, registry: Handler, url: str, service: str = FORWARDER_SERVICE) -> None:
+    def __init__(self, registry: Lookup, url: str, service: str = FORWARDER_SERVICE) -> None:
         self._registry = registry
         self._url = url
         self._service = service
@@ -85,10 +84,9 @@ class DiscoverForwarder(Element):
     async def _order(
         self, call: Call, connection: Connection, remembered: Candidate | None
     ) -> list[Candidate]:
-        service = await find_service(self._registry, call, connection.network_service, connection.payload)
-        template = NetworkServiceEndpoint(network_service_names=[self._service], url=self._url)
-        registered = await find_endpoints(self._registry, call, template)
+        service = await self._registry.service(call, connection.network_service, connection.payload)
         now = self.scope.clock.now()
+        registered = await self._registry.endpoints(call, self._service, now, url=self._url)
         alive = [entry for entry in registered if not has_expired(entry, now)]
         selection = match_forwarders(connection.labels, service, alive, self._service)
         if not selection.candidates:

@@ -33,6 +33,8 @@ class LocalBypass(Element):
     def __init__(self, url: str) -> None:
         self.url = url
         self._urls: dict[str, str] = {}
+        self.changes = 0
+        """How often a URL was learnt or forgotten."""
 
     def __len__(self) -> int:
         """Return how many endpoints of this node are known."""
@@ -44,6 +46,7 @@ class LocalBypass(Element):
             return await next.register(call, entry)
         name, real = entry.name, entry.url
         before = self._urls.get(name)
+        self.changes += 1
         self._urls[name] = real  # before the registry knows, since a watch may tell of it before the answer
         entry.url = self.url
         try:
@@ -56,6 +59,7 @@ class LocalBypass(Element):
         return answer
 
     def _restore(self, name: str, before: str | None) -> None:
+        self.changes += 1
         if before is None:
             self._urls.pop(name, None)
         else:
@@ -89,4 +93,5 @@ class LocalBypass(Element):
             entry.url = self.url
         await next.unregister(call, entry)
         if isinstance(entry, NetworkServiceEndpoint):
+            self.changes += 1
             self._urls.pop(entry.name, None)

@@ -47,6 +47,12 @@ class Mirror(Element):
         """Return whether services, and endpoints, are answered from memory."""
         return self.services.synchronised, self.endpoints.synchronised
 
+    def version(self) -> int | None:
+        """Return a number that changes with every change, or None where not all is sure, see ``Lookup``."""
+        if self.services.sure and self.endpoints.sure:
+            return self.services.changes + self.endpoints.changes
+        return None
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Forget everything on leaving; the scope ends the watches."""

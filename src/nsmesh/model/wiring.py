@@ -12,14 +12,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
 
 from nsmesh.model.messages import IP, Connection, IPContext, IpNeighbor, PolicyRoute
 from nsmesh.model.messages import Route as RouteMessage
 from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Port, Route, TunnelPort
 
 Address = IPv4Address | IPv6Address
-Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
@@ -29,7 +29,25 @@ _KEPT = 256
 """Addresses of which the parsed form is remembered: each comes several times in the life of a wire."""
 
 _ip_address = lru_cache(_KEPT)(ipaddress.ip_address)
-_ip_interface = lru_cache(_KEPT)(ipaddress.ip_interface)
+
+
+class Interface(NamedTuple):
+    """An address with its prefix length, and all that is asked of it, worked out once."""
+
+    text: str
+    """The address with its prefix length, as the library writes it."""
+    ip: Address
+    ip_text: str
+    host: str
+    """The prefix of this address alone."""
+    network: Network
+
+
+@lru_cache(_KEPT)
+def _ip_interface(text: str) -> Interface:
+    parsed = ipaddress.ip_interface(text)
+    ip = parsed.ip
+    return Interface(str(parsed), ip, str(ip), f"{ip}/{ip.max_prefixlen}", parsed.network)
 
 
 @lru_cache(_KEPT)
@@ -70,7 +88,7 @@ def kernel_port(
         name,
         mac=_mac(ethernet.src_mac, "src_mac") if client else _mac(ethernet.dst_mac, "dst_mac"),
         mtu=context.MTU,
-        addresses=tuple(str(interface) for interface in own),
+        addresses=tuple(interface.text for interface in own),
         routes=_routes(ip, own, peers, client=client),
         neighbours=_neighbours(ip.ip_neighbors, own),
         rules=tuple(_rule(policy, peers) for policy in ip.policies) if client else (),
@@ -91,11 +109,11 @@ def cross_connect(connection: Connection, client: Port, endpoint: Port) -> Cross
     match client, endpoint:
         case KernelPort(), KernelPort():
             if payload == IP and client.numbered and endpoint.numbered:
-                client = replace(client, mac=client.mac or derived_mac(connection.id, Side.CLIENT))
-                endpoint = replace(endpoint, mac=endpoint.mac or derived_mac(connection.id, Side.ENDPOINT))
+                near = client.mac or derived_mac(connection.id, Side.CLIENT)
+                far = endpoint.mac or derived_mac(connection.id, Side.ENDPOINT)
                 client, endpoint = (
-                    _acquainted(client, endpoint.addresses, endpoint.mac),
-                    _acquainted(endpoint, client.addresses, client.mac),
+                    _acquainted(client, near, endpoint.addresses, far),
+                    _acquainted(endpoint, far, client.addresses, near),
                 )
         case KernelPort(), TunnelPort():
             client = _this_side(connection, client, endpoint, Side.CLIENT, payload)
@@ -131,12 +149,12 @@ def _this_side(
         return port
     # what the other node was told counts; who answers tells it afterwards, see TunnelPlugin.introduce
     told = (tunnel.mac, port.mac) if side is Side.CLIENT else (port.mac, tunnel.mac)
-    port = replace(port, mac=told[0] or told[1] or derived_mac(connection.id, side))
+    own = told[0] or told[1] or derived_mac(connection.id, side)
     if not tunnel.peer_mac:
-        return port
+        return replace(port, mac=own)
     ip = connection.context.ip_context
     far = (ip.dst_ip_addrs, "dst_ip_addrs") if side is Side.CLIENT else (ip.src_ip_addrs, "src_ip_addrs")
-    return _acquainted(port, map(str, _interfaces(*far)), tunnel.peer_mac)
+    return _acquainted(port, own, (interface.text for interface in _interfaces(*far)), tunnel.peer_mac)
 
 
 def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
@@ -147,7 +165,7 @@ def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
         except ValueError as error:
             raise WiringError(f"{field} has {text!r}, which is no address with a prefix length") from error
         if "/" not in text:
-            raise WiringError(f"{field} has {text!r} without a prefix length, such as {interface}")
+            raise WiringError(f"{field} has {text!r} without a prefix length, such as {interface.text}")
         found[interface] = None
     return list(found)
 
@@ -183,11 +201,7 @@ def _routes(
     # one route per prefix: what the endpoint asks for stands above the plain route to the peer
     routes = {
         prefix: Route(prefix)
-        for prefix in (
-            f"{peer.ip}/{peer.max_prefixlen}"
-            for peer in peers
-            if not any(peer.ip in mine.network for mine in own)
-        )
+        for prefix in (peer.host for peer in peers if not any(peer.ip in mine.network for mine in own))
     }
     asked, field = (ip.src_routes, "src_routes") if client else (ip.dst_routes, "dst_routes")
     for message in asked:
@@ -210,7 +224,7 @@ def _gateway(prefix: Network, peers: Sequence[Interface]) -> str:
     """Return the peer as gateway of a route without a next hop, unless it leads into the peer's own net."""
     if any(prefix.network_address in peer.network for peer in peers):
         return ""
-    return next((str(peer.ip) for peer in peers if peer.version == prefix.version), "")
+    return next((peer.ip_text for peer in peers if peer.ip.version == prefix.version), "")
 
 
 def _rule(policy: PolicyRoute, peers: Sequence[Interface]) -> PolicyRule:
@@ -248,25 +262,23 @@ def _ports(text: str, field: str) -> tuple[int, int] | None:
 
 
 def _neighbours(messages: Iterable[IpNeighbor], own: Sequence[Interface]) -> tuple[Neighbour, ...]:
-    mine = {interface.ip for interface in own}
     found: dict[Address, Neighbour] = {}
     for message in messages:
         address = _address(message.ip, "ip_neighbors")
         mac = _mac(message.hardware_address, f"ip_neighbors {message.ip}")
         if not mac:
             raise WiringError(f"ip_neighbors has {message.ip} without a hardware address")
-        if address not in mine:
+        if not any(address == interface.ip for interface in own):
             found[address] = Neighbour(str(address), mac)
     return tuple(found.values())
 
 
-def _acquainted(port: KernelPort, peers: Iterable[str], mac: str) -> KernelPort:
-    """Return the port with the addresses of its peer (CIDR) as permanent neighbours at ``mac``."""
+def _acquainted(port: KernelPort, own_mac: str, peers: Iterable[str], mac: str) -> KernelPort:
+    """Return the port, at ``own_mac``, with addresses of its peer (CIDR) as neighbours at ``mac``."""
     known = {neighbour.ip for neighbour in port.neighbours}
-    met = (str(_ip_interface(address).ip) for address in peers)
-    return replace(
-        port, neighbours=port.neighbours + tuple(Neighbour(ip, mac) for ip in met if ip not in known)
-    )
+    met = [_ip_interface(address).ip_text for address in peers]
+    neighbours = port.neighbours + tuple(Neighbour(ip, mac) for ip in met if ip not in known)
+    return replace(port, mac=own_mac, neighbours=neighbours)
 
 
 def derived_mac(connection_id: str, side: Side) -> str:

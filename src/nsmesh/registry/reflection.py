@@ -53,6 +53,8 @@ class Reflection(Generic[E]):
         """Finds that were answered from here."""
         self.passed = 0
         """Finds that were passed on."""
+        self.changes = 0
+        """How often anything here has changed."""
         self._catalogue: Catalogue[E] = Catalogue(kind, backlog=backlog)
         self._told: set[str] = set()
         self._news = asyncio.Event()
@@ -99,8 +101,14 @@ class Reflection(Generic[E]):
             async for item in found:
                 self._apply(self.kind.content(item), deleted=item.deleted)
 
+    @property
+    def sure(self) -> bool:
+        """Whether every question is answered from here that finds anything."""
+        return self.synchronised and not self._expected
+
     def _apply(self, entry: E, *, deleted: bool) -> None:
         name = entry.name
+        self.changes += 1
         if deleted:
             self._catalogue.remove(name)
         else:
@@ -143,6 +151,7 @@ class Reflection(Generic[E]):
 
     def _forget(self) -> None:
         self.synchronised = False
+        self.changes += 1
         self._told.clear()
         self._news.clear()
         self._expected.clear()
@@ -157,6 +166,7 @@ class Reflection(Generic[E]):
 
     def expect(self, name: str, entry: E | None, clock: Clock) -> None:
         """Doubt what is here about ``name`` until the watch tells of ``entry`` (None: of its removal)."""
+        self.changes += 1
         if self.idle or _foreign(name) or self._catalogue.get(name) == entry:
             self._expected.pop(name, None)
         else:

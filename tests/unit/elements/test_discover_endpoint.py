@@ -9,6 +9,7 @@ from nsmesh.core.call import Call
 from nsmesh.core.deciding import CANDIDATES, Candidate, Candidates
 from nsmesh.core.element import Tail, chain
 from nsmesh.core.errors import NotFound, Refused, Unavailable
+from nsmesh.core.lookup import Lookup
 from nsmesh.core.peering import TARGET
 from nsmesh.core.virtual import EPOCH, VirtualClock, run
 from nsmesh.elements.discover_endpoint import DiscoverEndpoint
@@ -69,7 +70,7 @@ class Mesh:
         self.endpoints = MemoryStore(ENDPOINT)
         self.initial = endpoints
         self.hops = Endpoints()
-        self.discover = DiscoverEndpoint(Registry(self.services, self.endpoints))
+        self.discover = DiscoverEndpoint(Lookup(Registry(self.services, self.endpoints)))
         self.chain = chain(Begin(), self.discover, RoundRobin(), end=self.hops, clock=VirtualClock())
         self.number = 0
 
@@ -221,7 +222,7 @@ def test_a_refresh_survives_a_registry_that_is_away():
     async def scenario():
         mesh = await Mesh(endpoint("a")).start()
         answer = await mesh.ask()
-        mesh.discover._registry = Away()
+        mesh.discover._registry = Lookup(Away())
         await mesh.again(answer)
         await mesh.again(answer)
         assert mesh.hops.asked == ["a", "a", "a"]

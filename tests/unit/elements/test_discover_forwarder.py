@@ -8,6 +8,7 @@ from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
 from nsmesh.core.element import Tail, chain
 from nsmesh.core.errors import NotFound, Refused, TimedOut, Unavailable, Unreachable
+from nsmesh.core.lookup import Lookup
 from nsmesh.core.peering import TARGET
 from nsmesh.core.virtual import EPOCH, VirtualClock, run
 from nsmesh.elements.discover_forwarder import DiscoverForwarder
@@ -74,7 +75,7 @@ class Mesh:
         self.initial = forwarders
         self.chain = chain(
             self.begin,
-            DiscoverForwarder(self.registry, MANAGER),
+            DiscoverForwarder(Lookup(self.registry), MANAGER),
             end=self.hops,
             clock=VirtualClock(),
         )
@@ -166,7 +167,7 @@ def test_no_try_begins_after_the_deadline():
     async def scenario():
         mesh = Mesh(forwarder("a"), forwarder("b"))
         mesh.hops = Slow()
-        mesh.chain = chain(Begin(), DiscoverForwarder(mesh.registry, MANAGER), end=mesh.hops)
+        mesh.chain = chain(Begin(), DiscoverForwarder(Lookup(mesh.registry), MANAGER), end=mesh.hops)
         await mesh.start()
         mesh.hops.down["a"] = Unavailable("too slow")
         with pytest.raises(TimedOut, match="a: too slow; no time was left for 1 more"):
@@ -236,7 +237,7 @@ def test_a_refresh_survives_a_registry_that_is_away():
         mesh = await Mesh(forwarder("a")).start()
         answer = await mesh.ask()
         discover = mesh.chain.elements[1]
-        discover._registry = Away()
+        discover._registry = Lookup(Away())
         await mesh.again(answer)
         assert mesh.hops.asked == ["a", "a"]
         answer.state = State.RESELECT_REQUESTED
@@ -303,7 +304,7 @@ def test_forwarders_may_register_under_another_name():
             under("wires", forwarder("fast"), speed="fast"),
             under("wires", forwarder("slow"), speed="slow"),
         )
-        mesh.chain = chain(Begin(), DiscoverForwarder(mesh.registry, MANAGER, "wires"), end=mesh.hops)
+        mesh.chain = chain(Begin(), DiscoverForwarder(Lookup(mesh.registry), MANAGER, "wires"), end=mesh.hops)
         await mesh.start(
             NetworkService(name="intranet", matches=[Match(metadata=Metadata(labels={"speed": "slow"}))])
         )
