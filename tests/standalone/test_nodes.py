@@ -136,6 +136,28 @@ def test_mistakes_change_nothing(mesh, text, says):
     assert mesh.get("clients") == []
 
 
+def test_another_number_of_nodes_is_no_silent_wish(mesh):
+    """``nsm up`` of a mesh that is up says how many it has; the same number is fine, and so is none."""
+    mesh.nsm("up", "--nodes", "3").fails("is up already, with 2 nodes", "take it down first")
+    assert "is up already" in mesh.nsm("up", "--nodes", "2").ok().out
+    assert "is up already" in mesh.nsm("up").ok().out
+
+
+def test_each_hop_is_shown_with_its_node(mesh):
+    """The functions in the middle and both ends too; ``nsm status`` says it of endpoints and workloads."""
+    mesh.apply(client("seen", node="node1")).ok()
+    [row] = mesh.get("connections")
+    assert [hop["node"] for hop in row["hops"]] == ["node1"] * 3 + ["node2"] * 3
+    assert all(hop["expires"] for hop in row["hops"])
+    told = mesh.nsm("describe", "connection", "seen-0").ok().out
+    assert re.search(r"INDEX +NAME +NODE +ID +EXPIRES +CLIENT INTERFACE +SERVER INTERFACE", told)
+    assert re.search(r"5 +responder +node2 ", told)
+    said = mesh.nsm("status").ok().out
+    assert re.search(r"responder +icmp-responder +ready +node2 ", said)
+    assert re.search(r"seen +up +1/1 +node1 ", said)
+    mesh.nsm("delete", "workload", "seen").ok()
+
+
 def test_a_node_is_wanted_that_connect_does_not_find(mesh):
     """Likewise for clients that are wired by hand."""
     space = mesh.namespace("lost")

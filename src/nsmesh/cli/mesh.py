@@ -121,6 +121,8 @@ def up(
     if found is not None and found.mesh == paths.mesh:
         if place is not None:
             _check_listening(paths, place)
+        if _given("nodes"):
+            run(_check_nodes(context, underlay["nodes"]))
         context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
         options = [*(["--separate"] if separate else []), *_arguments(underlay)]
@@ -186,6 +188,18 @@ def _check_listening(paths: MeshPaths, place: Place) -> None:
         )
 
 
+async def _check_nodes(context: Context, wanted: int) -> None:
+    """Raise Conflict where a mesh that is up has another number of nodes on this host than is asked for."""
+    async with context.control() as client:
+        count = sum(row["here"] for row in await control.rows(client, "nodes"))
+    if count != wanted:
+        mesh = context.paths.mesh
+        raise Conflict(
+            f"the mesh {mesh} is up already, with {count} {'node' if count == 1 else 'nodes'}",
+            remedy=f"take it down first: nsm --mesh {mesh} down",
+        )
+
+
 def _given(name: str) -> bool:
     """Say whether an option stands on the command line."""
     source = click.get_current_context().get_parameter_source(name)
@@ -211,6 +225,11 @@ async def start(context: Context, options: list[str]) -> None:
     arguments += ["-v"] * context.verbose + ["up", "--foreground", *options]
     pid = await launch.launch(paths, arguments)
     context.say(f"mesh {paths.mesh} is up (pid {pid}, {paths.run})", fg="green")
+    await restored(context)
+
+
+async def restored(context: Context) -> None:
+    """Wait until a daemon that has started has what an earlier one had, and say what it found."""
     end = asyncio.get_running_loop().time() + RESTORED
     async with context.control() as client:
         while (await control.status(client))["state"] == "restoring":
