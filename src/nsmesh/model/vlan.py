@@ -41,6 +41,9 @@ class Subnet:
     network: Network
     prefixes: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return str(self.network) if self.prefixes == (str(self.network),) else ";".join(self.prefixes)
+
     def pool(self) -> PrefixPool:
         """Return a pool of its own, without the addresses of the network and of everybody in it."""
         full = self.network.max_prefixlen
