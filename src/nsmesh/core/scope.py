@@ -57,8 +57,12 @@ class Scope:
         context = copy_context() if inherit else of_nobody()
         task = asyncio.get_running_loop().create_task(self._guard(work, name), name=name, context=context)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())  # cancelled before its first step, it never awaited it
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            work.close()  # cancelled before its first step, it never awaited it
+
+        task.add_done_callback(ended)
         return task
 
     async def _guard(self, work: Coroutine[Any, Any, None], name: str) -> None:

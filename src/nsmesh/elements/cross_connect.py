@@ -112,7 +112,8 @@ class CrossConnectWire(Element):
             answer = await next.request(call, request)
             wire = self._wire(call, answer, upstream)
             if wire is not None:
-                wire = replace(wire, formerly=call.get(REPLACED) or "")
+                if formerly := call.get(REPLACED):
+                    wire = replace(wire, formerly=formerly)
                 wanted |= await self._hold(call, connection, holder, wire.b, far=True)
                 applied = await self._apply(wire)
                 log.debug("wire applied", connection=wire.id, outcome=applied.outcome)

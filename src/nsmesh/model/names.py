@@ -10,6 +10,9 @@ LONGEST_NAME = 63
 LONGEST_INTERFACE = 15
 """IFNAMSIZ less the closing zero."""
 
+_PLAIN_INTERFACE = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9_.-]{{0,{LONGEST_INTERFACE - 1}}}")
+"""What nearly all names of interfaces are: asked for several times in the life of a connection."""
+
 _DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -37,6 +40,8 @@ def name_suggestion(name: str) -> str:
 
 def interface_problem(name: str) -> str:
     """Say why the Linux kernel would refuse ``name`` for an interface; empty when it takes it."""
+    if _PLAIN_INTERFACE.fullmatch(name):
+        return ""
     size = len(name.encode(errors="surrogateescape"))
     if not name:
         return "the interface name is empty"
