@@ -76,6 +76,23 @@ print(*sorted(set({unneeded!r}) & set(sys.modules)), file=sys.stderr)
     assert not done.stderr.splitlines()[-1]
 
 
+def test_a_working_directory_that_is_gone(tmp_path):
+    """Manifests are read from standard input all the same."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = "import os; os.rmdir('../gone'); from nsmesh.cli.files import sources; print(sources(['-'])[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input="kind: Link",
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=gone,
+    )
+    assert "text='kind: Link'" in done.stdout
+    assert "directory=''" in done.stdout
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell):
     """Each script names the command; where its shell is there, the shell finds it valid."""

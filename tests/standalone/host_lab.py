@@ -43,7 +43,7 @@ class Host:
     @property
     def enter(self) -> list[str]:
         """What stands before a command that shall run there; its root is ours, even in a chroot."""
-        kinds = ("--mount", "--net", "--pid", "--uts", "--ipc", "--root")
+        kinds = ("--mount", "--net", "--pid", "--uts", "--ipc", "--root", "--wd")
         return ["nsenter", "--target", str(self.pid), *kinds, "--"]
 
     def run(self, *argv: str, given: str = "", **options: Any) -> Done:

@@ -33,9 +33,17 @@ def sources(paths: Iterable[str]) -> list[Source]:
     return [source for path in paths for source in _expand(path)]
 
 
+def _here() -> str:
+    """Return the working directory; nothing where it is gone, or out of our root."""
+    try:
+        return os.getcwd()  # noqa: PTH109 - the text is what is wanted
+    except FileNotFoundError:
+        return ""
+
+
 def _expand(path: str) -> list[Source]:
     if path == "-":
-        return [Source(_decode(sys.stdin.buffer.read(LIMIT + 1), "standard input"), "stdin", os.getcwd())]  # noqa: PTH109 - the text is what is wanted
+        return [Source(_decode(sys.stdin.buffer.read(LIMIT + 1), "standard input"), "stdin", _here())]
     place = Path(path)
     if not place.exists():
         raise NotFound(f"there is no file {path}", remedy="check the path given with -f")
