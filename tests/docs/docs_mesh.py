@@ -12,7 +12,7 @@ from pathlib import Path
 
 from docs_console import BIN, ROOT, Shell
 
-OWN_NAMES = ("laptop",)
+OWN_NAMES = ("laptop", "campus")
 """Network namespaces that documents make by themselves."""
 
 
@@ -34,6 +34,12 @@ def scratch_shell(folder: Path = ROOT) -> Iterator[Shell]:
         if subprocess.run(command, check=False, capture_output=True, timeout=60).returncode:
             terminate(Path("/run/nsmesh", mesh, "lock"))
         for name in OWN_NAMES:
+            inside = subprocess.run(
+                ["ip", "netns", "pids", names[name]], check=False, capture_output=True, text=True
+            )
+            for pid in inside.stdout.split():
+                with suppress(OSError):
+                    os.kill(int(pid), signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", names[name]], check=False, capture_output=True)
 
 

@@ -150,7 +150,7 @@ FEATURES = (
     Feature("tun", _tun, "wireguard-go", _module("tun")),
     Feature("geneve", _geneve, "tunnels by Geneve", _module("geneve")),
     Feature("gre", _gre, "tunnels by GRE", _module("ip_gre")),
-    Feature("8021q", _vlan, "VLANs", _module("8021q")),
+    Feature("8021q", _vlan, "tags by VLAN devices; else by programs", _module("8021q")),
     Feature("mpls", _mpls, "MPLS labels", _module("mpls_router", "mpls_iptunnel")),
     Feature("seg6", _seg6, "segment routing (SRv6)", "use a kernel with CONFIG_IPV6_SEG6_LWTUNNEL"),
 )
