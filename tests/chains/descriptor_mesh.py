@@ -14,7 +14,7 @@ from nsmesh.chains.registry import running_registry
 from nsmesh.chains.roles import registered, running_forwarder, running_nsmgr
 from nsmesh.chains.runtime import runtime, served
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings, RegistrySettings
-from nsmesh.core.begin import BeginClient
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain, Element, chain
 from nsmesh.core.errors import NotFound, Refused

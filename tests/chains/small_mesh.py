@@ -3,7 +3,8 @@
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from nsmesh.core.begin import Begin, BeginClient
+from nsmesh.core.begin import Begin
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import TimedOut, Unavailable

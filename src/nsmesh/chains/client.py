@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nsmesh.core.begin import BeginClient
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
 from nsmesh.core.journalling import Journal

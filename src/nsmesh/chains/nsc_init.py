@@ -15,7 +15,7 @@ import structlog
 from nsmesh.chains.nsc import PAUSE, Wanted, wanted_services
 from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings import NscInitSettings
-from nsmesh.core.begin import BeginClient
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain, chain
 from nsmesh.core.errors import MeshError

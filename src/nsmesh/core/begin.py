@@ -38,7 +38,6 @@ from nsmesh.core.living import Living
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.turns import Turns
 from nsmesh.model.copying import copy_of
-from nsmesh.model.merge import first_wish, merged, next_wish
 from nsmesh.model.messages import Connection, Entry, NetworkServiceRequest
 from nsmesh.model.messages import State as Condition
 from nsmesh.model.path import closable
@@ -130,7 +129,7 @@ class Begin(Element):
     def merge(self, life: Living, request: NetworkServiceRequest) -> None:
         """Bring a new Request of a living connection into line with what is known; servers take it as is."""
 
-    def kept(self, life: Living, request: NetworkServiceRequest) -> NetworkServiceRequest:  # noqa: ARG002 - see BeginClient
+    def kept(self, life: Living, request: NetworkServiceRequest) -> NetworkServiceRequest:  # noqa: ARG002 - see begin_client
         """Return of a granted Request what a re-request needs besides the answer."""
         return NetworkServiceRequest(mechanism_preferences=request.mechanism_preferences)
 
@@ -280,29 +279,3 @@ class Begin(Element):
 
 def _whose(peer: Peer) -> tuple[bool, str]:
     return peer.in_process, peer.spiffe_id
-
-
-class BeginClient(Begin):
-    """A Begin of the client's half: a new Request of a living connection is merged with what was returned.
-
-    See :mod:`nsmesh.model.merge` for whose word counts in which field.
-    """
-
-    def kept(self, life: Living, request: NetworkServiceRequest) -> NetworkServiceRequest:
-        """Keep also what the caller wishes."""
-        kept = super().kept(life, request)
-        if life.wish is not None:
-            kept.connection.CopyFrom(life.wish)
-            life.wish = None
-        return kept
-
-    def merge(self, life: Living, request: NetworkServiceRequest) -> None:
-        """See the class."""
-        wanted = request.connection
-        answered, before = life.connection, life.request
-        if answered is None or before is None:
-            life.wish = first_wish(wanted)
-            return
-        asked = before.connection
-        life.wish = next_wish(wanted, asked, answered)
-        wanted.CopyFrom(merged(wanted, asked, answered))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from nsmesh.chains.liveness import Liveness
-from nsmesh.core.begin import BeginClient
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import Conflict, MeshError, NotFound, TimedOut

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsmesh.core import begin as begin_module
-from nsmesh.core.begin import Begin, BeginClient
+from nsmesh.core.begin import Begin
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Invalid, Refused, TimedOut

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from nsmesh.core.begin import Begin, BeginClient
+from nsmesh.core.begin import Begin
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, OrderError, chain
 from nsmesh.core.errors import Unimplemented

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from nsmesh.core import virtual
-from nsmesh.core.begin import Begin, BeginClient
+from nsmesh.core.begin import Begin
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Unauthorized

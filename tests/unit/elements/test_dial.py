@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from nsmesh.core.begin import Begin, BeginClient
+from nsmesh.core.begin import Begin
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import (

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from nsmesh.core.begin import BeginClient
+from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import NotFound, Remote, Status, Unavailable
