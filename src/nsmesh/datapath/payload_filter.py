@@ -199,6 +199,14 @@ def _try() -> str:
     """Attach a program in a namespace of the calling thread, which must end then."""
     try:
         netns.leave()
+    except OSError as error:
+        return str(error)
+    return tried()
+
+
+def tried() -> str:
+    """Return why the namespace of the calling thread, a new one, cannot have filters, or nothing."""
+    try:
         body = _programs().of(IP).body
         with Netlink() as netlink:
             for message, what in ((new_place(1), "sch_clsact"), (new_filter(1, INGRESS, body), "cls_bpf")):

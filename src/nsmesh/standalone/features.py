@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from nsmesh.datapath import netns
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, request, u32
+from nsmesh.datapath.payload_filter import tried
 
 TUN = "/dev/net/tun"
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
@@ -146,6 +147,9 @@ FEATURES = (
     Feature("veth", _veth, "every wire", _module("veth"), vital=True),
     Feature("bridge", _bridge, "several nodes on this host (nsm up --nodes)", _module("bridge")),
     Feature("vxlan", _vxlan, "wires between nodes by VXLAN", _module("vxlan")),
+    Feature(
+        "cls_bpf", tried, "wires that refuse what is not their payload", _module("sch_ingress", "cls_bpf")
+    ),
     Feature("netem", _netem, "nsm up --latency, --loss", _module("sch_netem")),
     Feature("tun", _tun, "wireguard-go", _module("tun")),
     Feature("geneve", _geneve, "tunnels by Geneve", _module("geneve")),
