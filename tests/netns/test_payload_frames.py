@@ -16,6 +16,7 @@ import vxlan_lab
 
 from nsmesh.core.errors import Invalid
 from nsmesh.datapath import netns, payload_counts
+from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import CrossConnect, KernelPort
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.payload_counts import refused_at
@@ -103,6 +104,27 @@ def test_a_wire_between_nodes_carries_its_payload_and_nothing_else(payload):
         await there.apply(second)
         ends = ((found.pod_a, "nsm-1"), (found.pod_b, "nse-1"))
         assert exchange(ends, payload, KERNELS if payload == "ETHERNET" else ()) == []
+        refused = sum(not payload_lab.passes(payload, name) for name in payload_lab.FRAMES)
+        assert total(here.refused(), there.refused()) == 2 * refused
+        await here.aclose()
+        await there.aclose()
+
+    with vxlan_lab.nodes() as found:
+        asyncio.run(main(found))
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_tunnel_that_ends_in_the_node_is_filtered_too(payload):
+    """One of the two filters is in the node, in front of what leads frames to the tunnel."""
+
+    async def main(found):
+        first, second = (bare(wire) for wire in tunnel_lab.wires(found, "VXLAN", payload=payload))
+        here, there = ApartDatapath(node=found.a, owner="a"), ApartDatapath(node=found.b, owner="b")
+        for driver, wire in ((here, first), (there, second), (here, first)):
+            await driver.apply(wire)
+        ends = ((found.pod_a, "nsm-1"), (found.pod_b, "nse-1"))
+        but = (*KERNELS, "MPLS without a label") if payload == "ETHERNET" else ()  # nor is that led on
+        assert exchange(ends, payload, but) == []
         refused = sum(not payload_lab.passes(payload, name) for name in payload_lab.FRAMES)
         assert total(here.refused(), there.refused()) == 2 * refused
         await here.aclose()
