@@ -44,6 +44,7 @@ class FakeKernel:
     """How many interfaces were ever made; indexes and MACs come from it."""
     tunnels: dict[str, TunnelPort] = field(default_factory=dict)
     """Where wires go on to another node, by wire id."""
+    _places: dict[tuple[object, ...], str] = field(default_factory=dict)
     _ends: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def put(self, interface: FakeInterface) -> None:
@@ -53,6 +54,21 @@ class FakeKernel:
             self._ends.setdefault(interface.wire_id, []).append(key)
         self.interfaces[key] = interface
         self.changes += 1
+
+    def put_tunnel(self, wire_id: str, tunnel: TunnelPort) -> None:
+        """Have a wire go on to another node, or change where to."""
+        self._drop_tunnel(wire_id)
+        self.tunnels[wire_id] = tunnel
+        self._places[tunnel.place] = wire_id
+
+    def holder(self, place: tuple[object, ...]) -> str:
+        """Return the wire whose tunnel has a place of the node, or nothing."""
+        return self._places.get(place, "")
+
+    def _drop_tunnel(self, wire_id: str) -> None:
+        tunnel = self.tunnels.pop(wire_id, None)
+        if tunnel is not None and self._places.get(tunnel.place) == wire_id:
+            del self._places[tunnel.place]
 
     def wire(self, wire_id: str) -> tuple[FakeInterface, FakeInterface] | None:
         """Return both ends of a wire in the order a, b, or None where not both are here."""
@@ -83,7 +99,7 @@ class FakeKernel:
 
     def delete_wire(self, wire_id: str) -> None:
         """Take both ends of a wire away, as somebody else might."""
-        self.tunnels.pop(wire_id, None)
+        self._drop_tunnel(wire_id)
         for key in self._ends.pop(wire_id, ()):
             del self.interfaces[key]
             self.changes += 1
@@ -150,7 +166,7 @@ class FakeDatapath:
             outcome = "changed" if present else "created"
             macs = [self._make(wire.id, port, key[0]).mac for port, key in zip(ports, keys, strict=True)]
             if wire.tunnel is not None:
-                self.kernel.tunnels[wire.id] = wire.tunnel
+                self.kernel.put_tunnel(wire.id, wire.tunnel)
         here = iter(macs)
         a, b = (next(here) if isinstance(port, KernelPort) else "" for port in (wire.a, wire.b))
         return Applied(outcome, a, b)
@@ -164,15 +180,14 @@ class FakeDatapath:
             for end in old:
                 self.kernel.put(replace(end, wire_id=wire.id))
             if wire.tunnel is not None:
-                self.kernel.tunnels[wire.id] = wire.tunnel
+                self.kernel.put_tunnel(wire.id, wire.tunnel)
 
     def _check_tunnel(self, wire: CrossConnect) -> None:
         if wire.tunnel is None or not wire.tunnel.place:
             return
         wanted = wire.tunnel.place
-        for other, tunnel in self.kernel.tunnels.items():
-            if other != wire.id and tunnel.place == wanted:
-                raise TunnelTaken(f"the tunnel {wanted} belongs to {other}")
+        if (other := self.kernel.holder(wanted)) and other != wire.id:
+            raise TunnelTaken(f"the tunnel {wanted} belongs to {other}")
 
     def _make(self, wire_id: str, port: KernelPort, netns: str) -> FakeInterface:
         self.kernel.made += 1
