@@ -17,7 +17,7 @@ import vxlan_lab
 from nsmesh.core.errors import Invalid
 from nsmesh.datapath import netns, payload_counts
 from nsmesh.datapath.apart import ApartDatapath
-from nsmesh.datapath.base import CrossConnect, KernelPort
+from nsmesh.datapath.base import CrossConnect, KernelPort, Route
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.payload_counts import refused_at
 
@@ -199,7 +199,7 @@ COUNTING = """
 import asyncio, sys
 from nsmesh.core.errors import Invalid
 from nsmesh.datapath import netns, payload_counts
-from nsmesh.datapath.base import CrossConnect, KernelPort
+from nsmesh.datapath.base import CrossConnect, KernelPort, Route
 from nsmesh.datapath.linux import LinuxDatapath
 ends = [KernelPort(path, name, numbered=False) for path, name in zip(sys.argv[1:], ("one", "two"))]
 asyncio.run(LinuxDatapath().apply(CrossConnect("w1", *ends, "IP")))
@@ -290,3 +290,28 @@ def test_a_packet_of_the_mtu_passes_and_a_byte_more_is_told(where, mtu):
 
     with vxlan_lab.nodes(mtu + 50) as found:
         asyncio.run(main(found))
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_wire_too_narrow_for_ipv6_is_made(numbered):
+    """Below 1280 bytes the kernel has no IPv6 on an interface; IPv4 passes up to the MTU."""
+
+    async def main(a, b):
+        driver = LinuxDatapath()
+        ends = [
+            KernelPort(
+                space, "wire", mtu=1000, addresses=(f"10.0.0.{own}/32",), routes=(Route(f"10.0.0.{peer}/32"),)
+            )
+            for space, own, peer in ((a, 1, 2), (b, 2, 1))
+        ]
+        wire = CrossConnect("w1", *(replace(end, numbered=numbered) for end in ends), "IP")
+        await driver.apply(wire)
+        if numbered:
+            assert any(vxlan_lab.pings(a, "10.0.0.2", 1000 - 28) for _ in range(3))
+            assert sizes(a, "10.0.0.2", 1000) == [0, errno.EMSGSIZE]
+        driver._records.clear()
+        assert (await driver.apply(wire)).outcome == "unchanged"
+        await driver.aclose()
+
+    with lab.spaces() as (a, b):
+        asyncio.run(main(a, b))

@@ -117,7 +117,9 @@ class ApartDatapath(LinuxDatapath):
                 raise TunnelRefused(f"{end} exists already", remedy="remove that interface") from None
             if made:
                 batch = Batch()
-                batch.put(rtnetlink.mark(end.ifindex, alias_of(wire_id), no_link_local=True))
+                batch.put(
+                    rtnetlink.mark(end.ifindex, alias_of(wire_id), no_link_local=state.has_room_for_ipv6)
+                )
                 batch.put(rtnetlink.set_up(end.ifindex))
                 for failure in place.netlink.send(batch):
                     raise explain(failure.number, f"cannot configure {end}", failure.text)

@@ -184,7 +184,8 @@ class LinuxDatapath:
                 state = born(port, index)
                 ends.append(End(place, port.name, index, wire_id))
                 wanted.append(state)
-                ipv6, first = place.ipv6 is not None, self._filters.messages(index, wish, first=not batches)
+                ipv6 = place.ipv6 is not None and state.has_room_for_ipv6
+                first = self._filters.messages(index, wish, first=not batches)
                 batches.append(veth.configuration(index, state, alias, ipv6=ipv6, first=first))
             if self._make(wire, ends, wanted):
                 break

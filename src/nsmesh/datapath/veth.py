@@ -128,7 +128,7 @@ def configuration(
 
 def configure(doors: Doors, end: End, wanted: EndState, batch: Batch) -> None:
     """Send a new end its :func:`configuration`; raises MeshError."""
-    if end.place.ipv6 not in {None, wanted.ipv6}:
+    if wanted.has_room_for_ipv6 and end.place.ipv6 not in {None, wanted.ipv6}:
         _switch_ipv6(doors, end, on=bool(wanted.ipv6))
     try:
         _send(end, batch)

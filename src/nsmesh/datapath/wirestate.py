@@ -107,6 +107,11 @@ class EndState(NamedTuple):
     neighbours: frozenset[NeighbourState] = frozenset()
     rules: frozenset[RuleState] = frozenset()
 
+    @property
+    def has_room_for_ipv6(self) -> bool:
+        """Whether the kernel has IPv6 on an interface of that MTU at all."""
+        return not 0 < self.mtu < IPV6_MTU
+
 
 def family(address: bytes) -> int:
     """Return the address family of a packed address."""
