@@ -21,6 +21,7 @@ from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.netlink import Netlink, attributes, request
 from nsmesh.datapath.rtread import Link, parse_link, read_rules
 from nsmesh.datapath.veth import DOOMED_GROUP
+from nsmesh.datapath.vlan_domain import idle_bridges
 from nsmesh.datapath.wirestate import table_index
 
 INTERFACE, TUNNEL, RULE, TABLE, NAMESPACE = KINDS = ("interface", "tunnel", "rule", "table", "namespace")
@@ -110,6 +111,7 @@ def _look(where: str, owned: Mapping[int, Collection[str]], tables: Collection[s
             for rule in read_rules(netlink)
             if table_index(rule.table) not in indexes
         ]
+        found += [Leak(INTERFACE, name, where) for name in idle_bridges(netlink)]
     if tables is not None:
         found += [Leak(TABLE, name, where) for name in _tables() if name not in tables]
     return found

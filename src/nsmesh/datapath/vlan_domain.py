@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,17 +102,26 @@ def join(place: Place, bridge: int, name: str) -> bool:
 
 def drop_empty(place: Place) -> bool:
     """Close the bridges that no wire uses, for whoever deletes; return whether there were any."""
-    dropped = False
-    for found in vm.bridges(place.netlink):
+    empty = list(_idle(place.netlink))
+    for domain, devices in empty:
+        _drop(place, domain, devices)
+    return bool(empty)
+
+
+def idle_bridges(netlink: Netlink) -> list[str]:
+    """Return the names of bridges that no wire uses; raises OSError."""
+    return [domain.bridge for domain, _ in _idle(netlink)]
+
+
+def _idle(netlink: Netlink) -> Iterator[tuple[Domain, list[vm.Device]]]:
+    """Yield each domain without a wire: its bridge, and its way out if it is there."""
+    for found in vm.bridges(netlink):
         domain = domain_of(found)
         if domain is None:
             continue
-        ports = vm.ports(place.netlink, found.index)
-        if any(port.name != domain.way_out and port.group != DOOMED_GROUP for port in ports):
-            continue
-        _drop(place, domain, [found, *(port for port in ports if port.name == domain.way_out)])
-        dropped = True
-    return dropped
+        ports = vm.ports(netlink, found.index)
+        if all(port.name == domain.way_out or port.group == DOOMED_GROUP for port in ports):
+            yield domain, [found, *(port for port in ports if port.name == domain.way_out)]
 
 
 def _bridge(place: Place, domain: Domain, parent: Link) -> tuple[int, bool]:

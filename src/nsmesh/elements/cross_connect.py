@@ -19,6 +19,7 @@ from nsmesh.datapath.netns import identity
 from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import IP, Connection, Mechanism, NetworkServiceRequest
+from nsmesh.model.tunnels import VlanPort
 from nsmesh.model.wiring import Side, WiringError, cross_connect, own_mac
 
 log = structlog.get_logger()
@@ -169,6 +170,11 @@ class CrossConnectWire(Element):
                     f"endpoint {endpoint} answered {downstream.type} to a client with {upstream.type}: "
                     "only one of the two has an interface",
                     remedy="let both use a mechanism with an interface, or both NOOP",
+                )
+            if not isinstance(near, KernelPort) and isinstance(far, VlanPort):
+                raise Refused(
+                    f"endpoint {endpoint} gives out a VLAN, and was asked for it by way of another node",
+                    remedy="register it at the registry and not by a manager: NSM_CONNECT_TO",
                 )
             if not isinstance(near, KernelPort) and not isinstance(far, KernelPort):
                 raise NotFound(

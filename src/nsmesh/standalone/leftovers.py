@@ -10,7 +10,7 @@ import structlog
 
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath import netns
-from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.vlans import VlanDatapath
 from nsmesh.standalone import processes
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.hosting import remembered
@@ -84,7 +84,7 @@ async def _sweep(paths: MeshPaths, places: Iterable[str], owners: Iterable[str])
     wanted = dict.fromkeys(place for place in wanted if not place.startswith(own) and Path(place).exists())
     swept: list[str] = []
     for owner in (*owners, paths.link_owner):
-        datapath = LinuxDatapath(owner=owner, namespaces=lambda: wanted)
+        datapath = VlanDatapath(owner=owner, namespaces=lambda: wanted)
         try:
             gone = await datapath.sweep(())
             swept += [f"interface {item.name} in {item.netns}" for item in gone]
