@@ -21,7 +21,8 @@ OVER_UDP = struct.Struct(">HHI")
 VERSION = 3
 FRAME = bytes.fromhex("020000000002 020000000001 88b5")
 """The header of the frame inside: addresses, and an EtherType for experiments."""
-PATIENCE = 5.0
+TRIES, PAUSE = 20, 0.5
+"""How often a frame is sent, and how long an answer is waited for: the other end may not listen yet."""
 
 
 def opened() -> tuple[socket.socket, socket.socket]:
@@ -66,18 +67,26 @@ def answer() -> None:
                     datagrams.sendto(over_udp(session + 1, message[OVER_UDP.size :]), source)
 
 
+def asked(sock: socket.socket, message: bytes, to: tuple[str, int]) -> bytes:
+    """Send a message until something comes back, and return that."""
+    sock.settimeout(PAUSE)
+    for _ in range(TRIES):
+        sock.sendto(message, to)
+        try:
+            return sock.recv(2048)
+        except TimeoutError:
+            continue
+    sys.exit(f"nothing came back from {to[0]}")
+
+
 def send(address: str, session: int, text: str) -> None:
     """Send a frame over IP and one over UDP, and say what comes back."""
     bare, datagrams = opened()
     frame = FRAME + text.encode()
     with bare, datagrams:
-        bare.settimeout(PATIENCE)
-        datagrams.settimeout(PATIENCE)
-        bare.sendto(over_ip(session, frame), (address, 0))
-        back, inside = from_ip(bare.recv(2048))
+        back, inside = from_ip(asked(bare, over_ip(session, frame), (address, 0)))
         print(f"over IP: session {session} out, session {back} back: {inside[len(FRAME) :].decode()}")
-        datagrams.sendto(over_udp(session, frame), (address, L2TP_PORT))
-        message = datagrams.recv(2048)
+        message = asked(datagrams, over_udp(session, frame), (address, L2TP_PORT))
         back, inside = OVER_UDP.unpack_from(message)[2], message[OVER_UDP.size :]
         print(f"over UDP: session {session} out, session {back} back: {inside[len(FRAME) :].decode()}")
 

@@ -14,7 +14,8 @@ ETH_P_MPLS_UC = 0x8847
 BROADCAST = b"\xff" * 6
 HEADER = struct.Struct(">6s6sHI")
 SWAPPED = 1000
-PATIENCE = 5.0
+TRIES, PAUSE = 20, 0.5
+"""How often a frame is sent, and how long an answer is waited for: the other end may not listen yet."""
 
 
 def entry(label: int, ttl: int = 64) -> int:
@@ -54,16 +55,20 @@ def wire_mac(interface: str) -> bytes:
 def send(interface: str, label: int, text: str) -> None:
     """Send one frame, and say what comes back."""
     with listening(interface) as wire:
-        wire.settimeout(PATIENCE)
+        wire.settimeout(PAUSE)
         own = wire_mac(interface)
-        wire.send(HEADER.pack(BROADCAST, own, ETH_P_MPLS_UC, entry(label)) + text.encode())
-        while True:
-            frame = wire.recv(2048)
+        for _ in range(TRIES):
+            wire.send(HEADER.pack(BROADCAST, own, ETH_P_MPLS_UC, entry(label)) + text.encode())
+            try:
+                frame = wire.recv(2048)
+            except TimeoutError:
+                continue
             target, _, _, stack = HEADER.unpack_from(frame)
             if target == own:
                 said = frame[HEADER.size :].decode()
                 print(f"label {label} out, label {stack >> 12} back, ttl {stack & 0xFF}: {said}")
                 return
+        sys.exit(f"nothing came back with a label through {interface}")
 
 
 if __name__ == "__main__":
