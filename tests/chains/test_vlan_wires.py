@@ -89,3 +89,18 @@ def test_a_node_without_the_way_says_so():
             assert not mesh[1].kernel.interfaces
 
     run(main())
+
+
+def test_a_vlan_is_not_given_by_way_of_another_node():
+    """An endpoint that registered by a manager is found on that node: the error says what to do."""
+
+    async def main():
+        mesh = RemoteMesh(payload="ETHERNET")
+        served = with_vlans(mesh, "unix:///vlans")
+        async with mesh.running(), served.running():
+            await mesh[2].put(at("unix:///vlans"))
+            with pytest.raises(MeshError, match="was asked for it by way of another node"):
+                await mesh[1].ask()
+            assert mesh.empty
+
+    run(main())

@@ -9,6 +9,8 @@ import vlan_lab
 
 from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.base import TunnelRefused
+from nsmesh.datapath.inventory import group_of
+from nsmesh.datapath.leaks import leaks
 from nsmesh.datapath.vlans import VlanDatapath, name_of
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(lacks("VLAN")), reason=lacks("VLAN"))]
@@ -198,6 +200,20 @@ def test_a_restarted_driver_takes_it_over():
             await one.aclose()
 
     run(main)
+
+
+def test_a_bridge_that_nobody_uses_is_told():
+    """By the audit of a host, as what belongs to nobody; one that a wire uses is not."""
+
+    async def main(found, driver):
+        await driver.apply(vlan_lab.wire(found, 0, 100))
+        owned = {group_of("a"): {"wire-0-100"}}
+        assert leaks([found.node], owned) == []
+        lab.run(found.node, "ip", "link", "del", name_of("wire-0-100"))
+        nic = lab.link(found.node, vlan_lab.NIC)["ifindex"]
+        assert [one.name for one in leaks([found.node], owned)] == [f"vl{nic:x}b100"]
+
+    run(main, pods=1)
 
 
 def test_what_was_damaged_is_mended():

@@ -1,0 +1,36 @@
+"""What a forwarder in the daemon's process takes from the environment."""
+
+import pytest
+
+from nsmesh.core.errors import Invalid
+from nsmesh.standalone.nodes import Node
+from nsmesh.standalone.roles import forwarder_settings
+
+NODE = Node("", "", "192.0.2.1", "m", "m", "unix:///m", "f", "f", "unix:///f")
+
+
+def test_wishes_count_and_places_do_not():
+    """As for a forwarder that is a process of its own: what the mesh decides is the mesh's."""
+    made = forwarder_settings(
+        NODE,
+        {
+            "NSM_MECHANISM_PRIORITY": "WIREGUARD",
+            "NSM_MECHANISMS": "WIREGUARD,VXLAN",
+            "NSM_VXLAN_PORT": "4790",
+            "NSM_TUNNELS_APART": "true",
+            "NSM_DEVICE_SELECTOR_FILE": "/etc/selector.yaml",
+            "NSM_NAME": "other",
+            "NSM_TUNNEL_IP": "192.0.2.9",
+            "NSM_LISTEN_ON": "tcp://:1",
+        },
+    )
+    assert (made.mechanism_priority, made.mechanisms) == (("WIREGUARD",), ("WIREGUARD", "VXLAN"))
+    assert (made.vxlan_port, made.tunnels_apart) == (4790, True)
+    assert made.device_selector_file == "/etc/selector.yaml"
+    assert (made.name, made.tunnel_ip, made.listen_on) == ("f", "192.0.2.1", "unix:///f")
+
+
+def test_what_cannot_be_used_ends_the_start():
+    """With the variable's name."""
+    with pytest.raises(Invalid, match="NSM_VXLAN_PORT"):
+        forwarder_settings(NODE, {"NSM_VXLAN_PORT": "many"})
