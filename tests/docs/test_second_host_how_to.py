@@ -34,7 +34,10 @@ def test_its_commands(tmp_path: Path) -> None:
     with Host("host1") as one, Host("host2") as two:
         wired(one, two)
         shells = {
-            host.name: Shell(tmp_path, prefix=(*host.enter[:-1], f"--wd={tmp_path}", "--"))
+            host.name: Shell(
+                tmp_path,
+                prefix=(*(one for one in host.enter[:-1] if one != "--wd"), f"--wd={tmp_path}", "--"),
+            )
             for host in (one, two)
         }
         try:

@@ -113,14 +113,13 @@ def kill(pid):
     until(lambda: is_gone(pid))
 
 
-@pytest.mark.parametrize("options", [[], ["--separate"], ["--nodes", "2"]], ids=" ".join)
-def test_the_daemon_is_killed(options):
+def test_the_daemon_is_killed():
     """Up goes on with processes, namespaces and wires; nobody who sends a packet notices. Down is clean."""
     with Lab() as lab:
-        life = Life(populated(lab, *options))
+        life = Life(populated(lab))
         for _ in range(2):
             kill(lab.daemon())
-            assert "removed" not in lab.nsm("up", *options).ok().out
+            assert "removed" not in lab.nsm("up").ok().out
             until(lambda: lab.row("endpoints", "responder")["state"] == "ready", 10)
         life.goes_on()
         lab.nsm("down").ok()
@@ -147,12 +146,12 @@ def test_an_endpoints_process_is_killed():
 
 
 def test_all_are_killed_at_once():
-    """Daemon, roles and endpoint: the wires are all that is left, and they are gone on with."""
+    """Daemon and endpoint: the wires are all that is left, and they are gone on with."""
     with Lab() as lab:
-        life = Life(populated(lab, "--separate"))
-        pids = [lab.daemon(), life.pids["responder"], *(row["pid"] for row in lab.status()["roles"])]
+        life = Life(populated(lab))
+        pids = [lab.daemon(), life.pids["responder"]]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         until(lambda: all(map(is_gone, pids)))
-        lab.nsm("up", "--separate").ok()
+        lab.nsm("up").ok()
         life.goes_on(but=["responder"])

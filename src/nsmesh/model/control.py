@@ -15,5 +15,15 @@ REMOVE_NODE = PREFIX + "RemoveNode"
 ENDPOINT_STATUS = "/nsmesh.control.Endpoint/Status"
 """Served by each endpoint process at its own socket: what it says of itself, for its mesh."""
 
-KINDS = ("services", "endpoints", "clients", "connections", "managers", "forwarders", "nodes", "links", "events")
+KINDS = (
+    "services",
+    "endpoints",
+    "clients",
+    "connections",
+    "managers",
+    "forwarders",
+    "nodes",
+    "links",
+    "events",
+)
 """What ``nsm get`` takes, in the order in which help shows it."""
