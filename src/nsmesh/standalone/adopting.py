@@ -32,8 +32,8 @@ def mode_of(conditions: Conditions, *, separate: bool) -> str:
 async def take_over(paths: MeshPaths, mode: str) -> list[str]:
     """Make ready for a start after a kill; return in words what was taken away for it.
 
-    A mesh that was up in the same ``mode``, all in one process, is gone on with: its processes, namespaces and
-    wires stay, and are taken up one by one as the start comes to them (see :class:`Children`). Else all
+    A mesh that was up in the same ``mode``, all in one process, is gone on with: its processes, namespaces
+    and wires stay, and are taken up one by one as the start comes to them (see :class:`Children`). Else all
     of it goes.
     """
     if not mode or Children(paths.children).mode != mode:
