@@ -9,7 +9,7 @@ import pytest
 import vxlan_lab
 
 from nsmesh.core.errors import Invalid, Unavailable
-from nsmesh.datapath import abilities
+from nsmesh.datapath import abilities, trial
 from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.links import silence
 from nsmesh.datapath.underlay import Underlay
@@ -55,9 +55,9 @@ def test_what_the_kernel_can_is_tried_where_nobody_sees():
 
 def test_what_the_kernel_cannot_is_said(monkeypatch):
     """A refusal is the reason, in words; of WireGuard both the kernel and the program are missing."""
-    monkeypatch.setitem(abilities._PROBES, "VXLAN", (("sparks", lambda: abilities._link("sparks")),))
+    monkeypatch.setitem(abilities._PROBES, "VXLAN", (("sparks", lambda: trial.new_link("sparks")),))
     assert lacks("VXLAN") == "this kernel has no sparks"
-    monkeypatch.setitem(abilities._PROBES, "WIREGUARD", (("sparks", lambda: abilities._link("sparks")),))
+    monkeypatch.setitem(abilities._PROBES, "WIREGUARD", (("sparks", lambda: trial.new_link("sparks")),))
     assert lacks("WIREGUARD") == ("" if shutil.which("wireguard-go") else lacks("WIREGUARD"))
     monkeypatch.setenv("PATH", "/nowhere")
     assert lacks("WIREGUARD") == "this kernel has no sparks, and the program wireguard-go is not here"

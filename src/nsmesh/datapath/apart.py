@@ -21,6 +21,7 @@ from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.netlink import Batch
 from nsmesh.datapath.places import Place
+from nsmesh.datapath.traffic_control import new_place
 from nsmesh.datapath.tunnels import Tunnels
 from nsmesh.datapath.veth import DOOMED_GROUP, End, NameTaken
 from nsmesh.datapath.wirestate import EndState, alias_of
@@ -134,7 +135,7 @@ def _lead(place: Place, wire_id: str, near: int, device: int) -> None:
         batch.put(redirect.stop(one))
         place.netlink.send(batch)  # there may be none
         batch = Batch()
-        batch.put(redirect.start(one))
+        batch.put(new_place(one))
         batch.put(redirect.lead(one, other))
         for failure in place.netlink.send(batch):
             raise TunnelRefused(

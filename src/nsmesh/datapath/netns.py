@@ -218,6 +218,23 @@ def _named_path(name: str) -> str:
     return f"{RUN_NETNS}/{name}"
 
 
+def tried_apart(probe: Callable[[], str]) -> str:
+    """Return what ``probe`` says in a namespace that nobody sees, in a thread of its own; or why it cannot."""
+    said: list[str] = []
+
+    def run() -> None:
+        try:
+            leave()
+            said.append(probe())
+        except OSError as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=run, name="probe")
+    thread.start()
+    thread.join()
+    return said[0] if said else "trying it failed"
+
+
 def leave() -> None:
     """Give the calling thread a namespace of its own, new and empty; the thread must end then.
 

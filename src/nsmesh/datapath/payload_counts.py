@@ -14,9 +14,10 @@ from nsmesh.core.errors import MeshError
 from nsmesh.core.metrics import ReadCounter
 from nsmesh.datapath import bpf, netns
 from nsmesh.datapath.netlink import Netlink
-from nsmesh.datapath.payload_messages import INGRESS, PREFIX, read_filter
+from nsmesh.datapath.payload_messages import PREFIX, read_filter
 from nsmesh.datapath.payload_program import CLASSES, VALUE_SIZE
 from nsmesh.datapath.rtread import read_links
+from nsmesh.datapath.traffic_control import INGRESS
 
 log = structlog.get_logger()
 

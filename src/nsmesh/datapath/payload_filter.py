@@ -7,7 +7,6 @@ payload share one program, and all ends one map of counters, which has what was 
 from __future__ import annotations
 
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -21,18 +20,10 @@ from nsmesh.datapath.base import CrossConnect
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Message, Netlink
 from nsmesh.datapath.payload_counts import counts_in, map_of
-from nsmesh.datapath.payload_messages import (
-    EGRESS,
-    INGRESS,
-    PREFIX,
-    del_filter,
-    new_filter,
-    new_place,
-    options,
-    read_filter,
-)
+from nsmesh.datapath.payload_messages import PREFIX, del_filter, new_filter, read_filter
 from nsmesh.datapath.payload_program import VALUE_SIZE, program
 from nsmesh.datapath.places import Place
+from nsmesh.datapath.traffic_control import EGRESS, INGRESS, new_place, program_options
 from nsmesh.datapath.veth import End
 from nsmesh.model.messages import ETHERNET, IP, PAYLOADS
 
@@ -92,7 +83,9 @@ class _Programs:
         if loaded is None:
             name = PREFIX + payload.lower()
             descriptor = bpf.load(program(payload, self.map), name)
-            loaded = self._loaded[payload] = Loaded(bpf.info_of(descriptor), options(descriptor, name))
+            loaded = self._loaded[payload] = Loaded(
+                bpf.info_of(descriptor), program_options(descriptor, name)
+            )
         return loaded
 
     def has(self, number: int) -> bool:
@@ -185,23 +178,10 @@ def _programs() -> _Programs:
 @cache
 def lacks() -> str:
     """Return why this kernel cannot enforce payloads, or nothing. Tried once, where nobody sees."""
-    reasons: list[str] = []
-    thread = threading.Thread(target=lambda: reasons.append(_try()), name="filter")
-    thread.start()
-    thread.join()
-    reason = reasons[0] if reasons else "trying it failed"
+    reason = netns.tried_apart(tried)
     if reason:
         log.warning("payloads are not enforced: a wire carries what its ends send", why=reason)
     return reason
-
-
-def _try() -> str:
-    """Attach a program in a namespace of the calling thread, which must end then."""
-    try:
-        netns.leave()
-    except OSError as error:
-        return str(error)
-    return tried()
 
 
 def tried() -> str:

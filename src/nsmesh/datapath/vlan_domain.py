@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from nsmesh.core.errors import NotFound, Refused
 from nsmesh.datapath import rtnetlink as rt
+from nsmesh.datapath import traffic_control as tc
 from nsmesh.datapath import veth
 from nsmesh.datapath import vlan_messages as vm
 from nsmesh.datapath import vlan_program as program
@@ -135,8 +136,8 @@ def _bridge(place: Place, domain: Domain, parent: Link) -> tuple[int, bool]:
     if found is None or found.kind != "bridge" or found.group != VLAN_GROUP:
         raise Refused(f"an interface {name} is in the way of VLAN {domain.vlan}", remedy="remove it")
     local = "nsm_vlan_local"
-    if vm.program_at(netlink, found.index, vm.INGRESS, _LOCAL_HANDLE) != local:
-        vm.attach(netlink, found.index, vm.INGRESS, _LOCAL_HANDLE, program.dropping(), local)
+    if vm.program_at(netlink, found.index, tc.INGRESS, _LOCAL_HANDLE) != local:
+        vm.attach(netlink, found.index, tc.INGRESS, _LOCAL_HANDLE, program.dropping(), local)
         made = True
     if not found.up:
         about = f"nsm: VLAN {domain.vlan} of {parent.name}"
@@ -218,8 +219,8 @@ def _programs(place: Place, domain: Domain, parent: Link, port: int) -> bool:
     netlink, changed = place.netlink, False
     name = f"nsm_vlan{domain.vlan}_{parent.index:x}_{port:x}"
     for index, direction, handle, code in (
-        (port, vm.EGRESS, _LOCAL_HANDLE, program.tagging(domain.vlan, parent.index)),
-        (parent.index, vm.INGRESS, domain.handle, program.untagging(domain.vlan, port)),
+        (port, tc.EGRESS, _LOCAL_HANDLE, program.tagging(domain.vlan, parent.index)),
+        (parent.index, tc.INGRESS, domain.handle, program.untagging(domain.vlan, port)),
     ):
         if vm.program_at(netlink, index, direction, handle) != name:
             vm.attach(netlink, index, direction, handle, code, name)
@@ -234,8 +235,8 @@ def _programs(place: Place, domain: Domain, parent: Link, port: int) -> bool:
 
 def _drop(place: Place, domain: Domain, devices: Iterable[vm.Device]) -> None:
     netlink = place.netlink
-    if vm.program_at(netlink, domain.interface, vm.INGRESS, domain.handle).startswith("nsm_vlan"):
-        last = [vm.del_program(domain.interface, vm.INGRESS, domain.handle)]
+    if vm.program_at(netlink, domain.interface, tc.INGRESS, domain.handle).startswith("nsm_vlan"):
+        last = [vm.del_program(domain.interface, tc.INGRESS, domain.handle)]
         if len(vm.programs_on(netlink, domain.interface)) == 1:
             last.append(vm.set_promiscuous(domain.interface, on=False))
         _send(netlink, last, f"cannot end VLAN {domain.vlan}", gone=True)

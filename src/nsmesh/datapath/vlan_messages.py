@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from nsmesh.datapath import bpf
 from nsmesh.datapath import rtnetlink as rt
+from nsmesh.datapath import traffic_control as tc
 from nsmesh.datapath.device import described
 from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, attributes, request, u32
 
@@ -20,23 +21,11 @@ IFLA_BR_MCAST_SNOOPING = 23
 IFF_PROMISC = 0x100
 RT_SCOPE_LINK = 253
 
-RTM_NEWQDISC, RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 36, 44, 45, 46
-NLM_F_CREATE, NLM_F_EXCL = 0x400, 0x200
-NLA_F_NESTED = 0x8000
-TCA_KIND, TCA_OPTIONS = 1, 2
-TC_H_CLSACT, CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
-INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
-TCA_BPF_FD, TCA_BPF_NAME, TCA_BPF_FLAGS = 6, 7, 8
-TCA_BPF_FLAG_ACT_DIRECT = 1
-
 PRIORITY = 0x6E
 """Of our programs on an interface: behind those at 1, where other programs begin."""
 
-_TCMSG = struct.Struct("=BxxxiIII")
-_PLACE = PRIORITY << 16 | 0x0300  # ETH_P_ALL in network order
+_PLACE = tc.priority(PRIORITY)
 _NO_LINK, _NO_ADDRESS = rt.IFINFO.pack(0, 0, 0, 0, 0), rt.IFADDR.pack(0, 0, 0, 0, 0)
-_CLSACT = attribute(TCA_KIND, b"clsact\0")
-_NONE = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +94,14 @@ def new_bridge(index: int, name: str, mac: bytes, mtu: int, group: int) -> Messa
     """Make a bridge that floods what it has not learnt, multicast too."""
     body = rt.new_end(index, name, mac, mtu, group)
     body += described("bridge", attribute(IFLA_BR_MCAST_SNOOPING, b"\0"))
-    return request(rt.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+    return request(rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
 
 
 def new_vlan(index: int, name: str, mac: bytes, parent: int, vlan: int, group: int) -> Message:
     """Make the kernel's own device for a VLAN of an interface."""
     body = rt.new_end(index, name, mac, 0, group) + u32(IFLA_LINK, parent)
     body += described("vlan", attribute(IFLA_VLAN_ID, struct.pack("=H", vlan)))
-    return request(rt.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+    return request(rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
 
 
 def set_master(index: int, bridge: int) -> Message:
@@ -125,51 +114,35 @@ def set_promiscuous(index: int, *, on: bool) -> Message:
     return request(rt.RTM_SETLINK, 0, rt.IFINFO.pack(0, 0, index, IFF_PROMISC if on else 0, IFF_PROMISC))
 
 
-def new_place(index: int) -> Message:
-    """Give an interface a place for programs; one that has it keeps it."""
-    return request(RTM_NEWQDISC, NLM_F_CREATE, _TCMSG.pack(0, index, CLSACT_HANDLE, TC_H_CLSACT, 0) + _CLSACT)
-
-
 def new_program(index: int, direction: int, handle: int, descriptor: int, name: str) -> Message:
     """Attach a program, in place of the one that is there."""
-    options = u32(TCA_BPF_FD, descriptor) + attribute(TCA_BPF_NAME, name.encode() + b"\0")
-    options += u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT)
-    body = _TCMSG.pack(0, index, handle, direction, _PLACE) + attribute(TCA_KIND, b"bpf\0")
-    return request(RTM_NEWTFILTER, NLM_F_CREATE, body + attribute(TCA_OPTIONS | NLA_F_NESTED, options))
+    body = _at(index, direction, handle) + tc.program_options(descriptor, name)
+    return request(tc.RTM_NEWTFILTER, rt.NLM_F_CREATE, body)
 
 
 def del_program(index: int, direction: int, handle: int) -> Message:
     """Take a program away."""
-    return request(RTM_DELTFILTER, 0, _TCMSG.pack(0, index, handle, direction, _PLACE))
+    return request(tc.RTM_DELTFILTER, 0, _at(index, direction, handle))
+
+
+def _at(index: int, direction: int, handle: int) -> bytes:
+    return tc.TCMSG.pack(0, index, handle, direction, _PLACE)
 
 
 def program_at(netlink: Netlink, index: int, direction: int, handle: int) -> str:
     """Return the name of the program that is attached there, or nothing; raises OSError."""
-    try:
-        answers = netlink.ask(request(RTM_GETTFILTER, 0, _TCMSG.pack(0, index, handle, direction, _PLACE)))
-    except OSError as error:
-        if error.errno in _NONE:
-            return ""
-        raise
-    return _name_of(answers[0][1]) if answers else ""
+    return tc.name_in(tc.program_in(tc.read_filter(netlink, _at(index, direction, handle))))
 
 
 def programs_on(netlink: Netlink, index: int) -> list[str]:
     """Return the names of our programs for what comes in through an interface; raises OSError."""
-    body = _TCMSG.pack(0, index, 0, INGRESS, _PLACE)
     try:
-        answers = netlink.dump(request(RTM_GETTFILTER, 0, body))
+        answers = netlink.dump(request(tc.RTM_GETTFILTER, 0, _at(index, tc.INGRESS, 0)))
     except OSError as error:
-        if error.errno in _NONE:
+        if error.errno in tc.NOT_THERE:
             return []
         raise
-    return [name for name in (_name_of(answer) for _, answer in answers) if name]
-
-
-def _name_of(body: bytes) -> str:
-    found = attributes(body, _TCMSG.size)
-    options = attributes(found.get(TCA_OPTIONS, b""))
-    return options.get(TCA_BPF_NAME, b"").rstrip(b"\0").decode(errors="replace")
+    return [name for _, answer in answers if (name := tc.name_in(tc.program_in(answer)))]
 
 
 def attach(netlink: Netlink, index: int, direction: int, handle: int, code: bytes, name: str) -> None:
@@ -177,7 +150,7 @@ def attach(netlink: Netlink, index: int, direction: int, handle: int, code: byte
     descriptor = bpf.load(code, "nsm_vlan")
     try:
         batch = Batch()
-        batch.put(new_place(index))
+        batch.put(tc.new_place(index))
         batch.put(new_program(index, direction, handle, descriptor, name))
         for failure in netlink.send(batch):
             raise OSError(failure.number, failure.text or os.strerror(failure.number))

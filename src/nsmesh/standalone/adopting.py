@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import structlog
-
 from nsmesh.datapath import netns
 from nsmesh.standalone import leftovers, processes
 from nsmesh.standalone.children import Children
@@ -13,8 +11,6 @@ from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.underlay import UNDERLAY
-
-log = structlog.get_logger()
 
 CLIENT = "client "
 """What the name of a client's chain begins with."""

@@ -10,29 +10,22 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import struct
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from nsmesh.datapath import netns
+from nsmesh.datapath import netns, trial
 from nsmesh.datapath import rtnetlink as rt
-from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, request, u32
+from nsmesh.datapath import traffic_control as tc
+from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, request
 from nsmesh.datapath.payload_filter import tried
 
 TUN = "/dev/net/tun"
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
-_RTM_NEWQDISC, _TC_H_ROOT, _TCA_KIND = 36, 0xFFFFFFFF, 1
-_RTA_ENCAP_TYPE, _RTA_ENCAP, _ENCAP_MPLS, _ENCAP_SEG6 = 21, 22, 1, 5
-_IFLA_VLAN_ID, _IFLA_GRE_LOCAL, _IFLA_GRE_REMOTE = 1, 6, 7
-_IFLA_VXLAN_ID, _IFLA_GENEVE_ID, _IFLA_GENEVE_REMOTE = 1, 1, 2
-_HERE = socket.inet_aton("127.0.0.1")
-_LOOPBACK = 1
-"""Index of ``lo`` in every namespace."""
+_IFLA_VLAN_ID = 1
 _PARENT = 7
 """Index that the parent of a VLAN gets."""
-_TCMSG = struct.Struct("=BxxxiIII")
 
 Probe = Callable[[], str]
 """Tries a feature in the namespace of the calling thread; returns why it is not there, or nothing."""
@@ -61,68 +54,48 @@ def _asked(*messages: Message, lacking: Iterable[int] = (errno.EOPNOTSUPP,)) -> 
     return ""
 
 
-def _link(kind: str, data: bytes = b"", *, index: int = 0, parent: int = 0) -> Message:
-    """Ask for an interface of a kind."""
-    info = attribute(rt.IFLA_INFO_KIND, kind.encode() + b"\0")
-    if data:
-        info += attribute(rt.IFLA_INFO_DATA | rt.NLA_F_NESTED, data)
-    body = rt.IFINFO.pack(0, 0, index, 0, 0) + attribute(rt.IFLA_LINKINFO | rt.NLA_F_NESTED, info)
-    if parent:
-        body += u32(rt.IFLA_LINK, parent)
-    return request(rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
-
-
 def _veth() -> str:
-    return _asked(_link("veth"))
+    return _asked(trial.new_link("veth"))
 
 
 def _bridge() -> str:
-    return _asked(_link("bridge"))
+    return _asked(trial.new_link("bridge"))
 
 
 def _vxlan() -> str:
-    return _asked(_link("vxlan", u32(_IFLA_VXLAN_ID, 1)))
+    return _asked(trial.new_vxlan())
 
 
 def _geneve() -> str:
-    return _asked(_link("geneve", u32(_IFLA_GENEVE_ID, 1) + attribute(_IFLA_GENEVE_REMOTE, _HERE)))
+    return _asked(trial.new_geneve())
 
 
 def _gre() -> str:
-    return _asked(_link("gretap", attribute(_IFLA_GRE_LOCAL, _HERE) + attribute(_IFLA_GRE_REMOTE, _HERE)))
+    return _asked(trial.new_gre())
 
 
 def _vlan() -> str:
     tag = attribute(_IFLA_VLAN_ID, struct.pack("=H", 1))
-    return _asked(_link("veth", index=_PARENT), _link("vlan", tag, parent=_PARENT))
+    return _asked(trial.new_link("veth", index=_PARENT), trial.new_link("vlan", tag, parent=_PARENT))
 
 
 def wireguard() -> str:
     """Return why the kernel has no WireGuard, or nothing; see :data:`Probe`."""
-    return _asked(_link("wireguard"))
+    return _asked(trial.new_link("wireguard"))
 
 
 def _netem() -> str:
-    body = _TCMSG.pack(0, _LOOPBACK, 0, _TC_H_ROOT, 0) + attribute(_TCA_KIND, b"netem\0")
-    message = request(_RTM_NEWQDISC, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
+    body = tc.TCMSG.pack(0, trial.LOOPBACK, 0, tc.TC_H_ROOT, 0) + attribute(tc.TCA_KIND, b"netem\0")
+    message = request(tc.RTM_NEWQDISC, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
     return _asked(message, lacking=(errno.ENOENT, errno.EOPNOTSUPP))
 
 
-def _encapsulated(family: int, encapsulation: int) -> str:
-    size = 4 if family == rt.AF_INET else 16
-    body = rt.RTMSG.pack(family, size * 8, 0, 0, 0, rt.RTPROT_BOOT, 0, rt.RTN_UNICAST, 0)
-    body += attribute(rt.RTA_DST, bytes([10, *bytes(size - 2), 1])) + u32(rt.RTA_OIF, _LOOPBACK)
-    body += attribute(_RTA_ENCAP_TYPE, struct.pack("=H", encapsulation))
-    body += attribute(_RTA_ENCAP | rt.NLA_F_NESTED, b"")
-    return _asked(request(rt.RTM_NEWROUTE, rt.NLM_F_CREATE, body))
-
-
 def _mpls() -> str:
-    return _encapsulated(rt.AF_INET, _ENCAP_MPLS)
+    return _asked(trial.new_route(rt.AF_INET, trial.MPLS))
 
 
 def _seg6() -> str:
-    return _encapsulated(rt.AF_INET6, _ENCAP_SEG6)
+    return _asked(trial.new_route(rt.AF_INET6, trial.SEG6))
 
 
 def _tun() -> str:
