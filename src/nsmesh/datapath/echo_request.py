@@ -1,4 +1,4 @@
-"""An ICMP echo request through one interface, as a question of :mod:`nsmesh.datapath.probe`."""
+"""ICMP echo requests; one through one interface, as a question of :mod:`nsmesh.datapath.probe`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,44 @@ import os
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
+"""Types, by IP version."""
 _HEADER = struct.Struct("!BBHHH")
+
+
+def echo(version: int, number: int, sequence: int, content: bytes) -> bytes:
+    """Return an echo request. Its checksum is filled in for IPv4; for IPv6 the kernel does that."""
+    message = _HEADER.pack(_REQUEST[version], 0, 0, number, sequence) + content
+    if version == 6:
+        return message
+    return message[:2] + struct.pack("!H", _checksum(message + b"\0" * (len(message) & 1))) + message[4:]
+
+
+class Reply(NamedTuple):
+    """What came back: the number, sequence and content of the request."""
+
+    number: int
+    sequence: int
+    content: bytes
+
+
+def reply_in(version: int, data: bytes) -> Reply | None:
+    """Return the echo reply in what a raw socket heard, or None."""
+    start = (data[0] & 0x0F) * 4 if version == 4 and data else 0
+    if len(data) < start + _HEADER.size:
+        return None
+    kind, _, _, number, sequence = _HEADER.unpack_from(data, start)
+    return Reply(number, sequence, data[start + _HEADER.size :]) if kind == _REPLY[version] else None
+
+
+def _checksum(data: bytes) -> int:
+    """Return the Internet checksum of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
 
 
 class EchoRequest:
@@ -38,23 +73,9 @@ class EchoRequest:
 
     def send(self, sock: socket.socket) -> None:
         """Ask once."""
-        kind = _REQUEST[self.target.version]
-        message = _HEADER.pack(kind, 0, 0, 1, 1) + self._token
-        if self.target.version == 4:  # for IPv6 the kernel fills the checksum in
-            message = _HEADER.pack(kind, 0, checksum(message), 1, 1) + self._token
-        sock.sendto(message, (str(self.target), 0))
+        sock.sendto(echo(self.target.version, 1, 1, self._token), (str(self.target), 0))
 
     def answered(self, data: bytes) -> bool:
         """Whether what came in is the reply to this very request."""
-        start = (data[0] & 0x0F) * 4 if self.target.version == 4 and data else 0
-        if len(data) < start + _HEADER.size or data[start] != _REPLY[self.target.version]:
-            return False
-        return data[start + _HEADER.size :] == self._token
-
-
-def checksum(data: bytes) -> int:
-    """Return the Internet checksum of an even number of bytes."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+        reply = reply_in(self.target.version, data)
+        return reply is not None and reply.content == self._token

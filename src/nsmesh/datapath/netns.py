@@ -219,7 +219,7 @@ def _named_path(name: str) -> str:
 
 
 def tried_apart(probe: Callable[[], str]) -> str:
-    """Return what ``probe`` says in a namespace that nobody sees, in a thread of its own; or why it cannot."""
+    """Return what ``probe`` says in a namespace that nobody sees, in its own thread; or why it cannot."""
     said: list[str] = []
 
     def run() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 import time
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -20,7 +19,7 @@ import structlog
 
 from nsmesh.core.paths import Fit
 from nsmesh.datapath import netns
-from nsmesh.datapath.echo_request import checksum
+from nsmesh.datapath.echo_request import echo, reply_in
 from nsmesh.datapath.underlay import Underlay
 
 log = structlog.get_logger()
@@ -37,8 +36,6 @@ _AT_ONCE = 16
 _TRIES = 3
 _OVERHEAD = {4: 28, 6: 48}
 """Bytes of the headers of IP and ICMP."""
-_REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
-_HEADER = struct.Struct("!BBHHH")
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTUDISC_PROBE = 10, 23, 62, 3
 
 
@@ -85,10 +82,7 @@ class Path:
 
     def _send(self, size: int) -> None:
         filling = bytes(size - _OVERHEAD[self.version])
-        message = _HEADER.pack(_REQUEST[self.version], 0, 0, self._number, size & 0xFFFF) + filling
-        if self.version == 4:
-            even = message + b"\0" * (len(message) & 1)
-            message = message[:2] + struct.pack("!H", checksum(even)) + message[4:]
+        message = echo(self.version, self._number, size & 0xFFFF, filling)
         try:
             self._socket.sendto(message, (self._target, 0))
         except OSError as error:  # larger than a link of our own, or no way there: it does not pass
@@ -97,11 +91,8 @@ class Path:
     async def _hear(self) -> int:
         """Return the size of the next answer to one of our echoes, 0 for what is none."""
         data = await asyncio.get_running_loop().sock_recv(self._socket, 65536)
-        start = (data[0] & 0xF) * 4 if self.version == 4 and data else 0
-        if len(data) < start + _HEADER.size:
-            return 0
-        kind, _, _, number, size = _HEADER.unpack_from(data, start)
-        return size if (kind, number) == (_REPLY[self.version], self._number) else 0
+        reply = reply_in(self.version, data)
+        return reply.sequence if reply is not None and reply.number == self._number else 0
 
 
 async def largest(path: Path, most: int, patience: float = PATIENCE) -> int:

@@ -52,7 +52,7 @@ def read_filter(netlink: Netlink, where: bytes) -> bytes:
 
 
 def program_in(answer: bytes) -> dict[int, bytes]:
-    """Return the attributes of the program in an answer; none where it has none, or a filter of another kind."""
+    """Return the attributes of the program in an answer; none where it holds none."""
     found = attributes(answer, TCMSG.size) if answer else {}
     if found.get(TCA_KIND, b"").rstrip(b"\0") != b"bpf":
         return {}

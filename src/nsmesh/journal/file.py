@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +19,7 @@ from nsmesh.core.errors import Unavailable
 from nsmesh.core.journalling import Record
 from nsmesh.core.metrics import Counter
 from nsmesh.core.process import boot_id
+from nsmesh.core.sqlite_file import opened, set_aside
 
 log = structlog.get_logger()
 
@@ -182,7 +182,7 @@ def _open(path: Path) -> sqlite3.Connection:
             remedy="end the other process that has it, or name another file with NSM_JOURNAL",
         ) from error
     except sqlite3.DatabaseError as error:
-        aside = _set_aside(path)
+        aside = set_aside(path)
         log.error(  # noqa: TRY400 - a traceback would say nothing more
             "the journal is damaged and was set aside; an empty one is begun",
             file=str(path),
@@ -195,25 +195,12 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _prepared(path: Path) -> sqlite3.Connection:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
+        return opened(path, _check, timeout=1.0, pragmas=("synchronous = OFF",))
     except OSError as error:
         raise Unavailable(
             f"the journal {path} cannot be made: {error.strerror}",
             remedy="name a file in a folder that this user may write, with NSM_JOURNAL",
         ) from error
-    database = sqlite3.connect(path, isolation_level=None, timeout=1.0)
-    try:
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute("BEGIN IMMEDIATE")
-        _check(database)
-        database.execute("COMMIT")
-    except BaseException:
-        database.close()
-        raise
-    return database
 
 
 def _check(database: sqlite3.Connection) -> None:
@@ -236,17 +223,3 @@ def _check(database: sqlite3.Connection) -> None:
         log.info("the journal is of an earlier boot of this machine: it is begun anew")
         database.execute("DELETE FROM connections")
         database.execute("UPDATE about SET boot = ?", (boot_id(),))
-
-
-def _set_aside(path: Path) -> Path:
-    aside = next(
-        candidate
-        for number in count(1)
-        if not (candidate := path.with_name(f"{path.name}.damaged-{number}")).exists()
-    )
-    for suffix in ("-wal", "-shm"):
-        log_file = path.with_name(path.name + suffix)
-        if log_file.exists():
-            log_file.rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
-    return aside

@@ -27,11 +27,12 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from nsmesh.core.errors import Unavailable
+from nsmesh.core.sqlite_file import opened, set_aside
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import NetworkService, NetworkServiceEndpoint
 from nsmesh.registry.catalogue import BACKLOG, Catalogue, CatalogueWatch
 from nsmesh.registry.query import ENDPOINT, SERVICE, E, Kind
-from nsmesh.registry.sqlite_errors import DAMAGED, explain, primary_code, set_aside
+from nsmesh.registry.sqlite_errors import DAMAGED, explain, primary_code
 
 log = structlog.get_logger()
 
@@ -191,24 +192,12 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _prepared(path: Path) -> sqlite3.Connection:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
+        return opened(path, lambda database: _check(database, path), timeout=0.0)
     except OSError as error:
         raise Unavailable(
             f"the registry file {path} cannot be made: {error.strerror}",
             remedy="name a file in a folder that this user may write",
         ) from error
-    database = sqlite3.connect(path, isolation_level=None, timeout=0.0)
-    try:
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("BEGIN IMMEDIATE")
-        _check(database, path)
-        database.execute("COMMIT")
-    except BaseException:
-        database.close()
-        raise
-    return database
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:

@@ -1,9 +1,8 @@
-"""What SQLite's errors mean to whoever runs a registry, and what becomes of a damaged file."""
+"""What SQLite's errors mean to whoever runs a registry."""
 
 from __future__ import annotations
 
 import sqlite3
-from itertools import count
 from pathlib import Path
 
 from nsmesh.core.errors import Exhausted, MeshError, Unavailable
@@ -41,18 +40,3 @@ def explain(error: sqlite3.Error, path: Path, doing: str) -> MeshError:
         f"the registry cannot {doing} {path}: {error}",
         remedy=_REMEDIES.get(code, "restart the registry; if that does not help, move the file away"),
     )
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file and its log, to the first free ``NAME.damaged-N``; return where it is now."""
-    aside = next(
-        candidate
-        for number in count(1)
-        if not (candidate := path.with_name(f"{path.name}.damaged-{number}")).exists()
-    )
-    for suffix in ("-wal", "-shm", "-journal"):
-        log = path.with_name(path.name + suffix)
-        if log.exists():
-            log.rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
-    return aside
