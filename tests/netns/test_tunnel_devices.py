@@ -13,6 +13,7 @@ import datapath_lab as lab
 import pytest
 import tunnel_lab
 import vxlan_lab
+from vxlan_lab import both, closed, run
 
 from nsmesh.datapath import netns
 from nsmesh.datapath.abilities import lacks
@@ -29,23 +30,6 @@ def able(kind):
         pytest.skip(f"{kind}: {LACKING[kind]}")
 
 
-def run(main, **more):
-    with vxlan_lab.nodes(**more) as found:
-        return asyncio.run(main(found))
-
-
-async def both(found, first, second, **more):
-    here, there = found.drivers(**more)
-    assert (await there.apply(second)).outcome == "created"
-    assert (await here.apply(first)).outcome == "created"
-    return here, there
-
-
-async def closed(*drivers):
-    for driver in drivers:
-        await driver.aclose()
-
-
 def reaches(path, address, size=56, seconds=5.0):
     """Say whether an echo comes back within some seconds: a first packet may wait for a handshake."""
     end = time.monotonic() + seconds
@@ -57,21 +41,7 @@ def reaches(path, address, size=56, seconds=5.0):
 
 def too_long(path, address, size):
     """Say what a sender hears of an echo that may not be cut and does not fit."""
-    argv = [
-        "ip",
-        "netns",
-        "exec",
-        Path(path).name,
-        "ping",
-        "-M",
-        "do",
-        "-s",
-        str(size),
-        "-c1",
-        "-W1",
-        address,
-    ]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    done = vxlan_lab.pinged(path, address, size)
     return done.stdout + done.stderr
 
 

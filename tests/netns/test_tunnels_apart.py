@@ -1,23 +1,18 @@
 """Tunnels that end in the node: the pod sees a veth and nothing else, and packets pass all the same."""
 
-import asyncio
 from dataclasses import replace
 
 import datapath_lab as lab
 import pytest
 import tunnel_lab
 import vxlan_lab
+from vxlan_lab import run
 
 from nsmesh.datapath.apart import ApartDatapath, names_of
 from nsmesh.datapath.base import TunnelRefused, TunnelTaken
 from nsmesh.model.tunnels import GrePort
 
 pytestmark = pytest.mark.root
-
-
-def run(main, **more):
-    with vxlan_lab.nodes(**more) as found:
-        return asyncio.run(main(found))
 
 
 def drivers(found):

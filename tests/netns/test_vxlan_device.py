@@ -7,6 +7,7 @@ from dataclasses import replace
 import datapath_lab as lab
 import pytest
 import vxlan_lab
+from vxlan_lab import both, closed, run
 
 from nsmesh.core.errors import Conflict
 from nsmesh.datapath import netns
@@ -14,24 +15,6 @@ from nsmesh.datapath.base import CrossConnect, TunnelTaken, VxlanPort
 from nsmesh.datapath.linux import LinuxDatapath
 
 pytestmark = pytest.mark.root
-
-
-def run(main, **more):
-    with vxlan_lab.nodes(**more) as found:
-        return asyncio.run(main(found))
-
-
-async def both(found, first, second, **more):
-    """Apply the halves of a wire on their nodes; return the drivers."""
-    here, there = found.drivers(**more)
-    assert (await there.apply(second)).outcome == "created"
-    assert (await here.apply(first)).outcome == "created"
-    return here, there
-
-
-async def closed(*drivers):
-    for driver in drivers:
-        await driver.aclose()
 
 
 @pytest.mark.parametrize(("family", "header"), [(4, 50), (6, 70)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,23 +83,36 @@ def wires(
     return CrossConnect(wire_id, near, out, "IP"), CrossConnect(f"{wire_id}-far", back, far, "IP")
 
 
+def pinged(path: str, address: str, size: int = 56) -> subprocess.CompletedProcess[str]:
+    """Send one echo of ``size`` bytes that may not be cut into pieces; return what ``ping`` says of it."""
+    command = ["ping", "-M", "do", "-s", str(size), "-c1", "-W1", address]
+    argv = ["ip", "netns", "exec", Path(path).name, *command]
+    return subprocess.run(argv, check=False, capture_output=True, text=True)
+
+
 def pings(path: str, address: str, size: int = 56) -> bool:
     """Say whether an echo of ``size`` bytes comes back that may not be cut into pieces."""
-    argv = [
-        "ip",
-        "netns",
-        "exec",
-        Path(path).name,
-        "ping",
-        "-M",
-        "do",
-        "-s",
-        str(size),
-        "-c1",
-        "-W1",
-        address,
-    ]
-    return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+    return pinged(path, address, size).returncode == 0
+
+
+def run(main, **more):
+    """Run a coroutine function with two nodes."""
+    with nodes(**more) as found:
+        return asyncio.run(main(found))
+
+
+async def both(found, first, second, **more):
+    """Apply the halves of a wire on their nodes; return the drivers."""
+    here, there = found.drivers(**more)
+    assert (await there.apply(second)).outcome == "created"
+    assert (await here.apply(first)).outcome == "created"
+    return here, there
+
+
+async def closed(*drivers):
+    """Close drivers."""
+    for driver in drivers:
+        await driver.aclose()
 
 
 def tunnel(path: str, name: str) -> dict[str, object]:

@@ -24,6 +24,17 @@ from nsmesh.datapath import netns
 MARK = "MESH_LAB"
 """Variable that every process of a lab has, with the session's own value."""
 NSM = [sys.executable, "-m", "nsmesh.cli.main"]
+BOX = """
+apiVersion: nsmesh/v1
+kind: Workload
+metadata:
+  name: box
+  annotations:
+    networkservicemesh.io: kernel://ping/nsm-1
+spec:
+  command: [sleep, infinity]
+"""
+"""A workload with a wire to the endpoint that :func:`responder` makes."""
 
 
 @dataclass

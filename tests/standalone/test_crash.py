@@ -5,20 +5,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from mesh_lab import documents, end, is_gone, ping, ping_pid, responder, until
+from mesh_lab import BOX, documents, end, is_gone, ping, ping_pid, responder, until
 
 pytestmark = pytest.mark.root
 
-BOX = """
-apiVersion: nsmesh/v1
-kind: Workload
-metadata:
-  name: box
-  annotations:
-    networkservicemesh.io: kernel://ping/nsm-1
-spec:
-  command: [sleep, infinity]
----
+ALL = (
+    BOX
+    + """---
 apiVersion: nsmesh/v1
 kind: Link
 metadata: {name: cable}
@@ -32,12 +25,13 @@ kind: Workload
 metadata: {name: outside}
 spec: {}
 """
+)
 
 
 def populated(lab):
     """Bring up a mesh with an endpoint, workloads, a link, and a wire into a namespace of the user's."""
     lab.up()
-    lab.apply(documents(BOX, responder())).ok()
+    lab.apply(documents(ALL, responder())).ok()
     resident = lab.resident()
     lab.nsm("connect", "kernel://ping/nsm-9", "--pid", str(resident.pid)).ok()
     return resident

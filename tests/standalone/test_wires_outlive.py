@@ -9,20 +9,9 @@ import subprocess
 import time
 
 import pytest
-from mesh_lab import Lab, documents, is_gone, ping, responder, until
+from mesh_lab import BOX, Lab, documents, is_gone, ping, responder, until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
-
-BOX = """
-apiVersion: nsmesh/v1
-kind: Workload
-metadata:
-  name: box
-  annotations:
-    networkservicemesh.io: kernel://ping/nsm-1
-spec:
-  command: [sleep, infinity]
-"""
 
 
 class Stream:
