@@ -14,6 +14,7 @@ from nsmesh.core.errors import MeshError
 from nsmesh.datapath.leaks import LEAKS
 from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.leaks import counts
+from nsmesh.standalone.log_files import keep_small
 from nsmesh.standalone.mesh import Mesh, composed
 from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
@@ -45,6 +46,7 @@ async def running_mesh(
             await start_here(mesh, stack)
             stack.push_async_callback(_take_down, mesh)
         await mesh.model.start()
+        mesh.scope.spawn(keep_small(paths.logs), name="logs")
         stack.enter_context(LEAKS.reading(partial(counts, mesh)))
         yield mesh
 
