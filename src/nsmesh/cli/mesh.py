@@ -104,7 +104,6 @@ def up(
         raise click.UsageError("--underlay-mtu, --latency and --loss are for several nodes: add --nodes 2")
     if foreground and files:
         raise click.UsageError("--foreground and -f exclude each other: apply from another terminal")
-    _tell_forwarders(mechanisms, device_selector)
     manifests = control.read_manifests(files)
     paths = context.paths
     place = _place(context, listen, name, apart=separate or underlay["nodes"] > 1)
@@ -113,6 +112,7 @@ def up(
     if foreground:
         from nsmesh.standalone import daemon  # noqa: PLC0415 - the whole mesh, for this one command
 
+        _tell_forwarders(mechanisms, device_selector)
         level = ("INFO", "DEBUG", "TRACE")[min(context.verbose, 2)]
         wishes = daemon.Wishes(separate, conditions, place)
         daemon.run(paths, wishes, "WARN" if context.quiet else level)
@@ -126,6 +126,8 @@ def up(
         context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
         options = [*(["--separate"] if separate else []), *_arguments(underlay)]
+        options += [f"--mechanisms={','.join(mechanisms)}"] if mechanisms else []
+        options += [f"--device-selector={device_selector}"] if device_selector else []
         if place is not None:
             options += [f"--listen={place.address}", f"--name={place.name}"]
         run(start(context, options))
@@ -149,7 +151,7 @@ def _conditions(underlay: dict[str, Any]) -> Conditions:
 
 
 def _tell_forwarders(mechanisms: tuple[str, ...], device_selector: str | None) -> None:
-    """Put what options say into the environment: there forwarders read it, in the daemon and as processes."""
+    """Put what options say into the daemon's environment: its forwarders read it, here and as processes."""
     if mechanisms:
         os.environ["NSM_MECHANISMS"] = os.environ["NSM_MECHANISM_PRIORITY"] = ",".join(mechanisms)
     if device_selector:
