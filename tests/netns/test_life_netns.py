@@ -111,7 +111,7 @@ class KernelLife(life.LifeOfConnections):
         return [(name, one) for name in CLIENTS for one in self.mesh.lives(name).values()]
 
     async def _within(self, work):
-        """The end has no limit in virtual time: that leaps ahead while the kernel deletes all in a thread."""
+        """Set the end no limit in virtual time: that leaps ahead while the kernel deletes all in a thread."""
         return await (work if work.__name__ == "_end" else super()._within(work))
 
     async def _end(self):
