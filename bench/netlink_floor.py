@@ -5,8 +5,8 @@ Run as root: python bench/run.py floor. Makes its own namespaces; takes about te
 The floor sends the same messages, built beforehand, on sockets that stay open: what no driver can beat
 without asking the kernel for less. The driver builds them, opens both namespaces anew for each wire, checks,
 and keeps its records. The floor comes in two orders, because the order alone makes a difference of a third:
-once an interface is up, the kernel's own work on it competes with us for the lock. Wires of payload ETHERNET,
-as the floor is; one of IP has filters besides.
+once an interface is up, the kernel's own work on it competes with us for the lock. A wire of payload IP has
+filters besides, and is measured beside a floor with the same filters.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.netlink import Batch, Netlink
+from nsmesh.datapath.payload_filter import Filters, filter_of
+from nsmesh.datapath.traffic_control import new_place
 from nsmesh.datapath.wirestate import alias_of, desired_end, parse_mac
 
 NAME = "floor"
@@ -57,10 +59,11 @@ def wire(prefix: str, number: int, a: str, b: str) -> CrossConnect:
 
 
 class Floor:
-    """The messages of a wire, ready to be sent; ``up_first`` in the order of a person with ``ip``."""
+    """The messages of a wire and its filters, built; ``up_first``: in the order of a person with ``ip``."""
 
     def __init__(self, wires: list[CrossConnect], a: str, b: str, *, up_first: bool = False) -> None:
         self.up_first = up_first
+        self.filters = Filters()
         self.sockets = [netns.call_in(path, Netlink) for path in (a, b)]
         self.descriptor = netns.open_netns(b)
         self.batches = [tuple(self._batches(one)) for one in wires]
@@ -75,9 +78,14 @@ class Floor:
         born = Batch()
         born.put(rtnetlink.new_veth(ends[0], ends[1], self.descriptor, GROUP))
         yield ready(born)
-        for index, port in zip(indexes, ports, strict=True):
+        filters = filter_of(one)
+        prepared = Batch()
+        if filters.directions:
+            prepared.put(new_place(indexes[1]))
+        for number, (index, port) in enumerate(zip(indexes, ports, strict=True)):
             wanted = desired_end(port, index)
             messages = [
+                *self.filters.messages(index, filters, first=not number),
                 *(rtnetlink.address(index, item, add=True) for item in wanted.addresses),
                 *(rtnetlink.neighbour(index, item, add=True) for item in wanted.neighbours),
             ]
@@ -88,12 +96,14 @@ class Floor:
             for message in messages:
                 batch.put(message)
             yield ready(batch)
+        if filters.directions:
+            yield ready(prepared)
 
     def send(self, number: int) -> None:
         """Make one wire."""
-        first, near, far = self.batches[number]
+        first, near, far, *prepared = self.batches[number]
         a, b = self.sockets
-        if a.send(first) or a.send(near) or b.send(far):
+        if a.send(first) or any(map(b.send, prepared)) or a.send(near) or b.send(far):
             raise SystemExit("the floor's messages were refused")
 
     def delete(self) -> None:
@@ -132,6 +142,7 @@ def over_the_floor(wires: int, rounds: int = 20) -> list[Series]:
         filtered = [replace(wire("p", number, a, b), payload="IP") for number in numbers]
         floor = Floor([wire("f", number, a, b) for number in numbers], a, b)
         usual = Floor([wire("u", number, a, b) for number in numbers], a, b, up_first=True)
+        enforced = Floor([replace(wire("i", number, a, b), payload="IP") for number in numbers], a, b)
         datapath, forgetful = LinuxDatapath(), LinuxDatapath(owner="forgetful")
         forgetful._doors.most = 0  # noqa: SLF001 - each wire is the first in a while
         apply = applier(datapath, wanted)
@@ -140,6 +151,7 @@ def over_the_floor(wires: int, rounds: int = 20) -> list[Series]:
             "floor, up before routes": floor.send,
             "apply": apply,
             "apply, the first in a while": applier(forgetful, anew),
+            "floor, payload IP": enforced.send,
             "apply, payload IP": applier(datapath, filtered),
         }
         series = alternate(rounds, count, ways)
@@ -208,5 +220,11 @@ def growth(wires: int) -> Details:
 def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001 - the face of a benchmark
     """Measure the driver beside the bare messages."""
     series = over_the_floor(40, 4) if short else over_the_floor(1000)
-    rows = [row_of("kernel wire", one, series[1]) for one in series]
+    floors = {one.name: one for one in series}
+    rows = [
+        row_of(
+            "kernel wire", one, floors["floor, payload IP" if "IP" in one.name else "floor, up before routes"]
+        )
+        for one in series
+    ]
     return Report(rows=rows, details=[growth(50 if short else 1000)])
