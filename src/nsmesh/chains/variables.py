@@ -143,7 +143,7 @@ def notices(cls: type[Common], environment: Mapping[str, str], also: Iterable[st
     ``also``: variables that the role reads besides its settings. Raises Invalid for what would not be done
     as asked.
     """
-    features = next(found for known, found in UNSERVED.items() if issubclass(cls, known))
+    features = next((found for known, found in UNSERVED.items() if issubclass(cls, known)), EVERYWHERE)
     lines = []
     for feature in features:
         asked = feature.asked_by(environment)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import structlog
 
+from nsmesh.attestation.settings import AgentSettings, AuthoritySettings
 from nsmesh.chains import settings as s
 from nsmesh.chains.variables import notices
 from nsmesh.core import garbage, logging
@@ -146,6 +147,24 @@ def nse(kind: str) -> None:
     settings = _settings(s.NSE_SETTINGS.get(kind, s.NseSettings))
     options = [option.variable for option in describe_options(options_of(kind))]
     _run(settings.name, settings, lambda stop: serve_endpoint(kind, settings, stop), options)
+
+
+@run.command("identity-authority", epilog=_epilog(AuthoritySettings))
+def identity_authority() -> None:
+    """Run the CA of a Kubernetes cluster that has no SPIRE."""
+    from nsmesh.attestation.authority import serve_authority  # noqa: PLC0415 - likewise
+
+    settings = _settings(AuthoritySettings)
+    _run(settings.name, settings, lambda stop: serve_authority(settings, stop))
+
+
+@run.command("identity-agent", epilog=_epilog(AgentSettings))
+def identity_agent() -> None:
+    """Run the agent of a Kubernetes node: give each pod there an identity of its own."""
+    from nsmesh.attestation.agent import serve_agent  # noqa: PLC0415 - likewise
+
+    settings = _settings(AgentSettings)
+    _run(settings.name, settings, lambda stop: serve_agent(settings, stop))
 
 
 @run.command("vpn-site")

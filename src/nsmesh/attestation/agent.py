@@ -1,0 +1,190 @@
+"""The agent of a node: tells pods apart by the cgroup of who calls, and lets the CA sign for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from nsmesh import rpc
+from nsmesh.api import join_pb2
+from nsmesh.attestation.api_server import ApiServer
+from nsmesh.attestation.names import SIGN, TOKEN, pod_id, uid_of_process
+from nsmesh.attestation.settings import AgentSettings
+from nsmesh.chains.workload_api import served_workload_api
+from nsmesh.core.call import Peer
+from nsmesh.core.clock import Clock, SystemClock
+from nsmesh.core.errors import Conflict, Invalid, MeshError, NotFound
+from nsmesh.core.scope import Scope
+from nsmesh.security.entries import Entries, Entry
+from nsmesh.security.join_token import pin_of
+from nsmesh.security.signing_request import make_request
+from nsmesh.security.svid import Svid
+from nsmesh.security.verify import Bundle
+from nsmesh.security.workload_api import WorkloadApi
+from nsmesh.standalone.joining.asking import taken
+from nsmesh.standalone.joining.pinned import Pinned
+
+log = structlog.get_logger()
+
+CALL = 5.0
+"""Seconds that the CA has to answer, and to take a connection."""
+PAUSE = 0.5
+"""Seconds between two tries of what failed."""
+_UID = "k8s:pod-uid:"
+
+
+def attest_pod(peer: Peer) -> frozenset[str]:
+    """Return the selector of the pod that a caller belongs to; none for one that is of no pod."""
+    uid = uid_of_process(peer.pid) if peer.pid else ""
+    return frozenset({_UID + uid}) if uid else frozenset()
+
+
+class Signer:
+    """Implements :class:`nsmesh.security.issuer.Issuer` by the CA of the cluster.
+
+    ``changed`` is called when the bundle has changed.
+    """
+
+    def __init__(self, settings: AgentSettings, bundle: Bundle, clock: Clock) -> None:
+        self.trust_domain = settings.trust_domain
+        self.changed: Callable[[], None] = lambda: None
+        self._settings = settings
+        self._bundle = bundle
+        self._clock = clock
+
+    def bundle(self) -> Bundle:
+        """Return the authorities of the cluster, as the CA told them last."""
+        return self._bundle
+
+    def maintain(self) -> bool:
+        """Nothing is due here: the CA is elsewhere."""
+        return False
+
+    async def svid(self, spiffe_id: str, ttl: float) -> Svid:  # noqa: ARG002 - the CA says how long
+        """Return a new SVID for a pod of this node; raises MeshError."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        request = join_pb2.SignRequest(request=make_request(key, spiffe_id))
+        pins = [pin_of(one) for one in self._bundle.authorities]
+        url = self._settings.authority_url
+        client = await rpc.connect(url, identity=Pinned(pins, url, self._clock), timeout=CALL)
+        try:
+            token = Path(self._settings.token_file).read_text().strip()
+            reply = await client.unary(
+                SIGN,
+                request.SerializeToString(),
+                metadata=((TOKEN, f"Bearer {token}"),),
+                deadline=asyncio.get_running_loop().time() + CALL,
+            )
+        except OSError as error:
+            raise NotFound(
+                f"the token {self._settings.token_file} cannot be read: {error}",
+                remedy="project a service-account token there",
+            ) from error
+        finally:
+            await client.aclose(0)
+        answer = join_pb2.Identity.FromString(reply.message)
+        svid, bundle = taken(answer, key, self.trust_domain, self._clock)
+        if bundle != self._bundle:
+            self._bundle = bundle
+            self.changed()
+        return svid
+
+
+class Pods:
+    """The pods of a node as entries of a Workload API: follows the API server."""
+
+    def __init__(self, server: ApiServer, settings: AgentSettings, entries: Entries) -> None:
+        self._server = server
+        self._settings = settings
+        self._entries = entries
+        self._known: dict[str, Entry] = {}
+        selector = quote(f"spec.nodeName={settings.node_name}")
+        self._path = f"/api/v1/pods?fieldSelector={selector}"
+
+    async def follow(self) -> None:
+        """Follow until cancelled. While the API server is away, all entries stay."""
+        while True:
+            try:
+                version = await self._list()
+                while True:
+                    version = await self._watch(version)
+            except Conflict:
+                log.info("the watch of pods begins anew: what it saw last is gone")
+            except MeshError as error:
+                log.warning("pods are not followed for now", error=str(error))
+            await asyncio.sleep(PAUSE)
+
+    async def _list(self) -> str:
+        found = await self._server.call("GET", self._path)
+        present = {pod["metadata"]["uid"] for pod in found["items"]}
+        for uid in [uid for uid in self._known if uid not in present]:
+            self._drop(uid)
+        for pod in found["items"]:
+            self._put(pod)
+        return str(found["metadata"]["resourceVersion"])
+
+    async def _watch(self, version: str) -> str:
+        path = f"{self._path}&watch=true&allowWatchBookmarks=true&resourceVersion={version}"
+        async for event in self._server.watch(path):
+            found = event["object"]
+            if event["type"] == "ERROR":
+                raise Conflict(str(found.get("message", "the watch failed")))
+            version = found["metadata"]["resourceVersion"]
+            if event["type"] == "DELETED":
+                self._drop(found["metadata"]["uid"])
+            elif event["type"] != "BOOKMARK":
+                self._put(found)
+        return version
+
+    def _put(self, pod: dict[str, Any]) -> None:
+        meta = pod["metadata"]
+        if meta["uid"] not in self._known:
+            name = pod_id(self._settings.trust_domain, meta["namespace"], meta["name"])
+            entry = self._known[meta["uid"]] = Entry(frozenset({_UID + meta["uid"]}), name)
+            self._entries.register(entry)
+
+    def _drop(self, uid: str) -> None:
+        entry = self._known.pop(uid, None)
+        if entry is not None:
+            self._entries.remove(entry)
+
+
+async def read_bundle(server: ApiServer, settings: AgentSettings) -> Bundle:
+    """Return the certificates of the CA, as soon as it has published them."""
+    path = f"/api/v1/namespaces/{settings.namespace}/configmaps/{settings.bundle_name}"
+    while True:
+        try:
+            found = await server.call("GET", path)
+            return Bundle.from_pem(settings.trust_domain, found["data"]["bundle.pem"].encode())
+        except (MeshError, KeyError) as error:
+            log.info("no certificates of the CA yet", error=str(error))
+            await asyncio.sleep(PAUSE)
+
+
+@asynccontextmanager
+async def running_agent(settings: AgentSettings) -> AsyncIterator[Entries]:
+    """Run the agent of a node while the block runs; yields the pods that it knows."""
+    if not settings.node_name:
+        raise Invalid("NODE_NAME is not set", remedy="set it from spec.nodeName, by the downward API")
+    clock = SystemClock()
+    server = ApiServer.in_cluster(Path(settings.service_account_folder))
+    signer = Signer(settings, await read_bundle(server, settings), clock)
+    entries = Entries()
+    signer.changed = entries.announce
+    api = WorkloadApi(signer, entries, clock=clock, attestor=attest_pod)
+    async with Scope("identity agent", clock) as scope, served_workload_api(api, settings.listen_on):
+        scope.spawn(Pods(server, settings, entries).follow(), name="pods")
+        yield entries
+
+
+async def serve_agent(settings: AgentSettings, stop: asyncio.Event) -> None:
+    """Run the agent of a node until ``stop``."""
+    async with running_agent(settings):
+        await stop.wait()

@@ -1,0 +1,200 @@
+"""The CA of a cluster: signs for pods, for agents that prove by a token which node they are on.
+
+It believes no agent a pod of another node: whoever took over one node speaks for the pods of that node alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from cryptography.hazmat.primitives.serialization import Encoding
+from google.protobuf.message import DecodeError
+
+from nsmesh import rpc
+from nsmesh.api import join_pb2
+from nsmesh.attestation.api_server import ApiServer
+from nsmesh.attestation.names import SIGN, TOKEN, pod_of
+from nsmesh.attestation.settings import AuthoritySettings
+from nsmesh.core.clock import Clock, SystemClock
+from nsmesh.core.errors import Invalid, NotFound, Unauthorized
+from nsmesh.core.scope import Scope
+from nsmesh.security.ca import TTL, CertificateAuthority
+from nsmesh.security.signing_request import read_request
+from nsmesh.standalone.joining.pinned import PortIdentity
+
+log = structlog.get_logger()
+
+REVIEWED = 60.0
+"""Seconds for which a token that was found good is not asked about again."""
+MAINTENANCE = 3600.0
+"""Seconds between two looks at the CA's rotation."""
+_NODE = "authentication.kubernetes.io/node-name"
+_CORE = "/api/v1/namespaces"
+
+
+class Keeper:
+    """Keeps the files of the CA in a secret, and its certificates in a config map for everybody."""
+
+    def __init__(self, server: ApiServer, settings: AuthoritySettings) -> None:
+        self._server = server
+        self._settings = settings
+        self._folder = Path(settings.folder)
+
+    async def opened(self, clock: Clock) -> CertificateAuthority:
+        """Return the CA that the secret keeps; a new one where there is none. Raises MeshError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            kept = await self._server.call("GET", self._path("secrets", self._settings.secret_name))
+        except NotFound:
+            kept = {}
+        for name, content in (kept.get("data") or {}).items():
+            path = self._folder / name
+            path.touch(mode=0o600)
+            path.write_bytes(base64.b64decode(content))
+        authority = CertificateAuthority.open(self._folder, self._settings.trust_domain, clock=clock)
+        await self.keep(authority)
+        return authority
+
+    async def keep(self, authority: CertificateAuthority) -> None:
+        """Write what the CA is now. Raises MeshError; before it returned, nothing may be signed."""
+        files = {path.name: path for path in self._folder.iterdir() if not path.name.startswith(".")}
+        data = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}
+        await self._put(
+            "secrets", {"kind": "Secret", "type": "Opaque", "data": data}, self._settings.secret_name
+        )
+        pem = b"".join(one.public_bytes(Encoding.PEM) for one in authority.bundle().authorities).decode()
+        await self._put(
+            "configmaps", {"kind": "ConfigMap", "data": {"bundle.pem": pem}}, self._settings.bundle_name
+        )
+
+    async def _put(self, kind: str, body: dict[str, Any], name: str) -> None:
+        whole = {
+            "apiVersion": "v1",
+            **body,
+            "metadata": {"name": name, "namespace": self._settings.namespace},
+        }
+        try:
+            await self._server.call("PUT", self._path(kind, name), whole)
+        except NotFound:
+            await self._server.call("POST", self._path(kind), whole)
+
+    def _path(self, kind: str, name: str = "") -> str:
+        return f"{_CORE}/{self._settings.namespace}/{kind}{'/' if name else ''}{name}"
+
+
+class Authority:
+    """Serves :data:`SIGN`."""
+
+    def __init__(
+        self, server: ApiServer, ca: CertificateAuthority, settings: AuthoritySettings, clock: Clock
+    ) -> None:
+        self._server = server
+        self._ca = ca
+        self._settings = settings
+        self._clock = clock
+        self._nodes: dict[bytes, tuple[str, float]] = {}
+
+    async def sign(self, call: rpc.ServerCall, body: bytes) -> bytes:
+        """Return an SVID for the pod that the request names; raises Unauthorized or Invalid."""
+        try:
+            request = join_pb2.SignRequest.FromString(body).request
+        except DecodeError as error:
+            raise Invalid(f"the message is no SignRequest: {error}") from error
+        node = await self._node(dict(call.metadata).get(TOKEN, ""))
+        identity, key = read_request(request)
+        pod = pod_of(identity)
+        if pod is None or identity.trust_domain != self._ca.trust_domain:
+            raise Unauthorized(f"the agent of node {node} cannot vouch for {identity}: it is no pod's")
+        await self._check(node, *pod)
+        answer = join_pb2.Identity(
+            svid=self._ca.sign(key, str(identity), TTL), bundle=self._ca.bundle().der()
+        )
+        log.info("signed", spiffe_id=str(identity), node=node)
+        return answer.SerializeToString()
+
+    async def _node(self, header: str) -> str:
+        """Return the node whose agent a token is of, as the API server says; raises Unauthorized."""
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized("the CA signs for agents alone", remedy="send a service-account token")
+        digest = hashlib.sha256(token.encode()).digest()
+        now = self._clock.monotonic()
+        self._nodes = {one: known for one, known in self._nodes.items() if known[1] > now}
+        if digest not in self._nodes:
+            self._nodes[digest] = (await self._reviewed(token), now + REVIEWED)
+        return self._nodes[digest][0]
+
+    async def _reviewed(self, token: str) -> str:
+        audience = self._settings.audience
+        review = await self._server.call(
+            "POST",
+            "/apis/authentication.k8s.io/v1/tokenreviews",
+            {
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenReview",
+                "spec": {"token": token, "audiences": [audience]},
+            },
+        )
+        status = review.get("status", {})
+        user = status.get("user", {})
+        if not status.get("authenticated") or audience not in status.get("audiences", ()):
+            raise Unauthorized(
+                f"the agent's token is not good: {status.get('error', 'it is for another audience')}",
+                remedy=f"project a service-account token with the audience {audience}",
+            )
+        wanted = f"system:serviceaccount:{self._settings.namespace}:{self._settings.agent_account}"
+        if user.get("username") != wanted:
+            raise Unauthorized(f"{user.get('username')} is no agent: agents are {wanted}")
+        nodes = user.get("extra", {}).get(_NODE, [])
+        if len(nodes) != 1:
+            raise Unauthorized(
+                "the agent's token does not say its node", remedy="Kubernetes 1.30 or later binds it to one"
+            )
+        return str(nodes[0])
+
+    async def _check(self, node: str, namespace: str, name: str) -> None:
+        try:
+            pod = await self._server.call("GET", f"{_CORE}/{namespace}/pods/{name}")
+        except NotFound:
+            raise Unauthorized(f"there is no pod {namespace}/{name}") from None
+        if pod.get("spec", {}).get("nodeName") != node:
+            raise Unauthorized(f"the pod {namespace}/{name} does not run on node {node}")
+
+
+@asynccontextmanager
+async def running_authority(settings: AuthoritySettings) -> AsyncIterator[rpc.Server]:
+    """Run the CA of a cluster while the block runs."""
+    clock = SystemClock()
+    server = ApiServer.in_cluster(Path(settings.service_account_folder))
+    keeper = Keeper(server, settings)
+    ca = await keeper.opened(clock)
+    authority = Authority(server, ca, settings, clock)
+
+    async def maintain() -> None:
+        while True:
+            await asyncio.sleep(MAINTENANCE)
+            if ca.maintain():
+                await keeper.keep(ca)
+
+    async with (
+        Scope("identity authority", clock) as scope,
+        rpc.serve(
+            settings.listen_on, {SIGN: rpc.Unary(authority.sign)}, identity=PortIdentity(ca, clock)
+        ) as served,
+    ):
+        scope.spawn(maintain(), name="rotation of the CA")
+        log.info("CA ready", url=served.url, trust_domain=ca.trust_domain)
+        yield served
+
+
+async def serve_authority(settings: AuthoritySettings, stop: asyncio.Event) -> None:
+    """Run the CA of a cluster until ``stop``."""
+    async with running_authority(settings):
+        await stop.wait()
