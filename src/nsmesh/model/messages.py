@@ -44,6 +44,7 @@ Found: TypeAlias = NetworkServiceResponse | NetworkServiceEndpointResponse
 
 KERNEL = "KERNEL"
 MEMIF = "MEMIF"
+VHOST_USER = "VHOST_USER"
 NOOP = "NOOP"
 VXLAN = "VXLAN"
 GENEVE = "GENEVE"
@@ -77,6 +78,7 @@ __all__ = [
     "PAYLOADS",
     "REMOTE",
     "SRV6",
+    "VHOST_USER",
     "VLAN",
     "VXLAN",
     "WIREGUARD",

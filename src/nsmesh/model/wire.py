@@ -83,7 +83,48 @@ class TunnelPort:
         raise NotImplementedError
 
 
-Port = KernelPort | TunnelPort
+@dataclass(frozen=True, slots=True)
+class MemifPort:
+    """One end of a wire: a memif socket, by which a user-space process shares its rings.
+
+    ``socket`` is a path that can be opened, or a name behind ``@`` in the abstract namespace of the network
+    namespace ``netns`` (a path; empty for a socket that is a file). ``listens``: the user of this end
+    listens there and whoever wires connects; else whoever wires listens. ``id`` is the interface's number
+    on that socket. ``mtu`` 0 leaves it open.
+    """
+
+    socket: str
+    netns: str = ""
+    listens: bool = False
+    id: int = 0
+    mtu: int = 0
+    mac: str = ""
+
+    @property
+    def abstract(self) -> bool:
+        """Whether the socket is a name and no file."""
+        return self.socket.startswith("@")
+
+
+@dataclass(frozen=True, slots=True)
+class VhostUserPort:
+    """One end of a wire: a vhost-user socket, by which a virtual machine shares its memory.
+
+    ``socket`` is a path that can be opened. ``listens``: the user (the machine's monitor) listens there and
+    whoever wires connects, again and again; else whoever wires listens. ``queues`` is the number of pairs.
+    """
+
+    socket: str
+    listens: bool = True
+    queues: int = 1
+    mtu: int = 0
+    mac: str = ""
+
+
+SocketPort = MemifPort | VhostUserPort
+"""Ends of a wire in user space: frames go through shared memory that a socket agrees on."""
+
+Port = KernelPort | TunnelPort | MemifPort | VhostUserPort
 """What a wire can end in."""
 
 
