@@ -13,7 +13,7 @@ from nsmesh.model.wire import VhostUserPort
 from nsmesh.model.wiring import Side
 
 MODE = "mode"
-"""What the user does at the socket: ``server`` listens there (and whoever wires comes again), or ``client``."""
+"""What the user does at the socket: ``server`` (listen, and whoever wires comes again) or ``client``."""
 SERVER, CLIENT = "server", "client"
 QUEUES = "queues"
 """Pairs of queues; 1 where it is absent."""
