@@ -82,7 +82,8 @@ class Life:
         after = self.children()
         assert all(after[name] == pid for name, pid in self.pids.items() if name not in but), after
         fresh = self.lab.namespace(f"new{time.monotonic_ns() % 10**9}")
-        until(lambda: not self.lab.nsm("connect", "kernel://ping/nsm-1", "--netns", fresh).code, 10)
+        ask = ("connect", "kernel://ping/nsm-1", "--netns", fresh)
+        until(lambda: not self.lab.nsm(*ask).code, 15, lambda: f"{self.lab.nsm(*ask)}")
         assert ping(fresh, self.target(fresh))
         mine = {address for *_, given in interfaces(fresh) for address in given}
         others = {address for space in self.before for *_, given in space for address in given}
@@ -102,15 +103,22 @@ def kill(pid):
     until(lambda: is_gone(pid))
 
 
-def test_the_daemon_is_killed():
-    """Up goes on with processes, namespaces and wires; nobody who sends a packet notices. Down is clean."""
+@pytest.mark.parametrize("options", [[], ["--separate"], ["--nodes", "2"]], ids=" ".join)
+def test_the_daemon_is_killed(options):
+    """Up goes on with processes, namespaces and wires; nobody who sends a packet notices. Down is clean.
+
+    Roles that run apart are the same processes, and speak with one another and the new daemon.
+    """
     with Lab() as lab:
-        life = Life(populated(lab))
+        life = Life(populated(lab, *options))
+        roles = [(row["role"], row["pid"]) for row in lab.status()["roles"]]
         for _ in range(2):
             kill(lab.daemon())
-            assert "removed" not in lab.nsm("up").ok().out
+            assert "removed" not in lab.nsm("up", *options).ok().out
             until(lambda: lab.row("endpoints", "responder")["state"] == "ready", 10)
         life.goes_on()
+        if options:
+            assert [(row["role"], row["pid"]) for row in lab.status()["roles"]] == roles
         lab.nsm("down").ok()
         assert lab.left() == []
 

@@ -11,10 +11,11 @@ import structlog
 
 from nsmesh import rpc
 from nsmesh.chains.workload_api import SERVICE
-from nsmesh.core.clock import Clock
+from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.errors import Invalid, MeshError, Status, TimedOut, Unavailable
 from nsmesh.core.scope import Scope
-from nsmesh.security.svid import SvidSource
+from nsmesh.security.svid import Svid, SvidSource
+from nsmesh.security.verify import Bundle
 from nsmesh.security.workload_api import SECURITY_HEADER
 from nsmesh.security.workload_response import read_x509_response
 
@@ -32,12 +33,19 @@ FINAL = frozenset({Status.CANCELLED, Status.INVALID_ARGUMENT})
 class WorkloadWatch:
     """Follows one Workload API: every SVID that it pushes goes into ``source``.
 
+    An API that was away, and forgot what it had issued, comes back with another key for the same ID. Peers
+    keep connections on which they were shown the one that we have, so that one is kept until its half life,
+    as long as the bundles vouch for it. What is pushed on a running stream is taken at once.
+
     ``failed`` is set when the API gave a final answer; its result is that error.
     """
 
-    def __init__(self, url: str, source: SvidSource) -> None:
+    def __init__(self, url: str, source: SvidSource, clock: Clock | None = None) -> None:
         self.url = url
         self.source = source
+        self._clock = clock or SystemClock()
+        self._offered: tuple[Svid, list[Bundle]] | None = None
+        self._offer = asyncio.Event()
         self.failed: asyncio.Future[MeshError] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -47,7 +55,7 @@ class WorkloadWatch:
             updates = 0
             try:
                 async for message in self._messages():
-                    updates += self._take(message)
+                    updates += self._take(message, first=not updates)
                 error: MeshError = Unavailable("the Workload API ended the stream")
             except MeshError as failure:
                 error = failure
@@ -73,16 +81,44 @@ class WorkloadWatch:
         finally:
             await client.aclose(0)
 
-    def _take(self, message: bytes) -> bool:
-        """Put one answer into the source; one that cannot be used is said so and left."""
+    def _take(self, message: bytes, *, first: bool) -> bool:
+        """Put one answer, the ``first`` of a stream or not, into the source; one of no use is said so."""
         try:
             svid, bundles = read_x509_response(message)
         except Invalid as error:
             log.warning("the Workload API sent what cannot be used", url=self.url, error=str(error))
             return False
+        bundles = list(bundles)
+        self._offered = None
+        if first and self.source.vouched(svid.spiffe_id, bundles) and self._clock.now() < self._half_life():
+            if svid.chain != self.source.svid.chain:
+                self._offered = (svid, bundles)
+                self._offer.set()
+            self.source.trust(bundles)
+            log.info("SVID kept", spiffe_id=svid.spiffe_id, not_after=self.source.svid.not_after)
+            return True
         self.source.update(svid, bundles)
         log.info("SVID received", spiffe_id=svid.spiffe_id, not_after=svid.not_after)
         return True
+
+    def _half_life(self) -> float:
+        """Return the wall time at which our SVID is due to be replaced."""
+        svid = self.source.svid
+        return (svid.not_before + svid.not_after) / 2
+
+    async def catch_up(self) -> None:
+        """Take what was offered when the one that was kept comes to its half life, until cancelled."""
+        while True:
+            await self._offer.wait()
+            self._offer.clear()
+            while self._offered is not None:
+                left = self._half_life() - self._clock.now()
+                if left <= 0:
+                    (svid, bundles), self._offered = self._offered, None
+                    self.source.update(svid, bundles)
+                    log.info("SVID replaced at its half life", spiffe_id=svid.spiffe_id)
+                else:
+                    await asyncio.sleep(min(left, LONGEST_PAUSE))
 
 
 @asynccontextmanager
@@ -96,8 +132,9 @@ async def fetched_identity(
     """
     async with Scope("workload api client", clock) as scope:
         source = SvidSource(clock=scope.clock)
-        watch = WorkloadWatch(url, source)
+        watch = WorkloadWatch(url, source, scope.clock)
         scope.spawn(watch.run(), name="workload api")
+        scope.spawn(watch.catch_up(), name="kept svid")
         ready = scope.spawn(_ready(source), name="first svid")
         either: set[asyncio.Future[Any]] = {ready, watch.failed}
         done, _ = await asyncio.wait(either, timeout=wait, return_when=asyncio.FIRST_COMPLETED)

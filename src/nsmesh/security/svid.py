@@ -155,6 +155,25 @@ class SvidSource:
             except Exception:  # one listener's trouble is not that of the next
                 log.exception("a listener failed at the rotation of the SVID", spiffe_id=svid.spiffe_id)
 
+    def vouched(self, spiffe_id: str, bundles: Iterable[Bundle]) -> bool:
+        """Say whether we hold an SVID of that ID that ``bundles`` vouch for now."""
+        if self._svid is None or self._svid.spiffe_id != spiffe_id:
+            return False
+        known = {bundle.trust_domain: bundle for bundle in bundles}
+        try:
+            Verifier().verify(list(self._svid.chain), known, self._clock.now())
+        except Unauthorized:
+            return False
+        return True
+
+    def trust(self, bundles: Iterable[Bundle]) -> None:
+        """Keep the SVID, and trust ``bundles`` from now on; nothing happens where they are the same."""
+        new = {bundle.trust_domain: bundle for bundle in bundles}
+        if {name: one.der() for name, one in new.items()} != {
+            name: one.der() for name, one in self._bundles.items()
+        }:
+            self.update(self.svid, new.values())
+
     def on_rotation(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` after each :meth:`update`; returns what takes that back."""
         self._listeners.append(listener)

@@ -17,22 +17,17 @@ CLIENT = "client "
 
 
 def mode_of(conditions: Conditions, *, separate: bool) -> str:
-    """Return how a mesh is brought up, as one word; what another way of it left is not gone on with.
-
-    Empty where nothing is: roles that run apart hold connections to one another with identities of the daemon
-    that is gone, and a new one gives them others.
-    """
-    return "" if separate else f"one/{conditions}"
+    """Return how a mesh is brought up, as one word; what another way of it left is not gone on with."""
+    return f"{'apart' if separate else 'one'}/{conditions}"
 
 
 async def take_over(paths: MeshPaths, mode: str) -> list[str]:
     """Make ready for a start after a kill; return in words what was taken away for it.
 
-    A mesh that was up in the same ``mode``, all in one process, is gone on with: its processes, namespaces
-    and wires stay, and are taken up one by one as the start comes to them (see :class:`Children`). Else all
-    of it goes.
+    A mesh that was up in the same ``mode`` is gone on with: its processes, namespaces and wires stay, and are
+    taken up one by one as the start comes to them (see :class:`Children`). Else all of it goes.
     """
-    if not mode or Children(paths.children).mode != mode:
+    if Children(paths.children).mode != mode:
         return await leftovers.clean(paths)
     paths.control.unlink(missing_ok=True)
     return []

@@ -52,6 +52,7 @@ class Identities:
         self._below = below
         self._entries = entries
         self._known: dict[str, Entry] = {}
+        self._early: dict[Started, Callable[[], None]] = {}
 
     def add(self, name: str, namespace: str) -> None:
         """Give whoever lives in the namespace at a path an ID of its own: ``spiffe://DOMAIN/ns/NAME``.
@@ -66,6 +67,16 @@ class Identities:
         self._known[name] = entry
         self._entries.register(entry)
 
+    def go_on_with(self, roles: Mapping[str, Started], spaces: Mapping[str, str]) -> None:
+        """Know who lives on from a killed daemon before anybody asks: else they were told to be others.
+
+        ``roles`` by name, ``spaces``: paths of namespaces by the name of who lives there.
+        """
+        for name, path in spaces.items():
+            self.add(name, path)
+        for name, process in roles.items():
+            self._early[process] = self.add_process(name, process)
+
     def add_process(self, name: str, process: Started) -> Callable[[], None]:
         """Give a role that runs as a process of its own an ID: ``spiffe://DOMAIN/nsm/NAME``.
 
@@ -73,6 +84,9 @@ class Identities:
         been asked for an ID. Returns what takes it back. A later process of the same pid started later.
         """
         selectors = frozenset({f"nsm:pid:{process.pid}", f"nsm:started:{process.ticks}"})
+        early = self._early.pop(process, None)
+        if early is not None:
+            return early
         return self._entries.register(
             Entry(selectors, f"spiffe://{self.trust_domain}{self._below}/nsm/{name}")
         )
@@ -96,9 +110,14 @@ def opened_authority(paths: MeshPaths, clock: Clock) -> CertificateAuthority:
 
 @asynccontextmanager
 async def running_identities(
-    paths: MeshPaths, clock: Clock, authority: CertificateAuthority | Member
+    paths: MeshPaths,
+    clock: Clock,
+    authority: CertificateAuthority | Member,
+    before: Callable[[Identities], None] = lambda _identities: None,
 ) -> AsyncIterator[Identities]:
     """Serve the Workload API of a mesh while the block runs.
+
+    ``before`` is called before anybody can ask.
 
     ``authority`` issues: our own CA, or the membership of a host that joined.
     """
@@ -112,5 +131,7 @@ async def running_identities(
     else:
         below = ""
         entries = Entries(Entry(process, first_id(domain)), template=Template(DEFAULT_TEMPLATE, domain))
+    identities = Identities(domain, entries, below=below)
+    before(identities)
     async with served_workload_api(WorkloadApi(authority, entries, clock=clock), paths.workload_api):
-        yield Identities(domain, entries, below=below)
+        yield identities

@@ -16,6 +16,7 @@ from nsmesh.chains.runtime import Runtime, runtime
 from nsmesh.core.element import Chain, Handler
 from nsmesh.core.errors import MeshError
 from nsmesh.core.scope import Scope
+from nsmesh.datapath import netns
 from nsmesh.elements.heal import Heal
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.clients import Clients
@@ -31,7 +32,7 @@ from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.news import News
 from nsmesh.standalone.nodes import Conditions, Node, Placement, node_of_host, nodes_of
 from nsmesh.standalone.paths import MeshPaths
-from nsmesh.standalone.processes import Started
+from nsmesh.standalone.processes import Started, alive
 from nsmesh.standalone.read_model import ReadModel
 from nsmesh.standalone.spaces import Spaces
 from nsmesh.standalone.supervisor import Death, Supervisor, Unit
@@ -77,6 +78,8 @@ class Mesh:
     model: ReadModel
     registry_url: str
     started: float
+    hands_over: bool = False
+    """Whether the end of this daemon is not the end of the mesh: another one goes on with it."""
     state: str = "restoring"
     """``restoring`` what an earlier run had, ``up``, or ``going down``."""
 
@@ -116,7 +119,12 @@ async def composed(
     news = News()
     events = Events(scope.clock, news)
     authority = await opened(paths, stack, scope.clock)
-    identities = await stack.enter_async_context(running_identities(paths, scope.clock, authority))
+    children = Children(paths.children)
+    identities = await stack.enter_async_context(
+        running_identities(
+            paths, scope.clock, authority, lambda found: _go_on(found, paths, children, conditions)
+        )
+    )
     held = await stack.enter_async_context(
         runtime(
             lifetime=LIFETIME,
@@ -128,7 +136,6 @@ async def composed(
     )
     hosts = await running_hosts(paths, stack, authority, held, events, listen)
     nodes = node_of_host(paths, hosts.place) if hosts else nodes_of(paths, conditions.nodes)
-    children = Children(paths.children)
     placement = Placement(nodes)
 
     def make_client(name: str, place: str) -> Chain:
@@ -188,6 +195,20 @@ async def composed(
         else f"unix://{paths.socket('registry')}",
         started=scope.clock.now(),
     )
+
+
+def _go_on(identities: Identities, paths: MeshPaths, children: Children, conditions: Conditions) -> None:
+    """Give those who live on from a killed daemon the IDs that they had."""
+    nodes = nodes_of(paths, conditions.nodes).values()
+    units = {"registry", *(unit for node in nodes for unit in (node.manager_unit, node.forwarder_unit))}
+    roles = {name: one for name, one in children.processes.items() if name in units and alive(one)}
+    own = f"{paths.mesh}."
+    spaces = {
+        name.removeprefix(own): f"{netns.RUN_NETNS}/{name}"
+        for name in sorted(children.namespaces)
+        if name != paths.netns(UNDERLAY) and children.same_namespace(name)
+    }
+    identities.go_on_with(roles, spaces)
 
 
 def _registrar(held: Runtime, node: Node) -> Chain:
