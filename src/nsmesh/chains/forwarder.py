@@ -20,6 +20,7 @@ from nsmesh.elements.connect import Connect
 from nsmesh.elements.cross_connect import CrossConnectWire
 from nsmesh.elements.discover_endpoint import DiscoverEndpoint
 from nsmesh.elements.fit_underlay import FitUnderlay
+from nsmesh.elements.keep_wire import KeepWire
 from nsmesh.elements.mirror import Mirror
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.next_mechanism import NextMechanism
@@ -72,13 +73,15 @@ class Forwarder:
             journal=journal,
             clock=clock,
         )
+        monitor = Monitor(name, tokens)
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
             self.begin,
             UpdateToken(tokens),
             *policies,
             Timeout(),
-            Monitor(name, tokens),
+            monitor,
+            KeepWire(datapath, self.begin, monitor.tell),
             Sweep(datapath, self.begin, lifetime),
             SendFd(),
             ReceiveFd(),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nsmesh.core.errors import Conflict, Refused
 from nsmesh.model.tunnels import VxlanPort
@@ -24,6 +24,7 @@ __all__ = [
     "TunnelRefused",
     "TunnelTaken",
     "VxlanPort",
+    "Watched",
 ]
 
 
@@ -86,4 +87,23 @@ class Datapath(Protocol):
 
     async def aclose(self) -> None:
         """Finish deletions that are under way and release what the driver holds; wires stay."""
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """What a driver has besides that hears what others do to its wires."""
+
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """Have ``tell`` called with the id of a wire that may have lost an end, or whose end is down.
+
+        Only what somebody else did is told. Called once, in the running loop.
+        """
+        ...
+
+    async def restore(self, wire_id: str) -> Applied | None:
+        """Make a wire as it was applied last, whatever was done to it; None where it is not known.
+
+        Raises NotFound where a namespace of it is gone.
+        """
         ...

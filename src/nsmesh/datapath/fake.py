@@ -126,6 +126,8 @@ class FakeDatapath:
         self.before: Hook | None = None
         self.closed = False
         self._faults: dict[str, list[MeshError]] = {}
+        self._applied: dict[str, CrossConnect] = {}
+        self._tell: Callable[[str], None] = lambda _: None
 
     def fail(self, verb: str, error: MeshError, *, times: int = 1) -> None:
         """Have the next ``times`` calls of ``verb`` (``apply``, ``remove``, ``has``, ``sweep``) raise."""
@@ -167,6 +169,7 @@ class FakeDatapath:
             macs = [self._make(wire.id, port, key[0]).mac for port, key in zip(ports, keys, strict=True)]
             if wire.tunnel is not None:
                 self.kernel.put_tunnel(wire.id, wire.tunnel)
+        self._applied[wire.id] = wire
         here = iter(macs)
         a, b = (next(here) if isinstance(port, KernelPort) else "" for port in (wire.a, wire.b))
         return Applied(outcome, a, b)
@@ -206,9 +209,24 @@ class FakeDatapath:
                 self.kernel.put(FakeInterface(end.wire_id, end.netns, port, end.index, mac))
         return outcome, macs
 
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """See :meth:`Watched.watch`; :meth:`lose` tells."""
+        self._tell = tell
+
+    def lose(self, wire_id: str) -> None:
+        """Take a wire away, as somebody else might, and tell of it."""
+        self.kernel.delete_wire(wire_id)
+        self._tell(wire_id)
+
+    async def restore(self, wire_id: str) -> Applied | None:
+        """See :meth:`Watched.restore`."""
+        wire = self._applied.get(wire_id)
+        return None if wire is None else await self.apply(wire)
+
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""
         await self._enter("remove", wire_id)
+        self._applied.pop(wire_id, None)
         self.kernel.delete_wire(wire_id)
 
     def refused(self) -> dict[str, dict[str, int]]:

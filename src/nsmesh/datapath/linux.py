@@ -15,6 +15,8 @@ import structlog
 from nsmesh.core.errors import Conflict, Exhausted, MeshError
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken
+from nsmesh.datapath.end_watch import EndWatch
+from nsmesh.datapath.heirs import Heirs
 from nsmesh.datapath.inventory import Census, close_ends, group_of, survey
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Netlink
@@ -31,6 +33,8 @@ from nsmesh.datapath.wirestate import EndState, alias_of, check_wire, desired_en
 log = structlog.get_logger()
 
 _ATTEMPTS = 8
+PATIENCE = 0.1
+"""Seconds that a new wire waits at most for the index of the one whose place it takes."""
 
 
 def _nowhere() -> Iterable[str]:
@@ -60,6 +64,8 @@ class LinuxDatapath:
         self._met: dict[str, list[Existing]] = {}
         self._tunnels = Tunnels(node, self._revive)
         self._filters = Filters()
+        self._heirs = Heirs()
+        self._ends: EndWatch | None = None
         self._metric = ExitStack()
         self._metric.enter_context(told(self.refused))
 
@@ -72,6 +78,8 @@ class LinuxDatapath:
         if record is not None and record.wire == wire and self._stands(record):
             return Applied("unchanged", *record.macs)
         check_wire(wire)
+        if record is None and self._heirs.waiting(self._doors, wire.interfaces):
+            await self._reaper.drain_within(PATIENCE)
         try:
             if wire.tunnel is None:
                 return self._open_and_apply(wire)
@@ -82,6 +90,23 @@ class LinuxDatapath:
         except MeshError:
             await self._reaper.drain()
             raise
+
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """See :meth:`Watched.watch`."""
+        self._ends = EndWatch(tell)
+        self._ends.open()
+
+    async def restore(self, wire_id: str) -> Applied | None:
+        """See :meth:`Watched.restore`."""
+        record = self._records.get(wire_id)
+        if record is None:
+            return None
+        try:
+            if record.wire.tunnel is not None:
+                return await self._apply_tunnel(record.wire)
+            return self._open_and_apply(record.wire)
+        except OSError as error:
+            raise explain(error.errno or 0, f"cannot restore connection {wire_id}") from error
 
     async def _apply_tunnel(self, wire: CrossConnect) -> Applied:
         try:
@@ -164,6 +189,7 @@ class LinuxDatapath:
     def _clear(self, wire: CrossConnect, links: Sequence[Link | None]) -> bool:
         """Take away what is left of this wire, and what has a name that it needs; say if it was there."""
         record = self._records.pop(wire.id, None)
+        self._unwatch(wire.id)
         ends = set(record.ends) if record else set()
         ends.update((met.netns, met.index) for met in self._met.pop(wire.id, []))
         ends.update(
@@ -175,13 +201,14 @@ class LinuxDatapath:
         """Make new interfaces; raises NameTaken where a name is in use, and MeshError, leaving nothing."""
         wire_id, ports = wire.id, wire.interfaces
         alias, wish = alias_of(wire_id), filter_of(wire)
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             ends: list[End] = []
             wanted: list[EndState] = []
             batches: list[Batch] = []
             for place, port in zip(places, ports, strict=True):
-                index = veth.fresh_index()
-                state = born(port, index)
+                index, mac = self._heirs.of(port) if not attempt else (0, b"")
+                index = index or veth.fresh_index()
+                state = born(port, index, mac)
                 ends.append(End(place, port.name, index, wire_id))
                 wanted.append(state)
                 ipv6 = place.ipv6 is not None and state.has_room_for_ipv6
@@ -189,7 +216,8 @@ class LinuxDatapath:
                 batches.append(veth.configuration(index, state, alias, ipv6=ipv6, first=first))
             if self._make(wire, ends, wanted):
                 break
-            veth.skip_indexes()
+            if attempt:
+                veth.skip_indexes()
         else:
             raise Exhausted(
                 f"no free interface index was found for connection {wire.id}",
@@ -252,6 +280,10 @@ class LinuxDatapath:
         both = macs[0], macs[1]
         places = [(end.place.path, end.ifindex) for end in ends]
         self._met.pop(wire.id, None)
+        for port, end, state in zip(wire.interfaces, ends, states, strict=True):
+            self._heirs.note(port, end.ifindex, state.mac)
+        if self._ends is not None:
+            self._ends.add(wire.id, [(end.place, end.ifindex) for end in ends])
         self._records[wire.id] = Record(wire, tuple(places), both)
         return Applied(outcome, *both)
 
@@ -260,6 +292,7 @@ class LinuxDatapath:
         if wire_id not in self._records and wire_id not in self._met:
             await self.has()
         record = self._records.pop(wire_id, None)
+        self._unwatch(wire_id)
         await self._tunnels.forget(wire_id)
         ends = set(record.ends) if record else set()
         ends.update((met.netns, met.index) for met in self._met.pop(wire_id, []))
@@ -293,9 +326,14 @@ class LinuxDatapath:
             census.drop_orphaned_rules(self._doors)
         for wire_id in [wire_id for wire_id in self._records if wire_id not in kept]:
             del self._records[wire_id]
+            self._unwatch(wire_id)
             await self._tunnels.forget(wire_id)
         await self._reaper.drain()
         return gone
+
+    def _unwatch(self, wire_id: str) -> None:
+        if self._ends is not None:
+            self._ends.forget(wire_id)
 
     def _meet(self, found: list[Existing]) -> None:
         """Remember what exists and was not applied by this driver: an apply of it will adopt it."""
@@ -318,6 +356,8 @@ class LinuxDatapath:
     async def aclose(self) -> None:
         """See :meth:`Datapath.aclose`; wires that a program of ours carries end with it."""
         self._metric.close()
+        if self._ends is not None:
+            self._ends.close()
         await self._tunnels.aclose()
         await self._reaper.aclose()
         self._doors.close()

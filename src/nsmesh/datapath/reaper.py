@@ -11,6 +11,7 @@ import errno
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -75,6 +76,12 @@ class Reaper:
                 self._flush()
             await asyncio.wait(list(self._busy.values()))
             await asyncio.sleep(0)  # the callbacks of what is done run first
+
+    async def drain_within(self, seconds: float) -> None:
+        """Wait until it is deleted, but not for long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.drain()
 
     async def aclose(self) -> None:
         """Finish, and end the threads."""

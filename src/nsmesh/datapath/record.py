@@ -35,7 +35,7 @@ def sides(wire: CrossConnect) -> str:
     return "".join(side for side, port in (("a", wire.a), ("b", wire.b)) if isinstance(port, KernelPort))
 
 
-def born(port: KernelPort, index: int) -> EndState:
-    """Return what a new interface shall be; one that asks for no MAC gets one of ours."""
+def born(port: KernelPort, index: int, mac: bytes = b"") -> EndState:
+    """Return what a new interface shall be; one that asks for no MAC gets ``mac``, or one of ours."""
     state = desired_end(port, index)
-    return state if state.mac else state._replace(mac=veth.fresh_mac())
+    return state if state.mac else state._replace(mac=mac or veth.fresh_mac())

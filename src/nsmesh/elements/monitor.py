@@ -11,6 +11,7 @@ from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.follow import Follower, Following, Ours
 from nsmesh.core.hub import Hub
+from nsmesh.core.path_event import PathEvent
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.core.tokens import TokenSource
 from nsmesh.model.copying import copy_of
@@ -82,6 +83,11 @@ class Monitor(Element):
         ``connection_id``: id of our own path segment. Returns whether that was news.
         """
         return self._hub.mark(connection_id, state)
+
+    def tell(self, event: PathEvent) -> None:
+        """Publish what became of data paths, as whoever looks after them says."""
+        for connection_id in event.connections:
+            self.mark(connection_id, State.UP if event.up else State.DOWN)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Pass on, publish what came of it, follow it."""

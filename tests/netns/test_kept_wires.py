@@ -1,0 +1,78 @@
+"""Wires in the kernel that others set down or delete: heard of at once, and made again as they were."""
+
+import asyncio
+from pathlib import Path
+
+import datapath_lab as lab
+import pytest
+
+from nsmesh.core.errors import NotFound
+from nsmesh.datapath import netns
+from nsmesh.datapath.linux import LinuxDatapath
+
+pytestmark = pytest.mark.root
+
+
+def watching(scenario, a, b):
+    """Run a scenario with a driver that has one wire, and a queue of what it tells."""
+
+    async def main():
+        datapath, told = LinuxDatapath(), asyncio.Queue()
+        try:
+            datapath.watch(told.put_nowait)
+            await datapath.apply(lab.simple(a, b))
+            await scenario(datapath, lambda: asyncio.wait_for(told.get(), 5), told)
+        finally:
+            await datapath.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", [("set", "nsm-1", "down"), ("del", "nsm-1")])
+def test_what_others_do_is_undone(what):
+    """Down or deleted, the driver hears of it; the wire is back with name, index, MAC, addresses, routes."""
+
+    async def scenario(datapath, heard, told):
+        before = lab.link(a, "nsm-1"), lab.addresses(a, "nsm-1"), lab.routes(a, "nsm-1")
+        assert told.empty()
+        lab.run(a, "ip", "link", *what)
+        assert await heard() == "w1"
+        applied = await datapath.restore("w1")
+        assert applied.outcome in {"changed", "created"}
+        after = lab.link(a, "nsm-1"), lab.addresses(a, "nsm-1"), lab.routes(a, "nsm-1")
+        for key in ("ifindex", "address", "ifname", "mtu"):
+            assert after[0][key] == before[0][key]
+        assert "UP" in after[0]["flags"]
+        assert after[1:] == before[1:]
+
+    with lab.spaces() as (a, b):
+        watching(scenario, a, b)
+
+
+def test_a_namespace_that_dies_is_heard_of_and_not_kept():
+    """The end of a namespace is told by the other end of its wire, which cannot be made again."""
+
+    async def scenario(datapath, heard, told):
+        await asyncio.sleep(0.2)  # what a driver holds of a namespace for the moment is let go
+        netns.delete(Path(b).name)
+        assert await heard() == "w1"
+        with pytest.raises(NotFound):
+            await datapath.restore("w1")
+
+    with lab.spaces() as (a, b):
+        watching(scenario, a, b)
+
+
+def test_who_comes_next_has_index_and_mac():
+    """A wire to another namespace, under another id, has the interface that the client knows."""
+
+    async def scenario(datapath, heard, told):
+        before = lab.link(a, "nsm-1")
+        await datapath.remove("w1")
+        await datapath.apply(lab.simple(a, c, wire_id="w2"))
+        after = lab.link(a, "nsm-1")
+        assert (after["ifindex"], after["address"]) == (before["ifindex"], before["address"])
+        assert told.empty()
+
+    with lab.spaces(3) as (a, b, c):
+        watching(scenario, a, b)
