@@ -152,3 +152,29 @@ def test_all_are_killed_at_once():
         until(lambda: all(map(is_gone, pids)))
         lab.nsm("up").ok()
         life.goes_on(but=["responder"])
+
+
+@pytest.mark.parametrize("options", [[], ["--separate"], ["--nodes", "2"]], ids=" ".join)
+def test_all_is_restarted(options):
+    """By the book: each process is another one, and every wire the same."""
+    with Lab() as lab:
+        life = Life(populated(lab, *options))
+        daemon = lab.daemon()
+        out = lab.nsm("restart").ok().out
+        assert f"the daemon of the mesh {lab.mesh} restarted: pid {daemon} became {lab.daemon()}" in out
+        apart = ("registry", "nsmgr", "forwarder") if options == ["--separate"] else ()
+        assert all(f"{name} restarted in " in out for name in ("responder", *apart)), out
+        life.goes_on(but=["responder"])
+        lab.nsm("down").ok()
+        assert lab.left() == []
+
+
+def test_what_cannot_be_restarted_is_told():
+    """A role that is a part of the daemon, and a name that nobody has."""
+    with Lab() as lab:
+        lab.nsm("restart").fails("is not up", code=3)
+        lab.up()
+        lab.nsm("restart", "forwarder").fails("the forwarder is a part of the daemon", "nsm restart daemon")
+        lab.nsm("restart", "nobody").fails("there is no role or endpoint nobody", "there are: daemon, all")
+        lab.nsm("restart", "daemon").ok()
+        lab.nsm("restart", "daemon").ok()

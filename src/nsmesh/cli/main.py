@@ -15,6 +15,7 @@ from nsmesh.core.errors import MeshError
 COMMANDS = {
     "up": "mesh",
     "down": "mesh",
+    "restart": "restart",
     "status": "status",
     "join": "hosts",
     "leave": "hosts",

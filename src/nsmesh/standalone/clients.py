@@ -276,6 +276,14 @@ class Clients:
         except MeshError as error:
             log.warning("close failed", connection=wire.id, error=str(error))
 
+    async def rest(self) -> None:
+        """Ask no more and forget all, without a Close: another daemon goes on with them."""
+        for client in self.known.values():
+            for wire in client.wires.values():
+                await wire.stop()
+            await client.leave.aclose()
+        self.known.clear()
+
     async def aclose(self) -> None:
         """Remove all, many at a time."""
         await asyncio.gather(*(self.remove(name) for name in list(self.known)))

@@ -27,6 +27,7 @@ from nsmesh.standalone.making import Tell
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import wanted_node
 from nsmesh.standalone.reconcile import Reconciler
+from nsmesh.standalone.restarting import restart
 from nsmesh.standalone.rows import Rows
 from nsmesh.standalone.spaces import existing
 from nsmesh.standalone.telling import told
@@ -87,6 +88,8 @@ class Control:
             control.GET: rpc.ServerStream(self._get),
             control.STATUS: rpc.Unary(self._status),
             control.DOWN: self._steps(control_pb2.Empty, self._down),
+            control.RESTART: self._steps(control_pb2.UnitRequest, self._restart),
+            control.HAND_OVER: self._steps(control_pb2.Empty, self._hand_over),
             control.CREATE_TOKEN: rpc.Unary(self._create_token),
             control.REMOVE_NODE: self._steps(control_pb2.NodeRequest, self._remove_node),
         }
@@ -277,6 +280,14 @@ class Control:
 
     async def _down(self, request: control_pb2.Empty, tell: Tell) -> None:  # noqa: ARG002 - the face asks for it
         tell(self.mesh.events.add("mesh", f"mesh {self.mesh.paths.mesh} goes down"))
+        self._stop.set()
+
+    async def _restart(self, request: control_pb2.UnitRequest, tell: Tell) -> None:
+        await restart(self.mesh, request.name, tell)
+
+    async def _hand_over(self, request: control_pb2.Empty, tell: Tell) -> None:  # noqa: ARG002 - the face asks for it
+        tell(self.mesh.events.add("mesh", "the daemon ends and leaves all as it is for the next one"))
+        self.mesh.hands_over = True
         self._stop.set()
 
 

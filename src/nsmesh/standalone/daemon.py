@@ -50,14 +50,16 @@ def run(paths: MeshPaths, wishes: Wishes, level: str) -> None:
     lock.take()
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):  # asked to end before it was up
-            asyncio.run(_main(paths, wishes, level))
+            if asyncio.run(_main(paths, wishes, level)):
+                return
         if not leftovers.find(paths):
             paths.clear()
     finally:
         lock.release()
 
 
-async def _main(paths: MeshPaths, wishes: Wishes, level: str) -> None:
+async def _main(paths: MeshPaths, wishes: Wishes, level: str) -> bool:
+    """Run the mesh; return whether another daemon goes on with it."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     starting = asyncio.current_task()
@@ -84,6 +86,7 @@ async def _main(paths: MeshPaths, wishes: Wishes, level: str) -> None:
             mesh.events.add("mesh", f"removed what a dead mesh had left: {item}")
             log.warning("removed what a dead mesh had left", what=item)
         await _serve(mesh, stop)
+    return mesh.hands_over
 
 
 def _telemetry(paths: MeshPaths) -> AbstractAsyncContextManager[None]:

@@ -158,7 +158,7 @@ async def start_apart(mesh: Mesh) -> None:
     for unit, _ in units:
         mesh.supervisor.start(unit)
     for unit, url in units:
-        await _answers(mesh, unit.name, url)
+        await answers(mesh, unit.name, url)
     where = f" on {len(mesh.nodes)} nodes" if mesh.underlay is not None else ""
     mesh.events.add(
         "mesh",
@@ -166,7 +166,7 @@ async def start_apart(mesh: Mesh) -> None:
     )
 
 
-async def _answers(mesh: Mesh, name: str, url: str) -> None:
+async def answers(mesh: Mesh, name: str, url: str) -> None:
     """Wait until a role answers; raises Unavailable with its last words when it does not, or cannot live."""
     unit = mesh.supervisor.units[name]
     end = mesh.scope.clock.monotonic() + READY * len(mesh.nodes)

@@ -52,7 +52,13 @@ async def running_mesh(
 
 
 async def _take_down(mesh: Mesh) -> None:
-    """Wires first, by the book; then workloads, endpoints, links, namespaces; the roles come last."""
+    """Wires first, by the book; then workloads, endpoints, links, namespaces; the roles come last.
+
+    Who hands over only stops asking, before the roles of this process end.
+    """
+    if mesh.hands_over:
+        await mesh.clients.rest()
+        return
     steps: list[tuple[str, Any]] = [
         ("wires", mesh.clients.aclose),
         ("workloads and endpoints", lambda: mesh.supervisor.stop(*_units(mesh, roles=False))),

@@ -167,6 +167,22 @@ class Supervisor:
             unit.timer = self.scope.after(BACKOFF[-1], lambda: self._again(unit))
             log.warning("restart failed", unit=unit.name, error=str(error))
 
+    async def restart(self, name: str, grace: float = 3.0) -> None:
+        """End a unit by the book and start it again at once; its deaths and restarts are not counted."""
+        unit = self.units[name]
+        unit.stopping = True
+        try:
+            if unit.timer is not None:
+                unit.timer.cancel()
+                unit.timer = None
+            if unit.process is not None:
+                await processes.stop([unit.process], grace)
+                async with asyncio.timeout(2.0):
+                    await unit.ended.wait()
+        finally:
+            unit.stopping = False
+        self._launch(unit)
+
     async def stop(self, *names: str, grace: float = 3.0) -> None:
         """Stop units and forget them; names that are not known are ignored."""
         units = [self.units[name] for name in names if name in self.units]
