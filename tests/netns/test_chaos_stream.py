@@ -56,8 +56,8 @@ def test_a_loss_that_is_made_is_counted(wire, tmp_path):
     """A rule that drops exactly 37 packets is 37 lost packets."""
     space = wire[0][1]
     rule = (
-        "table ip t { chain c { type filter hook input priority 0;"
-        " udp dport 9999 numgen inc mod 1000000 < 37 drop } }"
+        "table ip t {\nchain c {\ntype filter hook input priority 0\n"
+        "udp dport 9999 numgen inc mod 1000000 < 37 drop\n}\n}\n"
     )
     found = flow(wire[1], tmp_path, lambda: nft(space, rule))
     assert found.lost == 37
