@@ -20,8 +20,11 @@ log = structlog.get_logger()
 
 RESTORED = Counter("nsm_wires_restored", "Wires that were made again after others had changed them.")
 
-PAUSE, LONGEST, CALM = 0.25, 8.0, 60.0
-"""Seconds between two repairs of one wire: the first pause, which doubles, its limit, and what ends that."""
+PAUSE, LONGEST = 0.25, 8.0
+"""Seconds between two repairs of one wire: the first pause, which doubles, and the longest.
+
+A wire that stood twice as long as its pause begins anew.
+"""
 
 
 class KeepWire(Element):
@@ -59,9 +62,9 @@ class KeepWire(Element):
         if connection_id in self._pending or not self.scope.running:
             return
         self._pending.add(connection_id)
-        before, pause = self._last.get(connection_id, (-CALM, 0.0))
+        before, pause = self._last.get(connection_id, (0.0, 0.0))
         now = self.scope.clock.monotonic()
-        if now - before >= CALM:
+        if now - before >= 2 * pause:
             self._last.pop(connection_id, None)
         wait = max(before + pause - now, 0.0)
 
