@@ -1,0 +1,157 @@
+"""The driver ``ovs``: wires through an Open vSwitch in user space.
+
+Each end is a veth pair, one end in the pod and the other a port of the switch, made by a kernel driver of its
+own with all that belongs on a pod's interface: addresses, routes, the filter of the payload. Two flows lead
+the frames of one port to the other.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import hashlib
+import os
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from nsmesh.core.errors import Invalid, Refused
+from nsmesh.datapath import netns
+from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelRefused
+from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.ovs_switch import Switch
+
+SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
+
+
+def names_of(wire_id: str) -> tuple[str, str]:
+    """Return the names of a wire's two ports at the switch."""
+    digest = hashlib.sha256(wire_id.encode()).hexdigest()[:10]
+    return f"nsmo{digest}a", f"nsmo{digest}b"
+
+
+class OvsDatapath:
+    """Wires through a switch in ``directory``; implements :class:`nsmesh.datapath.base.Datapath`.
+
+    ``owner``, ``namespaces`` and ``node`` as of :class:`LinuxDatapath`; the switch lives in ``node``. It
+    outlives the driver, and the next driver with that directory takes it over.
+    """
+
+    name = "ovs"
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        owner: str = "",
+        namespaces: Callable[[], Iterable[str]] = tuple,
+        node: str = "",
+    ) -> None:
+        self._own = -1 if node else netns.current()
+        self._home = node or f"/proc/self/fd/{self._own}"
+        self.switch = Switch(directory, node)
+
+        def places() -> list[str]:
+            return [*namespaces(), self._home]
+
+        # one for each side: both mark what they make with the wire's id, in groups of their own
+        self._legs = tuple(LinuxDatapath(owner=f"{owner}/ovs-{side}", namespaces=places) for side in "ab")
+
+    async def apply(self, wire: CrossConnect) -> Applied:
+        """See :meth:`Datapath.apply`. Raises TunnelRefused for an end that is no interface here."""
+        a, b = wire.a, wire.b
+        if not isinstance(a, KernelPort) or not isinstance(b, KernelPort):
+            raise TunnelRefused(
+                f"connection {wire.id} has an end that is no interface of this node: not by this switch",
+                remedy="offer another mechanism, or another forwarder",
+            )
+        if (a.name, a.netns) == (b.name, b.netns):
+            raise Invalid(
+                f"both ends of connection {wire.id} are called {a.name} in {a.netns}",
+                remedy="give the two ends different names, or different namespaces",
+            )
+        await self.switch.ensure()
+        known = any(existing.id == wire.id for existing in await self._legs[0].has())
+        try:
+            applied = [
+                await self._leg(leg, wire, port, name)
+                for leg, port, name in zip(self._legs, (a, b), names_of(wire.id), strict=True)
+            ]
+            numbers = [await self.switch.plug(name, self._index(name), wire.id) for name in names_of(wire.id)]
+            await self.switch.connect(wire.id, *numbers)
+        except BaseException:
+            if not known:
+                await self.remove(wire.id)
+            raise
+        outcomes = {one.outcome for one in applied}
+        outcome = outcomes.pop() if len(outcomes) == 1 else "changed"
+        details = tuple(detail for one in applied for detail in one.details)
+        return Applied(outcome, applied[0].a_mac, applied[1].a_mac, details)
+
+    async def _leg(self, leg: LinuxDatapath, wire: CrossConnect, port: KernelPort, name: str) -> Applied:
+        """Make the pair between a pod and the switch."""
+        near = KernelPort(self._home, name, mtu=port.mtu, numbered=False)
+        applied = await leg.apply(replace(wire, a=port, b=near))
+        if applied.outcome != "unchanged":
+            netns.call_in(port.netns, lambda: _checksum_here(port.name))
+        return applied
+
+    def _index(self, name: str) -> int:
+        return netns.call_in(self._home, lambda: socket.if_nametoindex(name))
+
+    async def remove(self, wire_id: str) -> None:
+        """See :meth:`Datapath.remove`."""
+        await self._unplug(wire_id, names_of(wire_id))
+        for leg in self._legs:
+            await leg.remove(wire_id)
+
+    async def _unplug(self, wire_id: str, names: Iterable[str]) -> None:
+        if self.switch.flows.exists():
+            await self.switch.disconnect(wire_id)
+            await self.switch.unplug(tuple(names))
+
+    def refused(self) -> Mapping[str, Mapping[str, int]]:
+        """See :meth:`Datapath.refused`."""
+        total: dict[str, Counter[str]] = {}
+        for leg in self._legs:
+            for wire_id, counts in leg.refused().items():
+                total.setdefault(wire_id, Counter()).update(counts)
+        return total
+
+    async def has(self) -> list[Existing]:
+        """See :meth:`Datapath.has`."""
+        return [existing for leg in self._legs for existing in await leg.has()]
+
+    async def sweep(self, owned: Iterable[str]) -> list[Existing]:
+        """See :meth:`Datapath.sweep`."""
+        kept = set(owned)
+        if self.switch.flows.exists():
+            for wire_id, names in (await self.switch.ports()).items():
+                if wire_id not in kept:
+                    await self._unplug(wire_id, names)
+        return [existing for leg in self._legs for existing in await leg.sweep(kept)]
+
+    async def aclose(self) -> None:
+        """See :meth:`Datapath.aclose`; the switch stays."""
+        for leg in self._legs:
+            await leg.aclose()
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
+
+
+def _checksum_here(name: str) -> None:
+    """Have the kernel write checksums itself: a switch in user space passes frames on as they come."""
+    value = array.array("B", struct.pack("=II", ETHTOOL_STXCSUM, 0))
+    request = struct.pack("16sP8x", name.encode(), value.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            fcntl.ioctl(control, SIOCETHTOOL, request)
+        except OSError as error:
+            raise Refused(
+                f"checksums of {name} cannot be written by the kernel: {error}",
+                remedy="run as root",
+            ) from error

@@ -1,0 +1,95 @@
+"""Flows of a switch over OpenFlow 1.3: the four messages that wires need, and the connection they go by.
+
+A flow is added where it is new and replaced where its match is there already: all of it is idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from nsmesh.core.errors import MeshError, Refused, Unavailable
+
+HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, FLOW_MOD, BARRIER_REQUEST, BARRIER_REPLY = 0, 1, 2, 3, 14, 20, 21
+VERSION = 4
+OFPFC_ADD, OFPFC_DELETE = 0, 3
+OFPTT_ALL, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY = 0xFF, 0xFFFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFFF
+OXM_IN_PORT = 0x8000_0004
+OFPIT_APPLY_ACTIONS, OFPAT_OUTPUT = 4, 0
+EVERY_BIT = 0xFFFF_FFFF_FFFF_FFFF
+PRIORITY = 100
+
+_HEADER = struct.Struct("!BBHI")
+_FLOW = struct.Struct("!QQBBHHHIIIH2x")
+_MATCH_PORT = struct.Struct("!HHII4x")
+_MATCH_ALL = struct.Struct("!HH4x")
+_OUTPUT = struct.Struct("!HH4xHHIH6x")
+_PATIENCE = 5.0
+"""Seconds that a switch may take to answer."""
+
+
+def cookie_of(wire_id: str) -> int:
+    """Return the mark of a wire's flows: 64 bits that follow from its id."""
+    return int.from_bytes(hashlib.sha256(wire_id.encode()).digest()[:8])
+
+
+def message(kind: int, body: bytes = b"", xid: int = 1) -> bytes:
+    """Return one message with its header."""
+    return _HEADER.pack(VERSION, kind, _HEADER.size + len(body), xid) + body
+
+
+def forward(cookie: int, source: int, target: int) -> bytes:
+    """Return the flow that sends all frames of port ``source`` out of port ``target``."""
+    flow = _FLOW.pack(
+        cookie, 0, 0, OFPFC_ADD, 0, 0, PRIORITY, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY, 0
+    ) + _MATCH_PORT.pack(1, 12, OXM_IN_PORT, source)
+    return message(FLOW_MOD, flow + _OUTPUT.pack(OFPIT_APPLY_ACTIONS, 24, OFPAT_OUTPUT, 16, target, 0))
+
+
+def forget(cookie: int) -> bytes:
+    """Return the request that deletes all flows of a mark."""
+    flow = _FLOW.pack(
+        cookie, EVERY_BIT, OFPTT_ALL, OFPFC_DELETE, 0, 0, 0, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY, 0
+    )
+    return message(FLOW_MOD, flow + _MATCH_ALL.pack(1, 4))
+
+
+async def send(socket: Path, messages: Iterable[bytes]) -> None:
+    """Send requests to the switch at ``socket`` and wait until it has done them.
+
+    Raises Unavailable where it does not answer, Refused with the type and code of its error.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            reader, writer = await asyncio.open_unix_connection(socket)
+            try:
+                writer.write(message(HELLO) + b"".join(messages) + message(BARRIER_REQUEST))
+                await _barrier(reader, writer)
+            finally:
+                writer.close()
+    except MeshError:
+        raise
+    except (OSError, EOFError, TimeoutError) as error:
+        raise Unavailable(
+            f"the switch does not answer at {socket}: {error or 'nothing came in time'}",
+            remedy="see the log of ovs-vswitchd in its run directory",
+        ) from error
+
+
+async def _barrier(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        _, kind, length, xid = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+        body = await reader.readexactly(max(0, length - _HEADER.size))
+        if kind == BARRIER_REPLY:
+            return
+        if kind == ECHO_REQUEST:
+            writer.write(message(ECHO_REPLY, body, xid))
+        elif kind == ERROR:
+            kind, code = struct.unpack_from("!HH", body)
+            raise Refused(
+                f"the switch refused a flow with OpenFlow error type {kind}, code {code}",
+                remedy="see the log of ovs-vswitchd; OpenFlow 1.3 is needed",
+            )
