@@ -1,0 +1,63 @@
+{{- define "nsmesh.labels" -}}
+app.kubernetes.io/part-of: nsmesh
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "nsmesh.image" -}}
+image: "{{ .Values.image.repository }}:{{ .Values.image.tag }}"
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- end }}
+
+{{- define "nsmesh.pod" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+enableServiceLinks: false
+{{- end }}
+
+{{- define "nsmesh.everyNode" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+tolerations: {{ toJson .Values.tolerations }}
+{{- if .Values.priorityClasses.create }}
+priorityClassName: nsm-node
+{{- end }}
+{{- end }}
+
+{{- define "nsmesh.centre" -}}
+{{- if .Values.priorityClasses.create }}
+priorityClassName: nsm-control
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "nsmesh.unprivileged" -}}
+securityContext:
+  readOnlyRootFilesystem: true
+  allowPrivilegeEscalation: false
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "nsmesh.env" -}}
+- {name: NSM_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
+- {name: NSM_MAX_TOKEN_LIFETIME, value: {{ .Values.maxTokenLifetime | quote }}}
+- {name: SPIFFE_ENDPOINT_SOCKET, value: "unix://{{ .Values.identity.socketFolder }}/agent.sock"}
+- {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+{{- end }}
+
+{{- define "nsmesh.spireMount" -}}
+- {name: spire-agent-socket, mountPath: {{ .Values.identity.socketFolder | quote }}, readOnly: true}
+{{- end }}
+
+{{- define "nsmesh.spireVolume" -}}
+- {name: spire-agent-socket, hostPath: {path: {{ .Values.identity.socketFolder | quote }}, type: DirectoryOrCreate}}
+{{- end }}

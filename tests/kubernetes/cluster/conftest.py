@@ -1,0 +1,51 @@
+"""One cluster with one mesh for the whole session, one namespace for each test."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lab_cluster as lab
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Bring two nodes up, and down again in any case."""
+    if os.environ.get("NSMESH_TEST_CLUSTER") != "1":
+        pytest.skip("the two-node cluster runs by make test-cluster")
+    if why := lab.missing():
+        pytest.skip(why)
+    if os.environ.get("NSMESH_LAB_KEEP") == "1" and lab.running():
+        yield
+        return
+    lab.up()
+    try:
+        yield
+    finally:
+        if os.environ.get("NSMESH_LAB_KEEP") != "1":
+            lab.down()
+
+
+@pytest.fixture(scope="session")
+def mesh(cluster: None) -> None:
+    """Install the mesh in it, by the chart."""
+    if "nsmesh" not in lab.helm("list", "-n", lab.SYSTEM, "-q"):
+        lab.install_mesh()
+    lab.wait_for_mesh()
+
+
+@pytest.fixture
+def namespace(mesh: None) -> Iterator[str]:
+    """Make a namespace for one test."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    lab.kubectl("create", "namespace", name)
+    yield name
+    lab.kubectl("delete", "namespace", name, "--wait=false", check=False)
+    lab.kubectl("-n", name, "delete", "pod", "--all", "--grace-period=1", check=False)

@@ -1,0 +1,264 @@
+"""The two-node cluster, its tools, and the mesh in it, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[3]
+SCRIPTS = Path(os.environ.get("NSMESH_LAB_SCRIPTS") or PROJECT / "tests/kubernetes/lab")
+LAB = Path(os.environ.get("NSMESH_LAB") or Path.home() / ".cache/nsmesh-lab")
+PREFIX = os.environ.get("NSMESH_NS", "nml")
+IMAGE = "localhost/nsmesh/nsm:test"
+TOOLS = "localhost/nsmesh-lab/tools:1"
+SYSTEM = "nsm-system"
+REGISTRY, AUTHORITY = "10.96.0.50", "10.96.0.51"
+"""The cluster has no DNS: Services at known addresses."""
+PROGRAMS = (
+    "etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy pause helm".split()
+)
+SYSTEM_PROGRAMS = "containerd ctr runc nft ip openssl curl busybox dash nsenter unshare".split()
+
+
+def missing() -> str:
+    """Say why the cluster cannot be brought up here; nothing where it can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if not (SCRIPTS / "cluster-up.sh").exists():
+        return f"the lab's scripts are not in {SCRIPTS}"
+    if lost := [name for name in SYSTEM_PROGRAMS if shutil.which(name) is None]:
+        return f"missing programs: {', '.join(lost)} (make test-cluster installs them)"
+    if lost := [name for name in PROGRAMS if not (LAB / "bin" / name).exists()]:
+        return f"not built: {', '.join(lost)} (make test-cluster builds them; needs Go)"
+    return ""
+
+
+def run(*command: str | Path, stdin: str | None = None, check: bool = True, limit: float = 180) -> str:
+    """Run a command and return its output; on failure say what it wrote."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=limit,
+        env={**os.environ, "NSMESH_LAB": str(LAB), "NSMESH_NS": PREFIX},
+    )
+    assert done.returncode == 0 or not check, f"{command}: {done.stderr}{done.stdout}"
+    return done.stdout
+
+
+def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
+    """Run kubectl against the cluster."""
+    return run(SCRIPTS / "kubectl.sh", *arguments, stdin=stdin, check=check)
+
+
+def objects(*arguments: str) -> Any:
+    """Return what kubectl gets, decoded."""
+    return json.loads(kubectl("get", *arguments, "-o", "json"))
+
+
+def in_node(number: int, *command: str, check: bool = True) -> str:
+    """Run a command in a node's namespaces."""
+    return run(SCRIPTS / "in-node.sh", str(number), *command, check=check)
+
+
+def until(what: str, probe: Callable[[], Any], limit: float = 60) -> Any:
+    """Return what ``probe`` gives once it is true; fails after ``limit`` seconds."""
+    end = time.monotonic() + limit
+    while not (found := probe()):
+        assert time.monotonic() < end, f"not within {limit:.0f} s: {what}"
+        time.sleep(0.3)
+    return found
+
+
+def up() -> None:
+    """Make our image, and bring the cluster up with it."""
+    (LAB / "img").mkdir(parents=True, exist_ok=True)
+    run(sys.executable, PROJECT / "deploy/image/oci.py", LAB / "img/nsmesh.tar", "--name", IMAGE, limit=300)
+    run(SCRIPTS / "cluster-up.sh", limit=300)
+
+
+def down() -> None:
+    """Bring the cluster down."""
+    keep = ["keep"] if os.environ.get("NSMESH_LAB_KEEP_LOGS") else []
+    run(SCRIPTS / "cluster-down.sh", *keep, limit=120)
+
+
+def running() -> bool:
+    """Whether a cluster is up."""
+    return Path(f"/run/netns/{PREFIX}cp").exists()
+
+
+def helm(*arguments: str) -> str:
+    """Run Helm against the cluster."""
+    kubeconfig = LAB / "cluster/admin.kubeconfig"
+    return run(
+        "nsenter", f"--net=/run/netns/{PREFIX}cp", LAB / "bin/helm", f"--kubeconfig={kubeconfig}", *arguments
+    )
+
+
+def install_mesh(*settings: str) -> None:
+    """Install the chart, and wait until all of it is ready."""
+    repository, _, tag = IMAGE.rpartition(":")
+    values = {
+        "image.repository": repository,
+        "image.tag": tag,
+        "registry.clusterIP": REGISTRY,
+        "registry.host": REGISTRY,
+        "identity.authority.clusterIP": AUTHORITY,
+        "identity.authority.host": AUTHORITY,
+        "logLevel": "DEBUG",
+    }
+    words = [f"--set={name}={value}" for name, value in values.items()]
+    helm(
+        "install",
+        "nsmesh",
+        str(PROJECT / "deploy/helm"),
+        "-n",
+        SYSTEM,
+        "--create-namespace",
+        *words,
+        *settings,
+    )
+    wait_for_mesh()
+
+
+def wait_for_mesh() -> None:
+    """Wait until all pods of the mesh are ready, and forwarders are registered."""
+    for kind in (
+        "deploy/nsm-identity-authority",
+        "ds/nsm-identity-agent",
+        "deploy/registry",
+        "ds/nsmgr",
+        "ds/forwarder",
+    ):
+        kubectl("-n", SYSTEM, "rollout", "status", kind, "--timeout=90s")
+
+
+def _env(**variables: str) -> list[dict[str, Any]]:
+    return [
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        {"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///run/spire/sockets/agent.sock"},
+        {"name": "NSM_NAME", "value": "$(POD_NAME)"},
+        *({"name": name, "value": value} for name, value in variables.items()),
+    ]
+
+
+MOUNTS = [
+    {"name": "spire-agent-socket", "mountPath": "/run/spire/sockets", "readOnly": True},
+    {"name": "nsm-socket", "mountPath": "/var/lib/networkservicemesh", "readOnly": True},
+]
+VOLUMES = [
+    {"name": "spire-agent-socket", "hostPath": {"path": "/run/spire/sockets"}},
+    {"name": "nsm-socket", "hostPath": {"path": "/var/lib/networkservicemesh"}},
+]
+
+
+def container(name: str, *arguments: str, **variables: str) -> dict[str, Any]:
+    """Return a container of ours with the mounts and variables that each role has."""
+    return {
+        "name": name,
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "args": list(arguments),
+        "env": _env(**variables),
+        "volumeMounts": MOUNTS,
+    }
+
+
+def application() -> dict[str, Any]:
+    """Return the container of an application: tools to look at its pod with."""
+    return {"name": "app", "image": TOOLS, "imagePullPolicy": "Never", "command": ["/bin/sleep", "100000"]}
+
+
+def pod(name: str, node: int, *containers: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return a pod on a node."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "nodeName": f"node{node}",
+            "terminationGracePeriodSeconds": 5,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "containers": list(containers),
+            "volumes": VOLUMES,
+            **fields,
+        },
+    }
+
+
+def client(name: str, node: int, services: str) -> dict[str, Any]:
+    """Return a client: an init container that waits for its wires, a sidecar that keeps them, an application."""
+    init = container("nsc-init", "run", "nsc-init", NSM_NETWORK_SERVICES=services)
+    keeps = container("nsc", "run", "nsc", NSM_NETWORK_SERVICES=services, NSM_LOG_LEVEL="DEBUG")
+    return pod(name, node, application(), keeps, initContainers=[init])
+
+
+def responder(
+    name: str, node: int, cidr: str, service: str = "icmp-responder", **more: str
+) -> dict[str, Any]:
+    """Return an endpoint that answers pings."""
+    nse = container(
+        "nse", "run", "nse", "icmp-responder", NSM_SERVICE_NAMES=service, NSM_CIDR_PREFIX=cidr, **more
+    )
+    return pod(name, node, nse, application())
+
+
+def create(namespace: str, *items: dict[str, Any]) -> None:
+    """Create objects in a namespace."""
+    kubectl(
+        "-n",
+        namespace,
+        "apply",
+        "-f",
+        "-",
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}),
+    )
+
+
+def ready(namespace: str, *pods: str, limit: int = 60) -> None:
+    """Wait until pods are ready; on failure show what their containers said."""
+    try:
+        kubectl(
+            "-n",
+            namespace,
+            "wait",
+            "--for=condition=Ready",
+            f"--timeout={limit}s",
+            *(f"pod/{one}" for one in pods),
+        )
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{told(namespace, *pods)}") from error
+
+
+def told(namespace: str, *pods: str) -> str:
+    """Return the last lines that the containers of pods, and of the mesh, have logged."""
+    logs = [
+        kubectl("-n", namespace, "logs", one, "--all-containers", "--tail=15", "--prefix", check=False)
+        for one in pods
+    ]
+    for label in ("nsmgr", "forwarder", "registry", "nsm-identity-agent", "nsm-identity-authority"):
+        logs.append(kubectl("-n", SYSTEM, "logs", "-l", f"app={label}", "--tail=15", "--prefix", check=False))
+    return "\n".join(logs)
+
+
+def inside(namespace: str, name: str, *command: str, check: bool = True) -> str:
+    """Run a command in the application of a pod."""
+    return kubectl("-n", namespace, "exec", name, "-c", "app", "--", *command, check=check)
+
+
+def pings(namespace: str, name: str, address: str) -> bool:
+    """Whether an address answers a ping from within a pod."""
+    words = ("ping", "-c", "1", "-W", "1", address)
+    return " 0% packet loss" in inside(namespace, name, *words, check=False)
