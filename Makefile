@@ -1,8 +1,9 @@
 # make demo   the article's scenario, for real        make test   the whole test suite
 # make check  linters, types, layers                  make bench  speeds, side by side
 # make fuzz   bent input, MINUTES=5                   make clean  remove what these brought (packages stay)
+# make chaos  kills and stops, what they cost
 
-.PHONY: help demo test check bench fuzz clean run-setup dev-setup
+.PHONY: help demo test check bench fuzz chaos clean run-setup dev-setup
 BIN := .venv/bin
 
 help:
@@ -28,6 +29,9 @@ check: dev-setup
 
 bench: dev-setup
 	@$(BIN)/python bench/run.py $(ARGS)
+
+chaos: run-setup
+	@$(BIN)/nsm chaos run $(ARGS)
 
 clean:
 	@if [ -x $(BIN)/nsm ]; then $(BIN)/nsm -q --mesh demo down --purge 2>/dev/null || true; fi

@@ -33,6 +33,7 @@ COMMANDS = {
     "demo": "demo",
     "run": "run",
     "conformance": "conformance",
+    "chaos": "chaos",
     "completion": "completion",
     "version": "version",
 }
