@@ -1,0 +1,79 @@
+"""The API server of the tests: where it is, and kubectl against it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = Path(__file__).parent / "lab"
+PROJECT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+LAB = Path(os.environ.get("NSMESH_LAB") or CACHE / "nsmesh-lab")
+API_PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running etcd and kube-apiserver; ``folder`` holds keys, logs and pids."""
+
+    folder: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        """An administrator's."""
+        return self.folder / "admin.kubeconfig"
+
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
+        """Run kubectl as the administrator; returns its output, with its complaints where not ``check``."""
+        done = subprocess.run(
+            [LAB / "bin/kubectl", f"--kubeconfig={self.kubeconfig}", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0 or not check, f"kubectl {arguments}: {done.stderr}"
+        return done.stdout if check else done.stdout + done.stderr
+
+    def pid(self, name: str) -> int:
+        """Return the pid of ``etcd`` or ``kube-apiserver``."""
+        return int((self.folder / "pid" / name).read_text().split()[0])
+
+    def stop_api(self) -> list[str]:
+        """Kill the API server, and return the command that started it."""
+        pid = self.pid("kube-apiserver")
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        os.kill(pid, signal.SIGKILL)
+        until("the API server is gone", lambda: not _alive(pid))
+        return command
+
+    def start_api(self, command: list[str]) -> None:
+        """Start it again, and wait until it is ready."""
+        with (self.folder / "log/kube-apiserver.log").open("a") as log:
+            server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        born = Path(f"/proc/{server.pid}/stat").read_text().rsplit(") ", 1)[1].split()[19]
+        (self.folder / "pid/kube-apiserver").write_text(f"{server.pid} {born}\n")
+        until("it is ready", lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except OSError:
+        return False
+
+
+def until(what: str, probe: Callable[[], Any], limit: float = 30) -> Any:
+    """Return what ``probe`` gives once it is true; fails after ``limit`` seconds."""
+    end = time.monotonic() + limit
+    while not (found := probe()):
+        assert time.monotonic() < end, f"not within {limit:.0f} s: {what}"
+        time.sleep(0.05)
+    return found
