@@ -6,7 +6,7 @@ from pathlib import Path
 import datapath_lab as lab
 import pytest
 
-from nsmesh.core.errors import NotFound
+from nsmesh.core.errors import NotFound, Refused
 from nsmesh.datapath import netns
 from nsmesh.datapath.linux import LinuxDatapath
 
@@ -58,6 +58,37 @@ def test_a_namespace_that_dies_is_heard_of_and_not_kept():
         assert await heard() == "w1"
         with pytest.raises(NotFound):
             await datapath.restore("w1")
+
+    with lab.spaces() as (a, b):
+        watching(scenario, a, b)
+
+
+def test_another_namespace_of_the_same_path_is_left_alone():
+    """Who was given a dead workload's path does not get its wire."""
+
+    async def scenario(datapath, heard, told):
+        await asyncio.sleep(0.2)
+        netns.delete(Path(b).name)
+        netns.create(Path(b).name)
+        assert await heard() == "w1"
+        with pytest.raises(NotFound):
+            await datapath.restore("w1")
+        assert lab.names(a) == lab.names(b) == set()
+
+    with lab.spaces() as (a, b):
+        watching(scenario, a, b)
+
+
+def test_an_end_that_its_endpoint_has_set_down_stays_down():
+    """An endpoint that is out of service is told, and not made to answer."""
+
+    async def scenario(datapath, heard, told):
+        (name,) = lab.names(b)
+        lab.run(b, "ip", "link", "set", name, "down")
+        assert await heard() == "w1"
+        with pytest.raises(Refused):
+            await datapath.restore("w1")
+        assert "UP" not in lab.link(b, name)["flags"]
 
     with lab.spaces() as (a, b):
         watching(scenario, a, b)

@@ -104,6 +104,6 @@ class Watched(Protocol):
     async def restore(self, wire_id: str) -> Applied | None:
         """Make a wire as it was applied last, whatever was done to it; None where it is not known.
 
-        Raises NotFound where a namespace of it is gone.
+        Raises NotFound where a namespace of it is gone, Refused where its endpoint's end was set down.
         """
         ...

@@ -69,6 +69,7 @@ class EndWatch:
         self._ids: dict[int, int] = {}
         self._wires: dict[Key, str] = {}
         self._keys: dict[str, list[Key]] = {}
+        self._cookies: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
         """Return how many interfaces are watched."""
@@ -114,14 +115,21 @@ class EndWatch:
     def add(self, wire_id: str, ends: Iterable[tuple[Place, int]]) -> None:
         """Watch the interfaces (opened namespace, index) of a wire, instead of those known of it."""
         self.forget(wire_id)
+        ends = list(ends)
+        self._cookies[wire_id] = [place.cookie for place, _ in ends]
         if self._requests is None:
             return
         keys = [(self._id_of(place, self._requests), index) for place, index in ends]
         self._keys[wire_id] = keys
         self._wires.update(dict.fromkeys(keys, wire_id))
 
+    def cookies(self, wire_id: str) -> list[int]:
+        """Return the cookies of the namespaces that a wire's ends are in."""
+        return self._cookies.get(wire_id, [])
+
     def forget(self, wire_id: str) -> None:
         """Watch a wire no more."""
+        self._cookies.pop(wire_id, None)
         for key in self._keys.pop(wire_id, ()):
             if self._wires.get(key) == wire_id:
                 del self._wires[key]

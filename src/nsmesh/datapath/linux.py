@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import structlog
 
-from nsmesh.core.errors import Conflict, Exhausted, MeshError
+from nsmesh.core.errors import Conflict, Exhausted, MeshError, NotFound, Refused
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken
 from nsmesh.datapath.end_watch import EndWatch
@@ -22,7 +22,7 @@ from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Netlink
 from nsmesh.datapath.payload_counts import told
 from nsmesh.datapath.payload_filter import Filters, filter_of
-from nsmesh.datapath.places import Doors, Place
+from nsmesh.datapath.places import Doors, Place, Places
 from nsmesh.datapath.reaper import Reaper
 from nsmesh.datapath.record import Record, born, refuse_one_name, sides
 from nsmesh.datapath.rtread import Link
@@ -99,14 +99,29 @@ class LinuxDatapath:
     async def restore(self, wire_id: str) -> Applied | None:
         """See :meth:`Watched.restore`."""
         record = self._records.get(wire_id)
-        if record is None:
+        if record is None or self._ends is None:
             return None
+        locations = [port.netns for port in record.wire.interfaces]
+        with self._doors.open(locations) as places:
+            cookies = [places[location].cookie for location in locations]
+            self._refuse_silenced(record, places)
+        if cookies != self._ends.cookies(wire_id):
+            raise NotFound(f"a network namespace of connection {wire_id} is gone: another has its path")
         try:
             if record.wire.tunnel is not None:
                 return await self._apply_tunnel(record.wire)
             return self._open_and_apply(record.wire)
         except OSError as error:
             raise explain(error.errno or 0, f"cannot restore connection {wire_id}") from error
+
+    def _refuse_silenced(self, record: Record, places: Places) -> None:
+        """Raise Refused where the endpoint's end is down: so an endpoint that has died is left."""
+        far = record.wire.b
+        if isinstance(far, KernelPort):
+            path, index = record.ends[-1]
+            link = veth.find_link(places[path], index=index) if places.get(path) else None
+            if link is not None and link.owner == record.wire.id and not link.up:
+                raise Refused(f"the endpoint's end of connection {record.wire.id} was set down")
 
     async def _apply_tunnel(self, wire: CrossConnect) -> Applied:
         try:
@@ -206,7 +221,7 @@ class LinuxDatapath:
             wanted: list[EndState] = []
             batches: list[Batch] = []
             for place, port in zip(places, ports, strict=True):
-                index, mac = self._heirs.of(port) if not attempt else (0, b"")
+                index, mac = self._heirs.of(place, port) if not attempt else (0, b"")
                 index = index or veth.fresh_index()
                 state = born(port, index, mac)
                 ends.append(End(place, port.name, index, wire_id))
@@ -281,7 +296,7 @@ class LinuxDatapath:
         places = [(end.place.path, end.ifindex) for end in ends]
         self._met.pop(wire.id, None)
         for port, end, state in zip(wire.interfaces, ends, states, strict=True):
-            self._heirs.note(port, end.ifindex, state.mac)
+            self._heirs.note(end.place, port, end.ifindex, state.mac)
         if self._ends is not None:
             self._ends.add(wire.id, [(end.place, end.ifindex) for end in ends])
         self._records[wire.id] = Record(wire, tuple(places), both)

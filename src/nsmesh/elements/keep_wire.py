@@ -26,6 +26,9 @@ PAUSE, LONGEST = 0.25, 8.0
 A wire that stood twice as long as its pause begins anew.
 """
 
+GRACE = 0.1
+"""Seconds within which whoever knows of the loss by itself, as by a stream that broke, may close the wire."""
+
 
 class KeepWire(Element):
     """Repairs what others do to the wires here, one attempt at a time for each.
@@ -85,8 +88,7 @@ class KeepWire(Element):
                     return
                 applied = await self._datapath.restore(connection_id)
         except MeshError as error:
-            log.warning("data path lost", connection=connection_id, error=str(error))
-            self._tell(PathEvent((connection_id,), up=False, why=str(error)))
+            self._lost(connection_id, error)
             return
         finally:
             self._pending.discard(connection_id)
@@ -96,3 +98,14 @@ class KeepWire(Element):
             self._last[connection_id] = now, min(2 * pause, LONGEST) if pause else PAUSE
             RESTORED.add()
             log.info("wire restored", connection=connection_id, outcome=applied.outcome)
+
+    def _lost(self, connection_id: str, error: MeshError) -> None:
+        """Tell of a wire that cannot be made, unless a Close that is under way ends it first."""
+        life = self._begin.life(connection_id)
+        log.warning("data path lost", connection=connection_id, error=str(error))
+
+        def tell() -> None:
+            if life is not None and self._begin.life(connection_id) is life:
+                self._tell(PathEvent((connection_id,), up=False, why=str(error)))
+
+        self.scope.after(GRACE, tell)

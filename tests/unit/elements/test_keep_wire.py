@@ -81,12 +81,12 @@ def test_who_insists_is_answered_later():
 
 
 def test_what_cannot_be_made_is_told():
-    """The observer hears once that the path is down."""
+    """The observer hears once, and soon, that the path is down."""
 
     async def scenario(datapath, wire_id, told):
         datapath.fail("apply", NotFound("the network namespace /b is not there"))
         datapath.lose(wire_id)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.15)
         assert [(list(event.connections), event.up) for event in told] == [([wire_id], False)]
 
     kept(scenario)
