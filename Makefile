@@ -1,9 +1,9 @@
 # make demo   the article's scenario, for real        make test   the whole test suite
 # make check  linters, types, layers                  make bench  speeds, side by side
 # make fuzz   bent input, MINUTES=5                   make clean  remove what these brought (packages stay)
-# make chaos  kills and stops, what they cost
+# make chaos  kills and stops, what they cost        make test-cluster  two Kubernetes nodes, in namespaces
 
-.PHONY: help demo test check bench fuzz chaos clean run-setup dev-setup
+.PHONY: help demo test test-cluster check bench fuzz chaos clean run-setup dev-setup
 BIN := .venv/bin
 
 help:
@@ -22,6 +22,12 @@ demo: run-setup
 test: dev-setup
 	@if command -v go >/dev/null; then nice -n 15 tests/kubernetes/lab/build.sh api >/dev/null 2>&1 & fi; \
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+test-cluster: dev-setup
+	@apt-get install -y -q --no-install-recommends containerd runc containernetworking-plugins iptables nftables \
+	    busybox-static dash iproute2 util-linux procps curl openssl >/dev/null
+	@NSMESH_LAB=$${NSMESH_LAB:-$$HOME/.cache/nsmesh-lab} tests/kubernetes/lab/build.sh cluster helm
+	@NSMESH_TEST_CLUSTER=1 $(BIN)/pytest tests/kubernetes/cluster $(ARGS)
 
 check: dev-setup
 	@$(BIN)/ruff format --check .

@@ -21,10 +21,30 @@ TOOLS = "localhost/nsmesh-lab/tools:1"
 SYSTEM = "nsm-system"
 REGISTRY, AUTHORITY = "10.96.0.50", "10.96.0.51"
 """The cluster has no DNS: Services at known addresses."""
-PROGRAMS = (
-    "etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kubelet kube-proxy pause helm".split()
-)
-SYSTEM_PROGRAMS = "containerd ctr runc nft ip openssl curl busybox dash nsenter unshare".split()
+PROGRAMS = [
+    "etcd",
+    "kube-apiserver",
+    "kubectl",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "pause",
+    "helm",
+]
+SYSTEM_PROGRAMS = [
+    "containerd",
+    "ctr",
+    "runc",
+    "nft",
+    "ip",
+    "openssl",
+    "curl",
+    "busybox",
+    "dash",
+    "nsenter",
+    "unshare",
+]
 
 
 def missing() -> str:
@@ -199,7 +219,7 @@ def pod(name: str, node: int, *containers: dict[str, Any], **fields: Any) -> dic
 
 
 def client(name: str, node: int, services: str) -> dict[str, Any]:
-    """Return a client: an init container that waits for its wires, a sidecar that keeps them, an application."""
+    """Return a client: its init container waits for its wires, its sidecar keeps them."""
     init = container("nsc-init", "run", "nsc-init", NSM_NETWORK_SERVICES=services)
     keeps = container("nsc", "run", "nsc", NSM_NETWORK_SERVICES=services, NSM_LOG_LEVEL="DEBUG")
     return pod(name, node, application(), keeps, initContainers=[init])
@@ -248,8 +268,10 @@ def told(namespace: str, *pods: str) -> str:
         kubectl("-n", namespace, "logs", one, "--all-containers", "--tail=15", "--prefix", check=False)
         for one in pods
     ]
-    for label in ("nsmgr", "forwarder", "registry", "nsm-identity-agent", "nsm-identity-authority"):
-        logs.append(kubectl("-n", SYSTEM, "logs", "-l", f"app={label}", "--tail=15", "--prefix", check=False))
+    logs += [
+        kubectl("-n", SYSTEM, "logs", "-l", f"app={label}", "--tail=15", "--prefix", check=False)
+        for label in ("nsmgr", "forwarder", "registry", "nsm-identity-agent", "nsm-identity-authority")
+    ]
     return "\n".join(logs)
 
 
