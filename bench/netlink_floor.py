@@ -23,9 +23,10 @@ from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.netlink import Batch, Netlink
+from nsmesh.datapath.packed import parse_mac
 from nsmesh.datapath.payload_filter import Filters, filter_of
 from nsmesh.datapath.traffic_control import new_place
-from nsmesh.datapath.wirestate import alias_of, desired_end, parse_mac
+from nsmesh.datapath.wirestate import alias_of, desired_end
 
 NAME = "floor"
 GROUP = 77

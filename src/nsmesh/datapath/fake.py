@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from nsmesh.core.errors import Conflict, MeshError, NotFound
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelPort, TunnelTaken
 from nsmesh.datapath.netns import path_of
-from nsmesh.datapath.wirestate import check_wire, desired_end, mac_text
+from nsmesh.datapath.packed import mac_text
+from nsmesh.datapath.wirestate import check_wire, desired_end
 
 Hook = Callable[[str, str], Awaitable[None]]
 """Called with verb and wire id before a verb acts: may wait (to widen a race) or raise."""

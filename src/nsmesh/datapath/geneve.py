@@ -7,9 +7,10 @@ import struct
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.device import described, send_new
 from nsmesh.datapath.netlink import Message, Netlink, attribute, attributes, request, u32
+from nsmesh.datapath.packed import parse_ip
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.veth import End
-from nsmesh.datapath.wirestate import EndState, parse_ip
+from nsmesh.datapath.wirestate import EndState
 from nsmesh.model.tunnels import GenevePort
 
 KIND = "geneve"

@@ -12,9 +12,10 @@ from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.device import make_and_move
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Netlink, attribute, attributes, u32
+from nsmesh.datapath.packed import parse_ip
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.veth import End
-from nsmesh.datapath.wirestate import EndState, parse_ip
+from nsmesh.datapath.wirestate import EndState
 from nsmesh.model.tunnels import GrePort
 
 IFLA_GRE_IFLAGS, IFLA_GRE_OFLAGS, IFLA_GRE_IKEY, IFLA_GRE_OKEY = 2, 3, 4, 5

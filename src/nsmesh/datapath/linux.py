@@ -20,6 +20,7 @@ from nsmesh.datapath.heirs import Heirs
 from nsmesh.datapath.inventory import Census, close_ends, group_of, survey
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Netlink
+from nsmesh.datapath.packed import mac_text
 from nsmesh.datapath.payload_counts import told
 from nsmesh.datapath.payload_filter import Filters, filter_of
 from nsmesh.datapath.places import Doors, Place, Places
@@ -28,7 +29,7 @@ from nsmesh.datapath.record import Record, born, refuse_one_name, sides
 from nsmesh.datapath.rtread import Link
 from nsmesh.datapath.tunnels import Tunnels
 from nsmesh.datapath.veth import DOOMED_GROUP, End, NameTaken
-from nsmesh.datapath.wirestate import EndState, alias_of, check_wire, desired_end, mac_text
+from nsmesh.datapath.wirestate import EndState, alias_of, check_wire, desired_end
 
 log = structlog.get_logger()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
-from nsmesh.datapath.wirestate import EndState, Item, Prefix, RouteState, mac_text
+from nsmesh.datapath.packed import Prefix, mac_text
+from nsmesh.datapath.wirestate import EndState, Item, RouteState
 
 
 class Add(NamedTuple):

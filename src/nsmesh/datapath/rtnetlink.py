@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 
 from nsmesh.datapath.netlink import NLM_F_REQUEST, Message, attribute, request, u32
-from nsmesh.datapath.wirestate import RT_TABLE_MAIN, NeighbourState, Prefix, RouteState, RuleState
+from nsmesh.datapath.packed import Prefix
+from nsmesh.datapath.wirestate import RT_TABLE_MAIN, NeighbourState, RouteState, RuleState
 
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.netlink import Message, Netlink, attributes, request
+from nsmesh.datapath.packed import Prefix
 from nsmesh.datapath.wirestate import (
     RT_TABLE_MAIN,
     EndState,
     NeighbourState,
-    Prefix,
     RouteState,
     RuleState,
     owner_of,

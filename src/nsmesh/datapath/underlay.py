@@ -9,8 +9,8 @@ from nsmesh.datapath import netns
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Netlink, attributes, request
+from nsmesh.datapath.packed import parse_ip
 from nsmesh.datapath.rtread import read_link
-from nsmesh.datapath.wirestate import parse_ip
 
 LOOK = 1.0
 """Seconds for which what was read of the underlay's link is good."""

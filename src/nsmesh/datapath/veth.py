@@ -13,6 +13,7 @@ from nsmesh.core.errors import Internal, MeshError, Refused
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Failure, Message
+from nsmesh.datapath.packed import Prefix
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.plan import Add, Operation, Promote, Remove, Set, diff, ordered
 from nsmesh.datapath.rtread import Link, read_end, read_link
@@ -23,7 +24,6 @@ from nsmesh.datapath.wirestate import (
     EndState,
     Item,
     NeighbourState,
-    Prefix,
     RouteState,
     RuleState,
 )

@@ -13,9 +13,10 @@ from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.base import TunnelTaken, VxlanPort
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, attributes, request, u32
+from nsmesh.datapath.packed import parse_ip
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.veth import End, NameTaken, find_link
-from nsmesh.datapath.wirestate import EndState, parse_ip
+from nsmesh.datapath.wirestate import EndState
 
 AF_BRIDGE = 7
 NUD_NOARP, NTF_SELF, NDA_PORT = 0x40, 0x02, 6

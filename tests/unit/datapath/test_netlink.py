@@ -16,8 +16,8 @@ from nsmesh.datapath.netlink import (
     frames,
 )
 from nsmesh.datapath.netlink import _kernel_text as kernel_text
+from nsmesh.datapath.packed import parse_prefix
 from nsmesh.datapath.rtread import parse_link
-from nsmesh.datapath.wirestate import parse_prefix
 
 
 @given(st.dictionaries(st.integers(1, 0x3FFF), st.binary(max_size=40), max_size=8))

@@ -3,13 +3,13 @@ from hypothesis import strategies as st
 
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.netlink import frames
+from nsmesh.datapath.packed import Prefix
 from nsmesh.datapath.plan import Add, Promote, Remove, Set, diff
 from nsmesh.datapath.veth import configuration, message_of
 from nsmesh.datapath.wirestate import (
     RT_TABLE_MAIN,
     EndState,
     NeighbourState,
-    Prefix,
     RouteState,
     RuleState,
     rule_table,

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from nsmesh.core.errors import Invalid
 from nsmesh.datapath import wirestate as ws
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, PolicyRule, Route
+from nsmesh.datapath.packed import parse_prefix
 
 
 @pytest.mark.parametrize("name", ["nsm-1", "a", "x" * 15, "eth0.100", "ä"])
@@ -44,35 +45,6 @@ def test_an_alias_of_somebody_else_has_no_owner():
     assert ws.owner_of("uplink to rack 3") == ""
 
 
-@given(st.ip_addresses(), st.data())
-def test_networks_have_no_host_bits(address, data):
-    """A network's bits behind the prefix length are zero, those before are kept."""
-    import ipaddress
-
-    length = data.draw(st.integers(0, address.max_prefixlen))
-    found = ws.parse_network(f"{address}/{length}")
-    expected = ipaddress.ip_network(f"{address}/{length}", strict=False)
-    assert found == (expected.network_address.packed, length)
-    assert found.family == (socket.AF_INET if address.version == 4 else socket.AF_INET6)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["10.0.0.1/33", "10.0.0.1/", "10.0.0.1/-1", "10.0.0.1/٣", "fd00::1/129", "10.0.0", "", "x/8", "1/8\0"],
-)
-def test_bad_prefixes_are_refused(text):
-    """What is no CIDR is Invalid, never another exception."""
-    with pytest.raises(Invalid):
-        ws.parse_prefix(text)
-
-
-@pytest.mark.parametrize("text", ["", "02:00", "01:00:00:00:00:01", "00:00:00:00:00:00", "zz:00:00:00:00:01"])
-def test_bad_macs_are_refused(text):
-    """A MAC is six bytes and belongs to one station."""
-    with pytest.raises(Invalid):
-        ws.parse_mac(text)
-
-
 @given(st.integers(ws.INDEX_FIRST, ws.INDEX_LIMIT - 1), st.integers(0, ws.RULES_PER_END - 1))
 def test_a_rules_table_names_its_interface(index, ordinal):
     """The interface can be told from the table, whatever its index and the rule's place."""
@@ -106,7 +78,7 @@ def test_a_port_becomes_an_end_state():
     }
     assert [str(n) for n in state.neighbours] == ["neighbour 10.0.0.9 at 02:00:00:00:00:02"]
     (rule,) = state.rules
-    assert (rule.source, rule.table) == (ws.parse_prefix("10.0.0.0/24"), table)
+    assert (rule.source, rule.table) == (parse_prefix("10.0.0.0/24"), table)
 
 
 def test_a_rule_without_source_follows_its_routes_families():
