@@ -1,13 +1,13 @@
 # make demo   the article's scenario, for real        make test   the whole test suite
 # make check  linters, types, layers                  make bench  speeds, side by side
 # make fuzz   bent input, MINUTES=5                   make clean  remove what these brought (packages stay)
-# make chaos  kills and stops, what they cost        make test-cluster  two Kubernetes nodes, in namespaces
+# make chaos  kills and stops, what they cost         make test-cluster  two Kubernetes nodes, in namespaces
 
 .PHONY: help demo test test-cluster check bench fuzz chaos clean run-setup dev-setup
 BIN := .venv/bin
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 run-setup:
 	@tools/setup.sh run
