@@ -33,6 +33,7 @@ DAEMONS = {
     "nsm run nsmgr": settings.NsmgrSettings,
     "nsm run forwarder": settings.ForwarderSettings,
     "nsm run registry-memory, nsm run registry-sqlite": settings.RegistrySettings,
+    "nsm run registry-k8s": settings.KubernetesRegistrySettings,
     "nsm run nsc": settings.NscSettings,
     "nsm run nsc-init": settings.NscInitSettings,
     "nsm run nse": settings.NseSettings,

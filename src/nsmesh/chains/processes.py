@@ -11,6 +11,7 @@ from nsmesh.chains.roles import running_forwarder, running_nsmgr
 from nsmesh.chains.runtime import runtime_of
 from nsmesh.chains.settings import (
     ForwarderSettings,
+    KubernetesRegistrySettings,
     NscInitSettings,
     NscSettings,
     NsmgrSettings,
@@ -47,6 +48,19 @@ async def serve_registry(settings: RegistrySettings, stop: asyncio.Event, *, sql
         runtime_of(settings, 1.0) as held,
         running_registry(
             settings, held, sqlite=sqlite, front=held.registry_front(settings.registry_server_policies)
+        ),
+    ):
+        await stop.wait()
+
+
+async def serve_kubernetes_registry(settings: KubernetesRegistrySettings, stop: asyncio.Event) -> None:
+    """Run a registry whose memory is the API server, until ``stop``."""
+    from nsmesh.chains.registry_kubernetes import running_kubernetes_registry  # noqa: PLC0415 - an extra
+
+    async with (
+        runtime_of(settings, 1.0) as held,
+        running_kubernetes_registry(
+            settings, held, front=held.registry_front(settings.registry_server_policies)
         ),
     ):
         await stop.wait()

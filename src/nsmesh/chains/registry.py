@@ -39,12 +39,13 @@ def registry_chain(
     period: float = PERIOD,
     front: Sequence[Element] = (),
     clock: Clock | None = None,
+    collected: bool = False,
 ) -> Chain:
     """Return the chain of a registry over two stores.
 
     ``front`` stands outermost: the ``path`` header, identities, policies. ``period`` is how long, in seconds,
     an endpoint stays without being registered again. Entries that the stores hold when the chain starts keep
-    the time that they had.
+    the time that they had. ``collected``: somebody else unregisters endpoints whose time is over.
     """
     end = Registry(services, endpoints)
     return chain(
@@ -54,7 +55,7 @@ def registry_chain(
             endpoints=chain(
                 Begin(),
                 SetRegistrationTime(),
-                Expire(period, origin=end),
+                Expire(period, origin=None if collected else end, timers=not collected),
                 Twins(),
                 end=end,
                 name=f"{name} endpoints",

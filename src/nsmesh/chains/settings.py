@@ -157,6 +157,22 @@ class RegistrySettings(Serves):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KubernetesRegistrySettings(Serves):
+    """A registry whose memory is the API server of its cluster."""
+
+    name: str = "registry"
+    """Name of this registry."""
+    listen_on: tuple[str, ...] = ("unix:///listen.on.socket",)
+    """Where it listens."""
+    namespace: str = "default"
+    """Namespace of the objects that it writes; it reads those of all."""
+    expire_period: Seconds = Seconds(60)
+    """How long an endpoint stays without being registered again."""
+    kubelet_qps: int = 205
+    """The most calls per second to the API server."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asks(Placed, Common):
     """What every client reads."""
 

@@ -119,6 +119,15 @@ def registry_sqlite() -> None:
     _run(settings.name, settings, lambda stop: serve_registry(settings, stop, sqlite=True))
 
 
+@run.command("registry-k8s", epilog=_epilog(s.KubernetesRegistrySettings))
+def registry_k8s() -> None:
+    """Run a registry that keeps what it knows in its cluster's API server; needs nsmesh[kubernetes]."""
+    from nsmesh.chains.processes import serve_kubernetes_registry  # noqa: PLC0415 - likewise
+
+    settings = _settings(s.KubernetesRegistrySettings)
+    _run(settings.name, settings, lambda stop: serve_kubernetes_registry(settings, stop))
+
+
 @run.command(epilog=_epilog(s.NscSettings))
 def nsc() -> None:
     """Run a client: ask for the services of NSM_NETWORK_SERVICES and keep their wires."""

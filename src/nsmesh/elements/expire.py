@@ -58,7 +58,8 @@ class Expire(Element):
     itself, but never before three quarters of the life are over. Services do not expire.
 
     ``origin`` is the end of a chain whose entries outlive its process: when the chain starts, their timers
-    start again.
+    start again. Without ``timers`` it only lowers: somebody else collects, as where several registries share
+    what they hold and one sees a Register that another does not.
 
     After:  Begin
     Reads:  EXPIRES, the deadline
@@ -68,8 +69,9 @@ class Expire(Element):
 
     after = ("Begin",)
 
-    def __init__(self, period: float = PERIOD, *, origin: Handler | None = None) -> None:
+    def __init__(self, period: float = PERIOD, *, origin: Handler | None = None, timers: bool = True) -> None:
         self.period = period
+        self._timers = timers
         self._origin = origin
         self._terms: dict[str, _Term] = {}
         self._turns = Turns()
@@ -114,6 +116,8 @@ class Expire(Element):
             offered = answer.HasField("expiration_time") and seconds(answer.expiration_time)
             if not offered or offered > seconds(limit):
                 answer.expiration_time.CopyFrom(limit)
+            if not self._timers:
+                return answer
             life = seconds(answer.expiration_time) - self.scope.clock.now()
             self._start(_Term(copy_of(answer), call.fresh(), next), life - self._budget(call, life))
             return answer

@@ -30,6 +30,7 @@ class Catalogue(Generic[E]):
         self.backlog = backlog
         self._entries: dict[str, E] = {}
         self._by_service: defaultdict[str, dict[str, E]] = defaultdict(dict)
+        self._namesakes: defaultdict[str, dict[str, E]] = defaultdict(dict)
         self._watchers: defaultdict[str, set[CatalogueWatch[E]]] = defaultdict(set)
 
     def __len__(self) -> int:
@@ -43,13 +44,19 @@ class Catalogue(Generic[E]):
         """How many watches are open."""
         return sum(map(len, self._watchers.values()))
 
-    def put(self, entry: E) -> E:
-        """Keep ``entry``, which is the catalogue's from now on, and tell the watchers."""
-        name = entry.name
+    def put(self, entry: E, key: str = "") -> E:
+        """Keep ``entry``, which is the catalogue's from now on, and tell the watchers.
+
+        ``key`` is for those who hold several entries of one name: it stands for the name in ``get`` and
+        ``remove``, and must never be a name itself.
+        """
+        name = key or entry.name
         old = self._entries.get(name)
         if old is not None:
             self._drop_index(name, old)
         self._entries[name] = entry
+        if key:
+            self._namesakes[entry.name][key] = entry
         for service in self.kind.services(entry):
             self._by_service[service][name] = entry
         self._tell(Change(entry))
@@ -84,12 +91,15 @@ class Catalogue(Generic[E]):
         """Forget all entries without a word about each, and end every watch with ``error``."""
         self._entries.clear()
         self._by_service.clear()
+        self._namesakes.clear()
         for group in list(self._watchers.values()):
             for watch in list(group):
                 watch.fail(error)
 
     def _candidates(self, template: E) -> Iterable[E]:
         if template.name:
+            if self._namesakes:
+                return self._namesakes.get(template.name, {}).values()
             entry = self._entries.get(template.name)
             return () if entry is None else (entry,)
         services = self.kind.services(template)
@@ -98,6 +108,10 @@ class Catalogue(Generic[E]):
         return self._entries.values()
 
     def _drop_index(self, name: str, entry: E) -> None:
+        if self._namesakes and name in (group := self._namesakes.get(entry.name, {})):
+            del group[name]
+            if not group:
+                del self._namesakes[entry.name]
         for service in self.kind.services(entry):
             group = self._by_service[service]
             del group[name]

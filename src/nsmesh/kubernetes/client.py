@@ -1,0 +1,199 @@
+"""Calls to a Kubernetes API server: plain JSON in and out, and errors that say what to do.
+
+Kubeconfigs, service accounts, log-in and transport are lightkube's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+from nsmesh.core.errors import (
+    Invalid,
+    MeshError,
+    NotFound,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    Unimplemented,
+)
+
+try:
+    import httpx2 as httpx
+    from lightkube.config.client_adapter import AsyncClient, ConnectionParams
+    from lightkube.config.kubeconfig import KubeConfig, SingleConfig
+    from lightkube.core.exceptions import ConfigError
+except ImportError as error:  # pragma: no cover - what a base installation meets
+    raise Unimplemented(
+        f"this needs the client of the Kubernetes API, and {error.name} is not installed",
+        remedy="install nsmesh[kubernetes]",
+    ) from error
+
+Object = dict[str, Any]
+"""An object of the API as its JSON says it."""
+
+CALL = 15.0
+"""Seconds that one call may take."""
+BURST = 20
+"""Calls that may be made at once after a rest, where there is a limit to their rate."""
+SILENCE = 150.0
+"""Seconds without a line after which a watch counts as dead; a living server sends a bookmark each minute."""
+
+_CODE_CONFLICT, _CODE_GONE = 409, 410
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+
+
+class Changed(MeshError):
+    """The object is not as the caller knew it: it exists already, or somebody changed it."""
+
+
+class Gone(MeshError):
+    """The server no longer has the history that was asked for: list again."""
+
+
+class Api:
+    """One API server, by one HTTP connection pool. Make it with :func:`connected`."""
+
+    def __init__(self, http: httpx.AsyncClient, namespace: str, rate: float = 0.0) -> None:
+        self._http = http
+        self._interval = 1.0 / rate if rate else 0.0
+        self._next = 0.0
+        self.namespace = namespace
+        """The namespace of the kubeconfig or of our own pod."""
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Object | list[Object] | None = None,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """Make one call and return its JSON; raises the error that the answer stands for.
+
+        NotFound, :class:`Changed` (409), :class:`Gone` (410), Invalid, Unauthorized, Unavailable, TimedOut.
+        """
+        await self._turn()
+        content = None if body is None else json.dumps(body, separators=(",", ":"))
+        headers = {"content-type": content_type} if body is not None else {}
+        try:
+            answer = await self._http.request(
+                method, path, content=content, params=params, headers=headers, timeout=CALL
+            )
+        except httpx.HTTPError as error:
+            raise self._unreached(error) from error
+        if answer.is_success:
+            found: Object = answer.json()
+            return found
+        raise _refused(answer.status_code, answer.content, f"{method} {path}")
+
+    async def _turn(self) -> None:
+        """Wait until the rate of calls allows one more."""
+        if not self._interval:
+            return
+        now = asyncio.get_running_loop().time()
+        self._next = max(self._next + self._interval, now - BURST * self._interval)
+        if self._next > now:
+            await asyncio.sleep(self._next - now)
+
+    async def watch(self, path: str, params: Mapping[str, str]) -> AsyncIterator[tuple[str, Object]]:
+        """Yield (type, object) of each event of one watch, until the server ends it.
+
+        Types are ADDED, MODIFIED, DELETED, BOOKMARK; an ERROR is raised.
+        """
+        asked = {**params, "watch": "true", "allowWatchBookmarks": "true"}
+        timeout = httpx.Timeout(CALL, read=SILENCE)
+        try:
+            async with self._http.stream("GET", path, params=asked, timeout=timeout) as answer:
+                if not answer.is_success:
+                    raise _refused(answer.status_code, await answer.aread(), f"watch {path}")
+                async for line in answer.aiter_lines():
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        status = event["object"]
+                        raise _error(status.get("code", 500), status, f"watch {path}")
+                    yield event["type"], event["object"]
+        except httpx.HTTPError as error:
+            raise self._unreached(error) from error
+        except json.JSONDecodeError as error:
+            raise Unavailable(f"the API server's watch of {path} was cut in the middle of a line") from error
+
+    def _unreached(self, error: httpx.HTTPError) -> MeshError:
+        where = self._http.base_url
+        said = f": {error}" if str(error) else f": {type(error).__name__}"
+        if isinstance(error, httpx.TimeoutException):
+            return TimedOut(f"the API server at {where} did not answer in time{said}")
+        return Unavailable(
+            f"the API server at {where} cannot be reached{said}",
+            remedy="it is tried again; look whether the server runs and this pod's network reaches it",
+        )
+
+
+def _refused(code: int, content: bytes, what: str) -> MeshError:
+    try:
+        status = json.loads(content)
+    except ValueError:
+        status = {"message": content[:200].decode(errors="replace").strip()}
+    return _error(code, status if isinstance(status, dict) else {}, what)
+
+
+def _error(code: int, status: Object, what: str) -> MeshError:  # noqa: PLR0911 - a table
+    message = status.get("message") or f"HTTP status {code}"
+    if code == 403:
+        return Unauthorized(
+            f"the API server does not allow it: {message}",
+            remedy="give this service account the role of deploy/manifests, or a role with that verb",
+        )
+    if code == 401:
+        return Unauthorized(
+            f"the API server does not know us ({what})", remedy="look at the service account's token"
+        )
+    if code == 404:
+        return NotFound(
+            f"the API server has it not: {message}", remedy="are the CRDs of deploy/crds applied?"
+        )
+    if code == _CODE_CONFLICT:
+        return Changed(message)
+    if code == _CODE_GONE or status.get("reason") == "Expired":
+        return Gone(message)
+    if code in {400, 422}:
+        return Invalid(f"the API server refuses {what}: {message}")
+    return Unavailable(f"the API server failed at {what}: {message}", remedy="it is tried again")
+
+
+def _configuration() -> SingleConfig:
+    try:
+        found = KubeConfig.from_env().get()
+    except (ConfigError, OSError, KeyError) as error:
+        where = os.environ.get("KUBECONFIG") or "~/.kube/config"
+        raise Invalid(
+            f"no Kubernetes here: this pod has no service account, and {where} cannot be read ({error})",
+            remedy="run it in a pod, or set KUBECONFIG",
+        ) from error
+    if found is None:
+        raise Invalid("the kubeconfig has no current context", remedy="kubectl config use-context NAME")
+    return found
+
+
+@asynccontextmanager
+async def connected(configuration: SingleConfig | None = None, *, rate: float = 0.0) -> AsyncIterator[Api]:
+    """Give the API server of this pod, or of ``KUBECONFIG``; raises Invalid where there is neither.
+
+    ``rate`` is the most calls per second that it is asked for; 0: no limit.
+    """
+    held = configuration or _configuration()
+    async with AsyncClient(held, ConnectionParams(trust_env=False)) as http:
+        yield Api(http, held.namespace, rate)
+
+
+def collection(group: str, plural: str, namespace: str = "") -> str:
+    """Return the path of a collection; without a namespace that of all namespaces."""
+    base = f"/apis/{group}" if "/" in group else f"/api/{group}"
+    return f"{base}/namespaces/{quote(namespace)}/{plural}" if namespace else f"{base}/{plural}"
