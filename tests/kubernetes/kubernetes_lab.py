@@ -57,7 +57,8 @@ class ApiServer:
     def start_api(self, command: list[str]) -> None:
         """Start it again, and wait until it is ready."""
         with (self.folder / "log/kube-apiserver.log").open("a") as log:
-            server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            program = [LAB / "bin" / command[0], *command[1:]]
+            server = subprocess.Popen(program, stdout=log, stderr=log, start_new_session=True)
         born = Path(f"/proc/{server.pid}/stat").read_text().rsplit(") ", 1)[1].split()[19]
         (self.folder / "pid/kube-apiserver").write_text(f"{server.pid} {born}\n")
         until("it is ready", lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok")

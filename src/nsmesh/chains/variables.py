@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from nsmesh.chains.settings import (
     Common,
     ForwarderSettings,
+    KubernetesRegistrySettings,
     NscInitSettings,
     NscSettings,
     NseSettings,
@@ -124,12 +125,15 @@ _NSE = (
     _of("SR-IOV: only virtual interfaces are made", "NSM_SRIOV_TOKENS_*"),
 )
 _REGISTRY = (_of("other domains: names with an @ are looked up here", "NSM_PROXY_REGISTRY_URL"),)
-_KUBELET = (_of("the API of Kubernetes", "NSM_NAMESPACE", "NSM_KUBELET_QPS"),)
+_KUBELET = (
+    _of("the API of Kubernetes: nsm run registry-k8s reads them", "NSM_NAMESPACE", "NSM_KUBELET_QPS"),
+)
 
 UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
     NsmgrSettings: EVERYWHERE,
     ForwarderSettings: (*_FORWARDER, *EVERYWHERE),
     RegistrySettings: (*_REGISTRY, *_KUBELET, *EVERYWHERE),
+    KubernetesRegistrySettings: (*_REGISTRY, *EVERYWHERE),
     NscSettings: (*_NSC, *EVERYWHERE),
     NscInitSettings: (*_NSC, *EVERYWHERE),
     NseSettings: (*_NSE, *EVERYWHERE),

@@ -1,0 +1,97 @@
+"""The store when its API server stops, forgets or refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+from kubernetes_stores import apply_crds, ep, eventually, store_of
+from lightkube.config.kubeconfig import KubeConfig
+from lightkube.config.models import User
+
+from nsmesh.core.errors import MeshError, Unauthorized
+from nsmesh.core.scope import Scope
+from nsmesh.kubernetes.client import connected
+from nsmesh.kubernetes.codec import ENDPOINTS
+from nsmesh.kubernetes.store import KubernetesStore
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_the_server_goes_and_comes_back_without_its_history(own_api_server):
+    """While it is away all is found as before; after it, with its history gone, nothing is missed."""
+    server = own_api_server
+    apply_crds(server)
+
+    async def main():
+        async with store_of(server, ENDPOINTS, "default") as store:
+            await store.put(ep("stays", "s"))
+            await store.put(ep("goes", "s"))
+            watch = store.watch(ep("", "s", url=""))
+            assert {(await anext(watch)).entry.name for _ in range(2)} == {"stays", "goes"}
+            command = await asyncio.to_thread(server.stop_api)
+            await eventually("noticed", lambda: store.reflector.trouble)
+            assert len(await store.list(ep("", "s", url=""))) == 2
+            with pytest.raises(MeshError, match="cannot be reached"):
+                await store.put(ep("new", "s"))
+            assert await store.get("new") is None
+            await asyncio.to_thread(server.start_api, command)
+            await eventually("well again", lambda: store.reflector.trouble is None)
+            await asyncio.to_thread(server.kubectl, "delete", "nse", "goes")
+            change = await anext(watch)
+            assert (change.entry.name, change.deleted) == ("goes", True)
+            lists = store.reflector.lists
+            command = await asyncio.to_thread(server.stop_api)
+            await eventually("noticed", lambda: store.reflector.trouble)
+            store.reflector._version = "1"  # older than any history of a server that begins anew
+            await asyncio.to_thread(server.start_api, command)
+            await eventually("listed again", lambda: store.reflector.lists > lists, limit=60)
+            await store.put(ep("new", "s"))
+            change = await anext(watch)
+            assert (change.entry.name, change.deleted) == ("new", False)
+
+    asyncio.run(main())
+
+
+def test_a_role_that_lacks_a_verb(api_server, api_namespace):
+    """The error names who may not do what where, and what to give."""
+    apply_crds(api_server)
+    with_token = json.loads(
+        api_server.kubectl("-n", api_namespace, "create", "serviceaccount", "weak", "-o", "json")
+    )
+    assert with_token["kind"] == "ServiceAccount"
+    token = api_server.kubectl("-n", api_namespace, "create", "token", "weak").strip()
+    admin = KubeConfig.from_file(str(api_server.kubeconfig)).get()
+    weak = admin._replace(user=User(token=token))
+
+    async def main():
+        async with connected(weak) as api, Scope("test") as scope:
+            store = KubernetesStore(api, ENDPOINTS, namespace=api_namespace)
+            scope.spawn(store.reflector.run(), name="reflector")
+            with pytest.raises(Unauthorized, match=r"weak.*cannot create.*networkserviceendpoints") as told:
+                await store.put(ep("a", "s"))
+            assert "role" in told.value.remedy
+            await eventually("told", lambda: isinstance(store.reflector.trouble, Unauthorized))
+
+    asyncio.run(main())
+
+
+def test_many_changes_cost_no_list(api_server, api_namespace):
+    """A hundred changes arrive by one watch: nothing is listed or polled again."""
+    apply_crds(api_server)
+
+    async def main():
+        async with (
+            store_of(api_server, ENDPOINTS, api_namespace) as writer,
+            store_of(api_server, ENDPOINTS, api_namespace) as reader,
+        ):
+            began = time.monotonic()
+            await asyncio.gather(*(writer.put(ep(f"e-{n}", api_namespace)) for n in range(100)))
+            names = ep("", api_namespace, url="")
+            await eventually("all", lambda: len(reader._catalogue.list(names)) == 100)
+            assert reader.reflector.lists == 1
+            assert time.monotonic() - began < 60
+
+    asyncio.run(main())
