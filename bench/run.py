@@ -34,6 +34,7 @@ MODULES = {
     "floor": "netlink_floor",
     "rpc": "rpc_echo",
     "find": "registry_find",
+    "find-k8s": "registry_kubernetes",
     "packets": "local_wire",
     "remote": "remote_wire",
     "firewall": "transparent_firewall",

@@ -3,7 +3,7 @@
     mkimage.py OUT.tar NAME [--add SOURCE[:TARGET]]... [--program PATH]... [--link TARGET:PATH]...
                [--skip PATTERN]... [--path FOLDER] [--entrypoint PROGRAM]
 
---add copies a file or a folder, --program an executable to /usr/bin, both with the shared libraries they need;
+--add copies a file or a folder, --program an executable to /usr/bin, both with the shared libraries needed;
 --skip leaves out what matches (a shell pattern on the path inside the image); --link makes a symbolic link;
 --path is searched for programs first.
 Times and owners are fixed, so equal inputs give equal digests.
