@@ -21,7 +21,7 @@ from report import Details, Report, Row, duration, row
 
 NAME = "request"
 NEAR = 8
-IN_FLIGHT = (1, 8, 32)
+IN_FLIGHT = (1, 8, 32, 64)
 FLOOR = "bare netlink"
 
 
