@@ -34,6 +34,8 @@ ELSEWHERE = {
     "nsm_supervisor_restarts": WHOLE,
     "nsm_journal_writes": "unit/journal/test_journal_file.py",
     "nsm_sweep_wires": "unit/elements/test_sweep.py",
+    "nsm_wires_restored": "unit/elements/test_keep_wire.py",
+    "nsm_nodes_lost": "unit/elements/test_watch_nodes.py",
     "nsm_vpn_gateway_bytes": "netns/test_vpn_netns.py",
     "nsm_vpn_gateway_handshake_seconds": "netns/test_vpn_netns.py",
 }

@@ -11,6 +11,7 @@ from nsmesh.core.element import Chain, Element, Handler, chain
 from nsmesh.core.journalling import Journal
 from nsmesh.core.lookup import Lookup
 from nsmesh.core.mechanism import MechanismPlugin
+from nsmesh.core.node_watching import Echoes
 from nsmesh.core.paths import Paths
 from nsmesh.core.peering import Peers
 from nsmesh.core.tokens import TokenSource
@@ -35,13 +36,15 @@ from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
 from nsmesh.elements.uplink import Uplink
+from nsmesh.elements.watch_nodes import WatchNodes
 
 
 class Forwarder:
     """``server`` takes Requests, ``onward`` asks the endpoint, ``registry`` mirrors what its manager has.
 
     ``lifetime``: seconds that a wire lives at most without a refresh, which is the life of ``tokens``.
-    ``paths``: what fits to other nodes, where that shall be found out.
+    ``paths``: what fits to other nodes, where that shall be found out. ``echoes`` reach other nodes: one that
+    is gone is noticed within three times ``watch_interval`` (seconds).
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Forwarder:
         tokens: TokenSource,
         policies: tuple[Element, ...] = (),
         paths: Paths | None = None,
+        echoes: Echoes | None = None,
+        watch_interval: float = 0.05,
         dial_timeout: float = 0.75,
         lifetime: float = 600.0,
         journal: Journal | None = None,
@@ -82,6 +87,7 @@ class Forwarder:
             Timeout(),
             monitor,
             KeepWire(datapath, self.begin, monitor.tell),
+            WatchNodes(echoes, monitor.tell, interval=watch_interval),
             Sweep(datapath, self.begin, lifetime),
             SendFd(),
             ReceiveFd(),

@@ -23,6 +23,7 @@ from nsmesh.core.element import Chain
 from nsmesh.core.errors import MeshError
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath.base import Datapath
+from nsmesh.datapath.node_echoes import NodeEchoes
 from nsmesh.datapath.path_mtu import PathMtus
 from nsmesh.datapath.underlay import Underlay
 from nsmesh.model.messages import Entry, NetworkServiceEndpoint, NetworkServiceLabels
@@ -95,6 +96,8 @@ async def running_forwarder(
         tokens=runtime.tokens,
         policies=runtime.policies(settings.connection_policies),
         paths=PathMtus(Underlay(settings.tunnel_ip)) if settings.tunnel_ip else None,
+        echoes=NodeEchoes(settings.tunnel_ip) if settings.tunnel_ip else None,
+        watch_interval=settings.node_watch_interval,
         dial_timeout=settings.dial_timeout,
         lifetime=settings.max_token_lifetime,
         journal=runtime.journal,

@@ -6,6 +6,7 @@ from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import chain
 from nsmesh.core.errors import NotFound
+from nsmesh.core.metrics import DECLARED
 from nsmesh.core.virtual import run
 from nsmesh.datapath.base import CrossConnect, KernelPort
 from nsmesh.datapath.fake import FakeDatapath
@@ -52,11 +53,16 @@ def kept(scenario):
 
 
 def test_a_lost_wire_is_made_again():
-    """It stands again without any time passing, and nobody is told."""
+    """It stands again without any time passing, nobody is told, and it is counted."""
+
+    async def restored():
+        return sum(one.value for one in await DECLARED["nsm_wires_restored"].samples())
 
     async def scenario(datapath, wire_id, told):
+        before = await restored()
         datapath.lose(wire_id)
         await asyncio.sleep(0.001)
+        assert await restored() == before + 1
         assert datapath.kernel.wire(wire_id) is not None
         assert told == []
 
