@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 VERSION = 0x0200
@@ -119,27 +120,42 @@ def decode(data: bytes) -> Message:
     if len(data) != SIZE:
         raise ProtocolError(f"a message of {len(data)} bytes, and all have {SIZE}")
     (kind,) = _TYPE.unpack_from(data)
-    body = memoryview(data)[_TYPE.size :]
-    match kind:
-        case 1:
-            return Bare(ACK)
-        case 2:
-            name, low, high, region, to_client, to_server, log2 = _HELLO.unpack_from(body)
-            return Hello(_text(name), region, min(to_client, to_server), log2, low, high)
-        case 3:
-            version, number, mode, _, name = _INIT.unpack_from(body)
-            return Init(number, _text(name), mode, version)
-        case 4:
-            return AddRegion(*_REGION.unpack_from(body))
-        case 5:
-            flags, index, region, offset, log2, private = _RING.unpack_from(body)
-            return AddRing(index, region, offset, log2, bool(flags & CLIENT_TO_SERVER), private)
-        case 6 | 7:
-            return Bare(kind, _text(_NAME.unpack_from(body)[0]))
-        case 8:
-            code, reason = _DISCONNECT.unpack_from(body)
-            return Disconnect(_text(reason), code)
-    raise ProtocolError(f"a message of the unknown type {kind}")
+    reader = _READERS.get(kind)
+    if reader is None:
+        raise ProtocolError(f"a message of the unknown type {kind}")
+    return reader(memoryview(data)[_TYPE.size :])
+
+
+def _hello(body: memoryview) -> Hello:
+    name, low, high, region, to_client, to_server, log2 = _HELLO.unpack_from(body)
+    return Hello(_text(name), region, min(to_client, to_server), log2, low, high)
+
+
+def _init(body: memoryview) -> Init:
+    version, number, mode, _, name = _INIT.unpack_from(body)
+    return Init(number, _text(name), mode, version)
+
+
+def _ring(body: memoryview) -> AddRing:
+    flags, index, region, offset, log2, private = _RING.unpack_from(body)
+    return AddRing(index, region, offset, log2, bool(flags & CLIENT_TO_SERVER), private)
+
+
+def _disconnect(body: memoryview) -> Disconnect:
+    code, reason = _DISCONNECT.unpack_from(body)
+    return Disconnect(_text(reason), code)
+
+
+_READERS: dict[int, Callable[[memoryview], Message]] = {
+    ACK: lambda _: Bare(ACK),
+    HELLO: _hello,
+    INIT: _init,
+    ADD_REGION: lambda body: AddRegion(*_REGION.unpack_from(body)),
+    ADD_RING: _ring,
+    CONNECT: lambda body: Bare(CONNECT, _text(_NAME.unpack_from(body)[0])),
+    CONNECTED: lambda body: Bare(CONNECTED, _text(_NAME.unpack_from(body)[0])),
+    DISCONNECT: _disconnect,
+}
 
 
 def _padded(text: str, limit: int = 31) -> bytes:

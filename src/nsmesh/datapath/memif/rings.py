@@ -29,7 +29,6 @@ REGION_LIMIT = 1 << 30
 FRAME_LIMIT = 65535
 LOG2_LIMIT = 14
 _HEAD, _TAIL, _FLAGS = 6, 64, 4
-_WORD = struct.Struct("<H")
 _F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
 _SEAL_SEAL, _SEAL_SHRINK, _SEAL_GROW = 1, 2, 4
 
@@ -96,6 +95,9 @@ class Ring:
         self._regions = regions
         self._memory = regions[region]
         self._base = offset
+        # words of 16 bits, each stored at once: struct.pack_into clears a field before it writes it, and the
+        # other side would see a head of 0 in between
+        self._words = memoryview(self._memory)[offset : offset + RING_HEADER].cast("H")
         self.slots = 1 << log2_size
         self._done = 0
 
@@ -105,6 +107,10 @@ class Ring:
         self._put(_TAIL, 0)
         for index, slot in enumerate(buffers):
             self._write(index, 0, slot)
+
+    def release(self) -> None:
+        """Let go of the memory, before it is closed."""
+        self._words.release()
 
     def check_cookie(self) -> None:
         """Raise ProtocolError where no ring was written."""
@@ -205,11 +211,10 @@ class Ring:
         return self._region(region, offset, length)[offset : offset + length]
 
     def _get(self, field: int) -> int:
-        value: int = _WORD.unpack_from(self._memory, self._base + field)[0]
-        return value
+        return self._words[field // 2]
 
     def _put(self, field: int, value: int) -> None:
-        _WORD.pack_into(self._memory, self._base + field, value & 0xFFFF)
+        self._words[field // 2] = value & 0xFFFF
 
     def _read(self, index: int) -> tuple[int, Slot]:
         place = self._base + RING_HEADER + index * DESCRIPTOR.size
