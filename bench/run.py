@@ -21,7 +21,10 @@ from report import Report, save, show
 
 from nsmesh.core import logging
 
-ROOT = ("request", "across", "thousand", "anew", "idle", "start", "floor", "packets", "remote", "firewall")
+ROOT = (
+    *("request", "across", "thousand", "anew", "idle", "start", "floor", "packets", "remote", "firewall"),
+    "heal",
+)
 """Those that make namespaces and interfaces."""
 MODULES = {
     "request": "whole_request",
@@ -38,6 +41,7 @@ MODULES = {
     "packets": "local_wire",
     "remote": "remote_wire",
     "firewall": "transparent_firewall",
+    "heal": "heal",
 }
 
 
