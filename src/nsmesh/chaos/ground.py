@@ -20,6 +20,7 @@ from nsmesh.core.errors import MeshError, NotFound, Refused, TimedOut
 from nsmesh.datapath import netns
 from nsmesh.model import control
 from nsmesh.standalone import launch, leftovers
+from nsmesh.standalone.leaks import left_behind
 from nsmesh.standalone.lock import daemon_pid
 from nsmesh.standalone.paths import MeshPaths
 
@@ -28,13 +29,14 @@ UP = 40.0
 
 
 class Ground:
-    """One mesh under test. ``options``: of ``nsm up``."""
+    """One mesh under test. ``options``: of ``nsm up``. ``left``: what it left behind, once it is down."""
 
     def __init__(self, options: Sequence[str] = ()) -> None:
         self.options = tuple(options)
         self.folder = Path(tempfile.mkdtemp(prefix=f"nsm-chaos-{os.getpid()}-"))
         name = f"chaos{os.getpid()}{uuid.uuid4().hex[:4]}"
         self.paths = MeshPaths.of(name, str(self.folder / "run"), str(self.folder / "state"))
+        self.left: list[str] = []
         self._spaces: list[str] = []
 
     async def up(self) -> None:
@@ -131,11 +133,17 @@ class Ground:
                 os.kill(pid, signal.SIGKILL)
                 await launch.wait_gone(self.paths, pid)
         left = await leftovers.clear(self.paths)
+        left += [f"{leak.kind} {leak.name}" for leak in await left_behind(self.paths, self._places())]
         for name in self._spaces:
             netns.delete(name)
         self._spaces.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.left = left
         return left
+
+    def _places(self) -> list[str]:
+        paths = (f"{netns.RUN_NETNS}/{name}" for name in self._spaces)
+        return [path for path in paths if os.path.lexists(path)]
 
 
 @asynccontextmanager
