@@ -79,6 +79,7 @@ class Forwarder:
             clock=clock,
         )
         monitor = Monitor(name, tokens)
+        nodes = WatchNodes(echoes, monitor.tell, interval=watch_interval)
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
             self.begin,
@@ -87,12 +88,12 @@ class Forwarder:
             Timeout(),
             monitor,
             KeepWire(datapath, self.begin, monitor.tell),
-            WatchNodes(echoes, monitor.tell, interval=watch_interval),
+            nodes,
             Sweep(datapath, self.begin, lifetime),
             SendFd(),
             ReceiveFd(),
             DiscoverEndpoint(Lookup(self.registry, mirror.version)),
-            RoundRobin(),
+            RoundRobin(nodes.is_silent),
             FitUnderlay(mechanisms, paths),
             ChangeTunnel(mechanisms),
             NextMechanism(mechanisms),

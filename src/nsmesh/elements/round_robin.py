@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nsmesh.core.call import Call
 from nsmesh.core.deciding import CANDIDATES, ENDPOINT, Candidate
 from nsmesh.core.element import Element, Handler
@@ -11,11 +13,15 @@ from nsmesh.core.unreached import Unreached
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 
 
+def _never(url: str) -> bool:  # noqa: ARG001 - nothing is known of any
+    return False
+
+
 class RoundRobin(Element):
     """Sends each Request of a service to the next endpoint in turn; if that refuses, once to each other one.
 
     An endpoint that stands twice among the candidates has two turns in a round. One that could not be reached
-    lately is asked last, for a while.
+    lately, or of whose URL ``silent`` says that nobody answers, is asked last, for a while.
 
     After:  DiscoverEndpoint
     Reads:  CANDIDATES
@@ -26,7 +32,8 @@ class RoundRobin(Element):
 
     after = ("DiscoverEndpoint",)
 
-    def __init__(self) -> None:
+    def __init__(self, silent: Callable[[str], bool] = _never) -> None:
+        self._silent = silent
         self._turns: dict[str, int] = {}
         self._unreached = Unreached()
 
@@ -41,10 +48,11 @@ class RoundRobin(Element):
         self._turns[candidates.service] = turn + 1
         start = turn % len(candidates.members)
         order = dict.fromkeys(candidates.members[start:] + candidates.members[:start])
+        asked = sorted(order, key=lambda candidate: self._silent(candidate.url))
         chosen, answer = await try_in_order(
             call,
             request,
-            list(order),
+            asked,
             next,
             complaint=f"all endpoints of network service {candidates.service} have failed",
             unreached=self._unreached,

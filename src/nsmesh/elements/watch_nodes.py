@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Self
@@ -9,18 +10,22 @@ from typing import Self
 import structlog
 
 from nsmesh.core.call import Call, State
-from nsmesh.core.deciding import DOWNSTREAM
+from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.metrics import Counter
 from nsmesh.core.node_session import Condition, NodeSession
 from nsmesh.core.node_watching import Echoes
 from nsmesh.core.path_event import Observer, PathEvent
 from nsmesh.core.tunnelling import DST_IP, SRC_IP
+from nsmesh.core.unreached import PASSED_OVER
 from nsmesh.model.messages import REMOTE, Connection, Mechanism, NetworkServiceRequest
 
 log = structlog.get_logger()
 
 LOST = Counter("nsm_nodes_lost", "Other nodes that ceased to answer while they had wires to this one.")
+
+FAREWELL = 0.1
+"""Seconds that a dead node has to answer a Close; what is left there ends with its tokens."""
 
 
 class WatchNodes(Element):
@@ -30,9 +35,9 @@ class WatchNodes(Element):
     answered is not told as dead. One that answers again is told as alive for the wires that are left.
 
     After:  Begin, Monitor
-    Reads:  mechanism (upstream), DOWNSTREAM
+    Reads:  mechanism (upstream), DOWNSTREAM, ENDPOINT
     Leaves: one timer per node that shares wires
-    Close:  passes on, then watches for this wire no more
+    Close:  passes on, for :data:`FAREWELL` where the node is dead, then watches for this wire no more
     """
 
     after = ("Begin", "Monitor")
@@ -44,6 +49,8 @@ class WatchNodes(Element):
         self._nodes: dict[str, str] = {}
         self._wires: dict[str, set[str]] = {}
         self._sessions: dict[str, NodeSession] = {}
+        self._urls: dict[str, str] = {}
+        self._silent: dict[str, float] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -74,6 +81,10 @@ class WatchNodes(Element):
         """What is known of each node that shares wires with this one."""
         return {node: session.condition for node, session in self._sessions.items()}
 
+    def is_silent(self, url: str) -> bool:
+        """Whether wires by way of this URL led to a node that was found dead just now."""
+        return self._silent.get(url, 0.0) > self.scope.clock.monotonic()
+
     async def resume(self, call: Call, connection: Connection) -> None:
         """Watch its node again."""
         self._note(connection.id, _other_node(connection.mechanism, call.state.get(DOWNSTREAM)))
@@ -86,12 +97,21 @@ class WatchNodes(Element):
         """Pass on, then watch the node that the wire leads to."""
         answer = await next.request(call, request)
         self._note(request.connection.id, _other_node(answer.mechanism, call.state.get(DOWNSTREAM)))
+        endpoint = call.state.get(ENDPOINT)
+        if endpoint is not None and request.connection.id in self._nodes:
+            self._urls[request.connection.id] = endpoint.url
+            self._silent.pop(endpoint.url, None)
         return answer
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Pass on, then watch for it no more."""
+        session = self._sessions.get(self._nodes.get(connection.id, ""))
+        dead = session is not None and session.condition is Condition.DEAD
         try:
-            await next.close(call, connection)
+            async with asyncio.timeout(FAREWELL if dead else None):
+                await next.close(call, connection)
+        except TimeoutError:
+            log.info("close: its node does not answer", connection=connection.id)
         finally:
             self._note(connection.id, "")
 
@@ -103,6 +123,7 @@ class WatchNodes(Element):
             return
         if known:
             del self._nodes[connection_id]
+            self._urls.pop(connection_id, None)
             self._wires[known].discard(connection_id)
             if not self._wires[known]:
                 del self._wires[known], self._sessions[known]  # its timer finds nothing, and ends
@@ -120,12 +141,17 @@ class WatchNodes(Element):
         for sender, sequence, took in self._echoes.heard():
             other = self._sessions.get(sender)
             if other is not None and other.heard(sequence, took):
+                self._silent.clear()  # whoever is still dead is found so by asking
                 self._told(sender, up=True, why=f"node {sender} answers again")
         step = session.step(self.scope.clock.monotonic())
         self._echoes.send(node, step.sequence)
         self.scope.after(step.wait, lambda: self._step(node, session))
         if step.died:
             LOST.add()
+            over = self.scope.clock.monotonic() + PASSED_OVER
+            urls = {self._urls[wire] for wire in self._wires[node] if wire in self._urls}
+            self._silent = {url: until for url, until in self._silent.items() if self.is_silent(url)}
+            self._silent.update(dict.fromkeys(urls, over))
             self._told(node, up=False, why=f"node {node} does not answer")
 
     def _told(self, node: str, *, up: bool, why: str) -> None:
