@@ -1,9 +1,10 @@
 # make demo   the article's scenario, for real        make test   the whole test suite
 # make check  linters, types, layers                  make bench  speeds, side by side
 # make fuzz   bent input, MINUTES=5                   make clean  remove what these brought (packages stay)
-# make chaos  kills and stops, what they cost         make test-cluster  two Kubernetes nodes, in namespaces
+# make chaos  kills and stops, what they cost         make soak   faults by chance, MINUTES=10
+# make test-cluster  two Kubernetes nodes, in namespaces
 
-.PHONY: help demo test test-cluster check bench fuzz chaos clean run-setup dev-setup
+.PHONY: help demo test test-cluster check bench fuzz chaos soak clean run-setup dev-setup
 BIN := .venv/bin
 
 help:
@@ -40,6 +41,9 @@ bench: dev-setup
 
 chaos: run-setup
 	@$(BIN)/nsm chaos run $(ARGS)
+
+soak: run-setup
+	@$(BIN)/nsm chaos soak --minutes $(or $(MINUTES),10) $(ARGS)
 
 clean:
 	@if [ -x $(BIN)/nsm ]; then $(BIN)/nsm -q --mesh demo down --purge 2>/dev/null || true; fi

@@ -1,9 +1,15 @@
 """The short form of chaos: what is promised without a time holds, whatever the machine does besides."""
 
 import json
+import signal
+import tempfile
+import time
+from pathlib import Path
 
 import pytest
-from mesh_lab import nsm
+from mesh_lab import nsm, nsm_process, until
+
+from nsmesh.datapath import netns
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
@@ -23,3 +29,41 @@ def test_the_short_form(tmp_path):
 def test_an_unknown_scenario_is_refused():
     """The error says where the names are."""
     nsm("chaos", "run", "nothing").fails("there is no scenario nothing", "nsm chaos list")
+
+
+def test_a_short_soak():
+    """Every Request is answered, every wire that stands lets packets through, and all is told of each role."""
+    done = nsm("chaos", "soak", "--minutes", "0.1", "--seed", "3", "-o", "json")
+    seen = json.loads(done.out)
+    assert seen["requests"] > 0
+    assert seen["closes"] >= seen["requests"]
+    assert (seen["leaks"], seen["left"]) == ([], [])
+    rows = {row["process"]: row for row in seen["processes"]}
+    assert rows.keys() == {"daemon", "registry", "nsmgr", "forwarder", "alpha", "beta"}
+    assert all(row["memory_kib"][0] > 0 and row["threads"][0] > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize("late", [0.7, 4.0])
+def test_nothing_is_left_after_an_interrupt(late):
+    """Whoever presses Ctrl-C, early or late, has no process, namespace or folder of the suite afterwards."""
+    process = nsm_process("chaos", "run", "local-forwarder-sigstop")
+    name = f"chaos{process.pid}"
+    time.sleep(late)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    until(lambda: not left_of(name, process.pid), 10, lambda: left_of(name, process.pid))
+
+
+def left_of(name: str, pid: int) -> list[str]:
+    folders = [str(path) for path in Path(tempfile.gettempdir()).glob(f"nsm-chaos-{pid}-*")]
+    spaces = [path for path in netns.named() if name in path]
+    running = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_bytes()
+        except OSError:
+            continue
+        if f"nsm-chaos-{pid}-".encode() in words:
+            running.append(str(file))
+    return folders + spaces + running

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
+import random
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 from nsmesh.chaos.ground import Ground, ground
-from nsmesh.chaos.scenarios import KILL, LOSE, SERVED, STOP, TERM, Scenario
-from nsmesh.chaos.streams import stream
-from nsmesh.core.errors import MeshError
+from nsmesh.chaos.outcomes import Outcome
+from nsmesh.chaos.scenarios import DOWN, IDLE, KILL, LOSE, RATES, REQUEST, STOP, TERM, Scenario
+from nsmesh.chaos.streams import Stream, stream
+from nsmesh.core.errors import Internal, MeshError
 from nsmesh.core.process import start_ticks
 from nsmesh.datapath import netns, programs
 from nsmesh.standalone.supervisor import STEADY
 
-RATE = 10_000
-"""Packets a second."""
+PROBE = 1_000
+"""Packets a second that look at a wire on which nothing went on."""
+LOOK = 0.3
+"""Seconds that they do."""
 LEAD = 0.5
 """Seconds that a stream flows before the fault."""
-PATIENCE = 30.0
+PATIENCE = 15.0
 """Seconds until a mesh that is not well again is given up."""
+MIDDLE = 0.02
+"""Seconds within which a Request is still under way."""
 HOLD = 2.0
 """Seconds that a stopped process is stopped."""
 _SIGNALS = {KILL: signal.SIGKILL, LOSE: signal.SIGKILL, TERM: signal.SIGTERM, STOP: signal.SIGSTOP}
@@ -36,64 +40,26 @@ spec: {type: icmp-responder, services: [chaos], options: {cidr_prefix: 172.30.0.
 """
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What repetitions of a scenario showed; times in seconds. ``given_up``: how often it never was well."""
+async def run(scenarios: dict[str, Scenario], repeat: int, situation: str) -> AsyncIterator[Outcome]:
+    """Run each scenario ``repeat`` times, those on a mesh of one kind in turn; yield what was seen.
 
-    name: str
-    scenario: Scenario
-    sent: int = 0
-    lost: int = 0
-    gap: float = 0.0
-    recovery: list[float] = field(default_factory=list)
-    given_up: int = 0
-    changed: list[str] = field(default_factory=list)
-    leaks: list[str] = field(default_factory=list)
-
-    def row(self) -> dict[str, Any]:
-        """Return it as plain data, in the shape of ``docs/reference/json.md``."""
-        late = _quantile(self.recovery, 0.99)
-        well = not (self.lost or self.changed or self.leaks or self.given_up)
-        return {
-            "scenario": self.name,
-            "who": list(self.scenario.who),
-            "where": self.scenario.where,
-            "what": self.scenario.what,
-            "situation": "stream",
-            "repetitions": len(self.recovery) + self.given_up,
-            "sent": self.sent,
-            "lost": self.lost,
-            "longest_gap_ms": round(self.gap * 1e3, 1),
-            "recovery": "new Request served",
-            "recovery_p50_ms": _milliseconds(_quantile(self.recovery, 0.5)),
-            "recovery_p99_ms": _milliseconds(late),
-            "not_recovered": self.given_up,
-            "changed": self.changed,
-            "leaks": self.leaks,
-            "promised": f"0 lost, nothing changed, new Request < {SERVED:g} s",
-            "kept": well and late is not None and late < SERVED,
-        }
-
-
-def _quantile(values: Sequence[float], part: float) -> float | None:
-    return sorted(values)[max(math.ceil(part * len(values)) - 1, 0)] if values else None
-
-
-def _milliseconds(value: float | None) -> float | None:
-    return None if value is None else round(value * 1e3, 1)
-
-
-async def run(scenarios: dict[str, Scenario], repeat: int) -> AsyncIterator[Outcome]:
-    """Run each scenario ``repeat`` times, those on a mesh of one kind in turn; yield what was seen."""
+    A mesh that does not get well is replaced: what it suffers is not what the next fault does.
+    """
     kinds = dict.fromkeys(one.options for one in scenarios.values())
     for options in kinds:
-        outcomes = [Outcome(name, one) for name, one in scenarios.items() if one.options == options]
-        async with ground(*options) as mesh:
-            field_ = _Field(mesh)
-            await field_.prepare()
-            for _ in range(repeat):
-                for outcome in outcomes:
-                    await field_.once(outcome)
+        mine = [(name, one) for name, one in scenarios.items() if one.options == options]
+        outcomes = [Outcome(name, one, situation) for name, one in mine]
+        waiting = [outcome for _ in range(repeat) for outcome in outcomes]
+        while waiting:
+            tried = []
+            async with ground(*options) as mesh:
+                field = _Field(mesh)
+                await field.prepare()
+                while waiting:
+                    tried.append(waiting.pop(0))
+                    if not await field.once(tried[-1]):
+                        break
+            tried[-1].leaks += mesh.left
         for outcome in outcomes:
             yield outcome
 
@@ -118,39 +84,59 @@ class _Field:
         self.address = row["peer_address"][0].partition("/")[0]
         self.ends = [client, f"{netns.RUN_NETNS}/{mesh.paths.netns('alpha')}"]
 
-    async def once(self, outcome: Outcome) -> None:
-        """Do it once, and note what was seen; a mesh that is not well again is waited for."""
+    async def once(self, outcome: Outcome) -> bool:
+        """Do it once, note what was seen, and say whether the mesh is well again."""
         scenario = outcome.scenario
         await self._rest(scenario)
         before = [await _interfaces(end) for end in self.ends]
-        async with stream(self.mesh.folder, self.ends[0], self.address, self.ends[1:], RATE) as flow:
-            await asyncio.sleep(LEAD)
-            begin = await self._strike(scenario)
-            served = await self._served()
-            well = await self._settled()
+        if outcome.situation == IDLE:
+            begin, served, well = await self._harm(scenario, IDLE)
+        async with self._flow(RATES[outcome.situation] or PROBE) as flow:
+            await asyncio.sleep(LOOK if outcome.situation == IDLE else LEAD)
+            if outcome.situation != IDLE:
+                begin, served, well = await self._harm(scenario, outcome.situation)
             found = await flow.end()
         outcome.sent += found.sent
         outcome.lost += found.lost
         outcome.gap = max(outcome.gap, found.gap / 1e9)
         if served is None or not well:
             outcome.given_up += 1
+        elif scenario.wire:
+            outcome.recovery.append(found.gap / 1e9)
         else:
-            outcome.recovery.append(served - begin)
+            outcome.recovery.append(max(served - begin, 0.0))
         after = [await _interfaces(end) for end in self.ends]
         outcome.changed += [f"{a} -> {b}" for a, b in zip(before, after, strict=True) if a != b]
-        outcome.leaks += [f"{leak['kind']} {leak['name']}" for leak in (await self.mesh.status())["leaks"]]
+        leaks = (await self.mesh.status())["leaks"] if well else []
+        outcome.leaks += [f"{leak['kind']} {leak['name']}" for leak in leaks]
+        return served is not None and well
+
+    def _flow(self, rate: int) -> AbstractAsyncContextManager[Stream]:
+        return stream(self.mesh.folder, self.ends[0], self.address, self.ends[1:], rate)
+
+    async def _harm(self, scenario: Scenario, situation: str) -> tuple[float, float | None, bool]:
+        """Return when the harm was done, when a Request was served, and whether all was as before at last."""
+        if situation == REQUEST:
+            begin, served = await asyncio.gather(self._strike(scenario, MIDDLE), self._served())
+        else:
+            begin = await self._strike(scenario)
+            served = await self._served()
+        return begin, served, await self._settled()
 
     async def _rest(self, scenario: Scenario) -> None:
         """Wait until the supervisor takes none of them for one that always fails."""
         latest = max((self._struck.get(unit, 0.0) for unit in scenario.who), default=0.0)
         await asyncio.sleep(max(0.0, latest + STEADY + 2.0 - time.monotonic()) if latest else 0.0)
 
-    async def _strike(self, scenario: Scenario) -> float:
-        """Do the harm; return from when on the recovery counts."""
+    async def _strike(self, scenario: Scenario, longest: float = 0.0) -> float:
+        """Do the harm, after ``longest`` seconds at the most; return from when on the recovery counts."""
+        if scenario.wire:
+            return await self._cut(scenario)
         pids = [await self.mesh.pid(unit) for unit in scenario.who]
         if scenario.what == LOSE:
             for file in scenario.state(self.mesh):
                 file.unlink(missing_ok=True)
+        await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311 - any moment of a Request
         begin = time.monotonic()
         for pid in pids:
             os.kill(pid, _SIGNALS[scenario.what])
@@ -166,6 +152,13 @@ class _Field:
         self._struck |= dict.fromkeys(scenario.who, time.monotonic())
         if "daemon" in scenario.who:
             await self.mesh.up()
+        return begin
+
+    async def _cut(self, scenario: Scenario) -> float:
+        """Harm the client's interface as somebody with the right to do so."""
+        space, begin = self.ends[0].rpartition("/")[2], time.monotonic()
+        words = ("set", "nsm-1", "down") if scenario.what == DOWN else ("delete", "nsm-1")
+        await programs.demand(Internal, "ip", "-n", space, "link", *words)
         return begin
 
     async def _served(self) -> float | None:

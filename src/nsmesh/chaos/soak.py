@@ -1,8 +1,9 @@
-"""A soak: Requests, Closes and faults by chance for a while, and then: is all as at the start?"""
+"""A soak: Requests, Closes and faults by chance for a while, and then whether all is as at the start."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import signal
@@ -42,6 +43,7 @@ spec: {{type: icmp-responder, services: [chaos], options: {{cidr_prefix: 172.30.
 class Soaked:
     """What a soak did and saw. ``refused``: Requests and Closes that had to be asked again.
 
+    ``unserved``: those that were refused for :data:`PATIENCE` seconds, and why; their client gave up.
     ``silent``: wires that were up at the end and let no packet through. ``unlevel``: what is not as at the
     start. ``slopes``: bytes a second by role.
     """
@@ -52,6 +54,7 @@ class Soaked:
     closes: int = 0
     refused: int = 0
     faults: dict[str, int] = field(default_factory=dict)
+    unserved: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     unlevel: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
@@ -63,7 +66,7 @@ class Soaked:
     @property
     def kept(self) -> bool:
         """Say whether all is as at the start, and every wire that stood let packets through."""
-        return not (self.silent or self.unlevel or self.leaks or self.left)
+        return not (self.unserved or self.silent or self.unlevel or self.leaks or self.left)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return what each process held at the start and at the end, and how it grew in between."""
@@ -79,14 +82,24 @@ class Soaked:
                     "memory_kib": [old.memory >> 10, new.memory >> 10 if new else None],
                     "descriptors": [old.descriptors, new.descriptors if new else None],
                     "threads": [old.threads, new.threads if new else None],
-                    "slope_kib_per_minute": None if grown != grown else round(grown * 60 / 1024, 1),
+                    "slope_kib_per_minute": None if math.isnan(grown) else round(grown * 60 / 1024, 1),
                 }
             )
         return rows
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data, in the shape of ``docs/reference/json.md``."""
-        names = ("seconds", "seed", "requests", "closes", "refused", "faults", "silent", "unlevel")
+        names = (
+            "seconds",
+            "seed",
+            "requests",
+            "closes",
+            "refused",
+            "faults",
+            "unserved",
+            "silent",
+            "unlevel",
+        )
         found = {name: getattr(self, name) for name in (*names, "leaks", "left", "kept")}
         return {**found, "processes": self.rows()}
 
@@ -124,8 +137,8 @@ class _Soak:
         up = await self._all(*works, self._faults(), self._watch())
         await self._look_through([name for name in up if name])
         await asyncio.gather(*(self._close(name) for name in self.spaces))
-        self.found.after = await self._quiet()
-        self.found.unlevel = unlevel(self.found.before, self.found.after)
+        self.found.after = await self._quiet(at_last=True)
+        self.found.unlevel += unlevel(self.found.before, self.found.after)
         self.found.leaks = [f"{one['kind']} {one['name']}" for one in (await self.mesh.status())["leaks"]]
         self.found.slopes = {name: slope(samples, YOUTH) for name, samples in self.samples.items()}
 
@@ -163,7 +176,15 @@ class _Soak:
         self.found.closes += 1
 
     async def _client(self, name: str) -> str:
-        """Ask for a wire, have it a while, close it, again and again; return the name where it has one."""
+        """Use a wire until the end; return the client's name where it has one then."""
+        try:
+            return await self._use(name)
+        except TimedOut as error:
+            self.found.unserved.append(str(error))
+            return ""
+
+    async def _use(self, name: str) -> str:
+        """Ask for a wire, have it a while, close it, again and again."""
         while time.monotonic() < self.end:
             await self._request(name)
             await asyncio.sleep(self.chance.expovariate(0.5))
@@ -178,7 +199,7 @@ class _Soak:
 
     async def _faults(self) -> str:
         """Harm one process or interface after another, none so often that it would be taken for hopeless."""
-        deeds = {
+        deeds: dict[str, Callable[[], Coroutine[Any, Any, bool]]] = {
             "kill -9": lambda: self._signal(signal.SIGKILL),
             "SIGTERM": lambda: self._signal(signal.SIGTERM),
             "SIGSTOP": self._stop,
@@ -244,8 +265,11 @@ class _Soak:
             if (await programs.run("ip", "netns", "exec", space, *ping)).code:
                 self.found.silent.append(f"{name} to {peers.get(name, 'nobody')}")
 
-    async def _quiet(self) -> Level:
-        """Wait until no connection is left, all processes are well and the kernel holds still; return that."""
+    async def _quiet(self, *, at_last: bool = False) -> Level:
+        """Wait until no connection is left, all are well and the kernel holds still; return what there is.
+
+        Raises TimedOut; ``at_last`` notes it instead.
+        """
         end, last = time.monotonic() + PATIENCE, None
         while time.monotonic() < end:
             with suppress(MeshError):
@@ -257,4 +281,7 @@ class _Soak:
                     return now
                 last = now if calm else None
             await asyncio.sleep(1.0)
+        if at_last:
+            self.found.unlevel.append(f"connections or processes, {PATIENCE:g} s after the last Close")
+            return await level(self.mesh)
         raise TimedOut(f"the mesh {self.mesh.paths.mesh} is not quiet after {PATIENCE:g} s")

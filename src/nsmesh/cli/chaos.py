@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nsmesh.cli import output
 from nsmesh.cli.context import EXIT_FAILED, Context, require_root, run
 
+if TYPE_CHECKING:
+    from nsmesh.chaos.scenarios import Scenario
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+SOAKED = ("process", "memory_kib", "descriptors", "threads", "slope_kib_per_minute")
 COLUMNS = (
     "scenario",
+    "situation",
     "repetitions",
     "sent",
     "lost",
     "longest_gap_ms",
     "recovery_p50_ms",
     "recovery_p99_ms",
+    "promised",
     "kept",
 )
 
@@ -45,16 +54,39 @@ def list_scenarios(style: str) -> None:
 @chaos.command("run")
 @click.argument("scenarios", nargs=-1)
 @click.option("--repeat", type=click.IntRange(1, 1000), default=20, help="How often each is done.")
+@click.option(
+    "--situation",
+    type=click.Choice(("idle", "ping", "stream", "request")),
+    default="stream",
+    help="What goes on meanwhile: nothing; 5 packets a second; 10,000; these and a Request under way.",
+)
 @click.option("--short", is_flag=True, help="A handful, once each.")
 @click.option("-o", "--output", "style", type=click.Choice(("table", "json")), default="table")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON here too.")
+@click.option("--json", "file", type=_FILE, help="Write JSON here too.")
+@click.option("--write-docs", "docs", type=_FILE, help="Fill the table of this document, between its marks.")
 @click.pass_obj
 def run_scenarios(
-    context: Context, scenarios: tuple[str, ...], repeat: int, style: str, file: Path | None, *, short: bool
+    context: Context,
+    scenarios: tuple[str, ...],
+    repeat: int,
+    situation: str,
+    style: str,
+    file: Path | None,
+    docs: Path | None,
+    *,
+    short: bool,
 ) -> None:
     """Run SCENARIOS (default: all) on meshes of their own; leave with 1 where a promise is not kept."""
     require_root("chaos")
-    rows = run(_run(context, scenarios, 1 if short else repeat, short=short))
+    from nsmesh.chaos import publishing  # noqa: PLC0415 - only this command needs it
+    from nsmesh.chaos.scenarios import chosen  # noqa: PLC0415 - only this command needs it
+
+    load = os.getloadavg()[0]
+    rows = run(_run(context, chosen(scenarios, situation, short=short), 1 if short else repeat, situation))
+    if docs is not None:
+        publishing.write(
+            docs, publishing.TABLE, f"{publishing.surroundings(load)}\n\n{publishing.table(rows)}"
+        )
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     if file is not None:
         file.write_text(text + "\n")
@@ -66,12 +98,40 @@ def run_scenarios(
         sys.exit(EXIT_FAILED)
 
 
-async def _run(context: Context, names: tuple[str, ...], repeat: int, *, short: bool) -> list[dict[str, Any]]:
-    from nsmesh.chaos import running, scenarios  # noqa: PLC0415 - only this command needs it
+async def _run(
+    context: Context, wanted: dict[str, Scenario], repeat: int, situation: str
+) -> list[dict[str, Any]]:
+    from nsmesh.chaos import running  # noqa: PLC0415 - only this command needs it
 
     rows = []
-    async for outcome in running.run(scenarios.chosen(names, short=short), repeat):
+    async for outcome in running.run(wanted, repeat, situation):
         rows.append(outcome.row())
         if context.verbose:
             click.echo(f"{outcome.name}: {len(outcome.recovery)} times", err=True)
     return rows
+
+
+@chaos.command()
+@click.option("--minutes", type=click.FloatRange(0.05, 10_000), default=10.0, help="How long.")
+@click.option("--seed", type=int, default=None, help="What comes when; default: by chance, and told.")
+@click.option("-o", "--output", "style", type=click.Choice(("table", "json")), default="table")
+@click.option("--write-docs", "docs", type=_FILE, help="Fill a part of this document, between its marks.")
+def soak(minutes: float, seed: int | None, style: str, docs: Path | None) -> None:
+    """Ask, close and break by chance; leave with 1 where all is not level with the start afterwards."""
+    require_root("chaos")
+    from nsmesh.chaos import publishing  # noqa: PLC0415 - only this command needs it
+    from nsmesh.chaos import soak as soaking  # noqa: PLC0415 - only this command needs it
+
+    load = os.getloadavg()[0]
+    found = run(soaking.soak(minutes * 60, random.randrange(1 << 31) if seed is None else seed))  # noqa: S311 - no secret
+    plain = found.plain()
+    if docs is not None:
+        text = f"{publishing.surroundings(load)}\n\n{publishing.soaked(plain)}"
+        publishing.write(docs, publishing.SOAK, text)
+    if style == "json":
+        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+    else:
+        click.echo(publishing.soaked(plain).partition("\n")[0])
+        output.show(plain["processes"], SOAKED, "table")
+    if not found.kept:
+        sys.exit(EXIT_FAILED)

@@ -1,0 +1,100 @@
+"""Writes what was measured into a document, between marks that stand in it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nsmesh.core.errors import Invalid
+
+TABLE, SOAK = "chaos", "soak"
+"""Parts of a document that are filled."""
+_HEAD = (
+    "scenario | situation | times | sent | lost | longest gap | p50 | p99 | changed, leaks | promised | kept"
+)
+
+
+def surroundings(load: float) -> str:
+    """Return when, on what, and beside which ``load`` (at the start) something was measured."""
+    when = time.strftime("%Y-%m-%d", time.gmtime())
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    processors = f"{os.cpu_count()} processors" + (f" ({model})" if model else "")
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{when}, {processors}, {system}; load average at the start {load:.1f}."
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows of ``nsm chaos run`` as a table of a document."""
+    lines = [f"| {_HEAD} |", "|" + "---|" * (_HEAD.count("|") + 1)]
+    for row in rows:
+        lost = f"{row['lost']:,}"
+        bad = len(row["changed"]) + len(row["leaks"])
+        never = f"; {row['not_recovered']} never" if row["not_recovered"] else ""
+        cells = (
+            row["scenario"],
+            row["situation"],
+            row["repetitions"],
+            f"{row['sent']:,}",
+            lost,
+            _time(row["longest_gap_ms"]),
+            _time(row["recovery_p50_ms"]) + never,
+            _time(row["recovery_p99_ms"]),
+            bad,
+            row["promised"],
+            "yes" if row["kept"] else "**no**",
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def _time(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+def soaked(plain: Mapping[str, Any]) -> str:
+    """Return what a soak saw as a part of a document."""
+    faults = (
+        ", ".join(f"{count} times {name}" for name, count in sorted(plain["faults"].items())) or "no faults"
+    )
+    what = (
+        f"{plain['seconds'] / 60:.3g} minutes, seed {plain['seed']}: {plain['requests']:,} Requests, "
+        f"{plain['closes']:,} Closes, {plain['refused']:,} of them asked again; {faults}. "
+        f"Never served: {'; '.join(plain['unserved']) or 'none'}. "
+        f"Silent wires: {len(plain['silent'])}. Not level: {'; '.join(plain['unlevel']) or 'nothing'}. "
+        f"Leaks: {len(plain['leaks'])}. Left behind: {len(plain['left'])}."
+    )
+    lines = [
+        what,
+        "",
+        "| process | PSS, KiB | descriptors | threads | slope, KiB a minute |",
+        "|---|---|---|---|---|",
+    ]
+    for row in plain["processes"]:
+        pairs = (" → ".join(map(str, row[key])) for key in ("memory_kib", "descriptors", "threads"))
+        slope = row["slope_kib_per_minute"]
+        lines.append(f"| {row['process']} | {' | '.join(pairs)} | {'-' if slope is None else slope} |")
+    return "\n".join(lines)
+
+
+def write(file: Path, part: str, text: str) -> None:
+    """Put ``text`` between the marks of a part; raises Invalid where there is none."""
+    begin, end = f"<!-- {part}: measured -->", f"<!-- {part}: end -->"
+    try:
+        old = file.read_text()
+    except OSError as error:
+        raise Invalid(
+            f"{file} cannot be read: {error.strerror}", remedy="name a document that is there"
+        ) from None
+    before, found, rest = old.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise Invalid(
+            f"{file} has no place for what was measured",
+            remedy=f"put two lines into it: {begin} and {end}",
+        )
+    file.write_text(f"{before}{begin}\n{text}\n{end}{after}")
