@@ -10,7 +10,7 @@ say() { printf '%s\n' "$*" >&2; }
 
 # program:package, for what is called at run time; the tests and benchmarks need a little more
 wanted="ip:iproute2 nft:nftables ping:iputils-ping wireguard-go:wireguard-go"
-[ "$what" = dev ] && wanted="$wanted iperf3:iperf3 tc:iproute2 git:git curl:curl sysctl:procps tcpdump:tcpdump"
+[ "$what" = dev ] && wanted="$wanted iperf3:iperf3 tc:iproute2 git:git curl:curl sysctl:procps tcpdump:tcpdump dpdk-testpmd:dpdk-dev"
 
 missing=""
 for pair in $wanted; do

@@ -80,6 +80,9 @@ class Watch(Element):
 class DescriptorMesh:
     """Registry, manager, forwarder, one endpoint, one client. ``datapath`` makes the forwarder's wires."""
 
+    forwarders = (Kernel,)
+    """The mechanisms of the forwarder."""
+
     def __init__(self, *, share=False, datapath=None, place=OWN_NAMESPACE, lifetime=600.0) -> None:
         self.share = share
         self.lifetime = lifetime
@@ -104,6 +107,14 @@ class DescriptorMesh:
 
     async def __aexit__(self, *_):
         await self.stack.aclose()
+
+    def plugins(self):
+        """Return the mechanisms of an endpoint."""
+        return [Kernel(inode_url=self.place)]
+
+    def function(self):
+        """Return what stands in the client's chain besides the usual."""
+        return ()
 
     def url(self, name: str) -> str:
         return f"unix://{self.folder}/{name}.sock"
@@ -134,14 +145,22 @@ class DescriptorMesh:
             dial_timeout=2.0,
         )
         third = first if self.share else await self.held()
-        self.forwarder = await enter(running_forwarder(settings, third, self.datapath, [Kernel()]))
+        self.forwarder = await enter(
+            running_forwarder(settings, third, self.datapath, [kind() for kind in self.forwarders])
+        )
         self.control = third
 
     async def _client(self):
         held = await self.stack.enter_async_context(
             runtime(lifetime=self.lifetime, dial_timeout=2.0, share=False)
         )
-        made = client("nsc", manager=self.url("nsmgr"), peers=held.peers, tokens=held.tokens)
+        made = client(
+            "nsc",
+            manager=self.url("nsmgr"),
+            peers=held.peers,
+            tokens=held.tokens,
+            function=self.function(),
+        )
         return await self.stack.enter_async_context(made.running())
 
     async def start_endpoint(self, name: str, stack: AsyncExitStack | None = None):
@@ -153,7 +172,7 @@ class DescriptorMesh:
             Ipam([["10.7.0.0/16"]]),
             self.watch,
             self.fault,
-            mechanisms=[Kernel(inode_url=self.place)],
+            mechanisms=self.plugins(),
             tokens=held.tokens,
         )
         await stack.enter_async_context(chain.running())

@@ -21,6 +21,8 @@ from nsmesh.core.element import chain
 from nsmesh.core.errors import Internal, Invalid, MeshError, Unauthorized
 from nsmesh.core.scope import Scope
 from nsmesh.core.tokens import PlainTokens
+from nsmesh.datapath.memif import messages as memif_messages
+from nsmesh.datapath.memif.conversation import Client, Server
 from nsmesh.elements import serve
 from nsmesh.elements.authorize import Authorize
 from nsmesh.elements.monitor import Monitor
@@ -253,6 +255,14 @@ def http2_targets():
         yield Target(f"client-{engine}", functools.partial(at_a_client, engine), server_seeds(), loop=True)
 
 
+def memif_talk(data):
+    """Have one side of a memif hear messages of 128 bytes; the first byte says which side."""
+    talk = Client() if data[:1] == b"\1" else Server()
+    with contextlib.suppress(memif_messages.ProtocolError), contextlib.closing(talk):
+        for start in range(1, len(data), memif_messages.SIZE):
+            talk.receive(memif_messages.decode(data[start : start + memif_messages.SIZE]), None)
+
+
 def messages():
     """Return good messages, each behind the number of a method."""
     made = Connection(id="a", network_service="s")
@@ -396,6 +406,17 @@ def targets():
             "address",
             refused_by(address.parse, Invalid),
             (b"unix:///a", b"tcp://[::1]:5", b"unix://@a", b"h:1"),
+        ),
+        Target(
+            "memif",
+            memif_talk,
+            (
+                b"\0" + memif_messages.encode(memif_messages.Init()),
+                b"\1" + memif_messages.encode(memif_messages.Hello("x")),
+                b"\0"
+                + memif_messages.encode(memif_messages.Init())
+                + memif_messages.encode(memif_messages.AddRing(0, 0, 0, 4, to_server=True)),
+            ),
         ),
         Target("spiffe", refused_by(SpiffeId.parse, Invalid), (b"spiffe://a.b/c/d",)),
     ]

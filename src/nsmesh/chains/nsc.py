@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from nsmesh.chains.restore import held_connection
 from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings import Asks, NscSettings
 from nsmesh.core.call import Call, Peer
-from nsmesh.core.element import Chain
+from nsmesh.core.element import Chain, Element
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.core.mechanism import CLIENT_INTERFACE, MechanismPlugin, by_type, note_interface
 from nsmesh.datapath import netns
@@ -24,10 +24,12 @@ from nsmesh.datapath.echo import Echoes
 from nsmesh.elements.client_info import ClientInfo
 from nsmesh.elements.heal import Alive, Heal
 from nsmesh.elements.keep_apart import KeepApart
+from nsmesh.elements.receive_fd import ReceiveFdClient
 from nsmesh.mechanisms.kernel import NAME, OWN_NAMESPACE, Kernel
+from nsmesh.mechanisms.memif import Memif
 from nsmesh.mechanisms.noop import Noop
 from nsmesh.model.fileurl import INODE_URL
-from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest, State
+from nsmesh.model.messages import MEMIF, Connection, Mechanism, NetworkServiceRequest, State
 from nsmesh.model.nsurl import NetworkServiceUrl, NsUrlError, parse_list
 
 log = structlog.get_logger()
@@ -61,7 +63,11 @@ class Wanted:
     def of(cls, settings: Asks, number: int, url: NetworkServiceUrl) -> Wanted:
         """Return the ``number``-th wire; raises Invalid for a mechanism that a client cannot offer."""
         place = f"file://{settings.netns}" if settings.netns else OWN_NAMESPACE
-        plugins: list[MechanismPlugin] = [Kernel(inode_url=place, name=url.interface), Noop()]
+        plugins: list[MechanismPlugin] = [
+            Kernel(inode_url=place, name=url.interface),
+            Memif(inode_url=place),
+            Noop(),
+        ]
         plugin = by_type(plugins).get(url.mechanism)
         connection = Connection(id=f"{settings.name}-{number}", network_service=url.service)
         offer = plugin.offer(connection) if plugin else None
@@ -94,6 +100,20 @@ class Wanted:
         return request
 
 
+def _in_the_kernel(alive: Alive) -> Alive:
+    """Return ``alive`` for wires that end in the kernel: nobody here can look through a socket's wire."""
+
+    async def looked(connection: Connection) -> bool:
+        return connection.mechanism.type == MEMIF or await alive(connection)
+
+    return looked
+
+
+def _receiving(wires: Iterable[Wanted]) -> tuple[Element, ...]:
+    """Return what takes the descriptors of sockets, where a wire ends in one."""
+    return (ReceiveFdClient(),) if any(wire.offer.type == MEMIF for wire in wires) else ()
+
+
 @asynccontextmanager
 async def running_nsc(
     settings: NscSettings, runtime: Runtime, *, alive: Alive | None = None
@@ -106,7 +126,9 @@ async def running_nsc(
     if alive is None and settings.liveness_check_enabled:
         limit = settings.liveness_check_timeout
         namespace = settings.netns or netns.of_pid(os.getpid())
-        alive = any_of(Echoes(settings.netns, limit=limit), Liveness(lambda: namespace, limit))
+        alive = _in_the_kernel(
+            any_of(Echoes(settings.netns, limit=limit), Liveness(lambda: namespace, limit))
+        )
     chain = client(
         settings.name,
         manager=settings.connect_to,
@@ -118,7 +140,7 @@ async def running_nsc(
             interval=settings.liveness_check_interval,
             limit=settings.liveness_check_timeout + 0.1,
         ),
-        function=(ClientInfo(settings.place), KeepApart()),
+        function=(ClientInfo(settings.place), KeepApart(), *_receiving(wires)),
         checks=runtime.checks(),
         dial_timeout=settings.dial_timeout,
         journal=runtime.journal,

@@ -16,6 +16,7 @@ from nsmesh.datapath.underlay import Underlay
 from nsmesh.mechanisms.geneve import Geneve
 from nsmesh.mechanisms.gre import Gre
 from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.mechanisms.memif import Memif
 from nsmesh.mechanisms.srv6 import Srv6
 from nsmesh.mechanisms.vxlan import Vxlan
 from nsmesh.mechanisms.wireguard import Wireguard
@@ -45,7 +46,7 @@ def mechanisms_of(settings: ForwarderSettings) -> list[MechanismPlugin]:
 
     Raises Invalid for a tunnel address that is none, and for a type in NSM_MECHANISMS that is none.
     """
-    found: list[MechanismPlugin] = [Kernel()]
+    found: list[MechanismPlugin] = [Kernel(), Memif()]
     if settings.tunnel_ip:
         underlay = Underlay(settings.tunnel_ip)
         missing = lacking(settings)

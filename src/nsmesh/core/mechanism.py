@@ -75,6 +75,18 @@ class TunnelPlugin(MechanismPlugin, Protocol):
         ...
 
 
+@runtime_checkable
+class HandingPlugin(MechanismPlugin, Protocol):
+    """A mechanism whose two users may meet at one socket, which the endpoint's side hands to the client."""
+
+    hands_on: bool
+    """Whether this is all that is done here: then it is offered only where the client has it as well."""
+
+    def hand_on(self, client: Mechanism, endpoint: Mechanism) -> bool:
+        """Give the client's mechanism what leads to the endpoint's socket; return False where none does."""
+        ...
+
+
 def carries(plugin: MechanismPlugin, connection: Connection) -> bool:
     """Return whether a wire of a mechanism can carry a connection's payload.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
-from nsmesh.core.errors import Invalid
+from nsmesh.core.errors import Invalid, Refused
 from nsmesh.datapath.base import CrossConnect, KernelPort, PolicyRule, Route
 from nsmesh.datapath.packed import (
     Prefix,
@@ -141,6 +141,12 @@ def table_index(table: int) -> int:
 def check_wire(wire: CrossConnect) -> None:
     """Check what does not depend on the kernel; raises Invalid."""
     alias_of(wire.id)
+    if wire.sockets:
+        raise Refused(
+            f"connection {wire.id} ends in the socket {wire.sockets[0].socket or 'of a user-space process'}, "
+            "and this forwarder wires kernel interfaces alone",
+            remedy="let both ends use MEMIF, or run a forwarder with a user-space switch on this node",
+        )
     ports = wire.interfaces
     for port in ports:
         check_name(port.name)

@@ -13,7 +13,7 @@ from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Conflict, Internal, Invalid, NotFound, Refused, TimedOut
 from nsmesh.core.life import LIFE, REPLACED, Life
-from nsmesh.core.mechanism import NEAR_MAC, MechanismPlugin, by_type, tunnels
+from nsmesh.core.mechanism import NEAR_MAC, HandingPlugin, MechanismPlugin, by_type, tunnels
 from nsmesh.datapath.base import Applied, CrossConnect, Datapath, KernelPort, Port
 from nsmesh.datapath.netns import identity
 from nsmesh.datapath.taken import InterfaceTaken
@@ -55,7 +55,8 @@ class CrossConnectWire(Element):
     After:  Begin, SelectMechanism
     Reads:  REPLACED, mechanism (upstream), DOWNSTREAM (left by TranslateMechanism behind it), context,
             payload
-    Writes: the MAC of the interface here into a tunnel's mechanism in the answer; NEAR_MAC in the state
+    Writes: the MAC of the interface here into a tunnel's mechanism in the answer, or the endpoint's socket
+            where client and endpoint meet there; NEAR_MAC in the state
     Leaves: the wire; the interfaces held, per connection
     Close:  takes the wire away, then passes on
     """
@@ -111,7 +112,8 @@ class CrossConnectWire(Element):
                 numbered = isinstance(near, KernelPort) and near.numbered
                 call.state.set(NEAR_MAC, own_mac(connection, Side.CLIENT) if numbered else "")
             answer = await next.request(call, request)
-            wire = self._wire(call, answer, upstream)
+            met = self._hand_on(call, answer)
+            wire = None if met else self._wire(call, answer, upstream)
             if wire is not None:
                 if formerly := call.get(REPLACED):
                     wire = replace(wire, formerly=formerly)
@@ -187,6 +189,14 @@ class CrossConnectWire(Element):
                 f"endpoint {endpoint} answered what cannot be wired: {error}",
                 remedy="correct the addresses and routes that the endpoint gives out",
             ) from error
+
+    def _hand_on(self, call: Call, answer: Connection) -> bool:
+        """Say whether client and endpoint meet at the endpoint's socket, which the answer then names."""
+        downstream = call.state.get(DOWNSTREAM)
+        plugin = self._plugins.get(answer.mechanism.type)
+        if downstream is None or downstream.type != answer.mechanism.type:
+            return False
+        return isinstance(plugin, HandingPlugin) and plugin.hand_on(answer.mechanism, downstream)
 
     def _introduce(self, answer: Connection, wire: CrossConnect) -> None:
         """Tell the node that asked the MAC of the interface on this one, where neighbours are told at all."""

@@ -12,6 +12,8 @@ from nsmesh.core.mechanism import (
     CLIENT_INTERFACE,
     NEAR_MAC,
     REFUSED,
+    UPSTREAM,
+    HandingPlugin,
     MechanismPlugin,
     by_type,
     carries,
@@ -32,7 +34,7 @@ class OfferMechanisms(Element):
     not say, what was agreed to before does, else all are offered.
 
     After:  Begin, TranslateMechanism
-    Reads:  TARGET, mechanism, payload, NEAR_MAC, REFUSED
+    Reads:  TARGET, mechanism, payload, NEAR_MAC, REFUSED, UPSTREAM
     Writes: preferences; the MTU, where a mechanism has a limit; on the way back the segment's metric
             ``client_interface``
     Close:  passes on
@@ -51,7 +53,7 @@ class OfferMechanisms(Element):
         wanted = _class(call) or connection.mechanism.cls
         offers = (
             plugin.offer(connection)
-            for plugin in self._plugins.values()
+            for plugin in self._in_order(call)
             if (not wanted or wanted == plugin.cls or plugin.type == VLAN)
             and self._may(call, plugin, connection)
         )
@@ -70,6 +72,18 @@ class OfferMechanisms(Element):
             tunnel = self._tunnels.get(plugin.type)
             lower_mtu(answer.context, tunnel.largest(answer.mechanism) if tunnel is not None else 0)
         return answer
+
+    def _in_order(self, call: Call) -> list[MechanismPlugin]:
+        """Return the plug-ins; first the one by which client and endpoint meet without a wire."""
+        upstream = call.state.get(UPSTREAM)
+        found = [
+            plugin
+            for plugin in self._plugins.values()
+            if plugin.type == upstream or not (isinstance(plugin, HandingPlugin) and plugin.hands_on)
+        ]
+        return sorted(
+            found, key=lambda plugin: not (isinstance(plugin, HandingPlugin) and plugin.type == upstream)
+        )
 
     def _may(self, call: Call, plugin: MechanismPlugin, connection: Connection) -> bool:
         """Whether a tunnel carries the payload, and the kernel here has not refused it before."""

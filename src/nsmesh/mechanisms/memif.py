@@ -23,6 +23,7 @@ class Memif:
     ``inode_url``: the network namespace that this side brings along, in which names behind ``@`` are looked
     up. ``folder``: where this side listens, a directory; empty: it lets others listen. ``socketfile``: the
     very socket instead of one for each connection. ``abstract``: listen at a name and not at a file.
+    Without these three nobody listens here, and sockets are handed on from an endpoint to its client.
     """
 
     type = MEMIF
@@ -36,6 +37,7 @@ class Memif:
         self._folder = folder
         self._socketfile = socketfile
         self._abstract = abstract
+        self.hands_on = not (folder or socketfile or abstract)
 
     def offer(self, connection: Connection) -> Mechanism:  # noqa: ARG002 - the face of a mechanism
         """Return LOCAL MEMIF with the namespace that this side brings along."""
@@ -45,24 +47,26 @@ class Memif:
         return mechanism
 
     def accept(self, offered: Mechanism, connection: Connection) -> Mechanism:
-        """Return ``offered`` with the socket at which this side listens; one that is agreed on stays."""
+        """Return ``offered`` with the socket at which this side listens, whatever the other one named."""
         mechanism = copy_of(offered)
         parameters = mechanism.parameters
-        if not parameters.get(SOCKET_FILE, ""):
-            name = self._listening(connection)
-            parameters[SOCKET_FILE] = name
+        parameters.pop(SOCKET_FILE, None)
+        _number(parameters.get(MEMIF_ID, ""))
+        if not self.hands_on:
+            name = parameters[SOCKET_FILE] = self._listening(connection)
+            _check(name)
             if not name.startswith("@"):
                 parameters[INODE_URL] = file_url(name)
             elif self._inode_url:
                 parameters[INODE_URL] = self._inode_url
-        _check(parameters[SOCKET_FILE])
-        _number(parameters.get(MEMIF_ID, ""))
         return mechanism
 
     def port(self, connection: Connection, mechanism: Mechanism, side: Side) -> MemifPort:
         """Return the socket: on side ENDPOINT the user listens, on side CLIENT whoever wires."""
         parameters = mechanism.parameters
         socket = socket_of(mechanism)
+        if not socket and side is Side.CLIENT and self.hands_on:
+            return MemifPort("", mtu=connection.context.MTU)
         if not socket:
             raise Invalid(f"the {side.value}'s MEMIF mechanism names no socket", remedy=_REMEDY)
         _check(socket)
@@ -76,6 +80,17 @@ class Memif:
             mac=ethernet.src_mac if side is Side.CLIENT else ethernet.dst_mac,
         )
 
+    def hand_on(self, client: Mechanism, endpoint: Mechanism) -> bool:
+        """Give the client's mechanism the endpoint's socket; True, since every socket can be handed on.
+
+        A file goes by its descriptor, a name behind ``@`` with the namespace in which it is looked up.
+        """
+        client.parameters.pop(INODE_URL, None)
+        for key in (SOCKET_FILE, INODE_URL, MEMIF_ID):
+            if key in endpoint.parameters:
+                client.parameters[key] = endpoint.parameters[key]
+        return True
+
     def describe(self, mechanism: Mechanism) -> str:
         """Return ``MEMIF/`` and the socket."""
         return f"{MEMIF}/{mechanism.parameters.get(SOCKET_FILE, '')}"
@@ -85,8 +100,6 @@ class Memif:
             return self._socketfile
         if self._abstract:
             return f"@memif/{short_name(connection.id)}/memif.socket"
-        if not self._folder:
-            raise Invalid("the MEMIF mechanism names no socket, and nobody listens here", remedy=_REMEDY)
         return posixpath.join(self._folder, f"{short_name(connection.id)}.memif")
 
 

@@ -51,7 +51,12 @@ class VhostUser:
     def accept(self, offered: Mechanism, connection: Connection) -> Mechanism:
         """Return ``offered`` with a socket, a mode and a number of queues; what is agreed on stays."""
         mechanism = copy_of(offered)
-        if not mechanism.parameters.get(SOCKET_FILE, ""):
+        given = mechanism.parameters
+        # where whoever wires listens, it says where: it makes no file at a path that others choose
+        listens = bool(self._folder) and given.get(MODE, "") == CLIENT
+        if listens:
+            given[SOCKET_FILE] = posixpath.join(self._folder, f"{short_name(connection.id)}.vhost")
+        elif not given.get(SOCKET_FILE, ""):
             if not self._socketfile and not self._folder:
                 raise Invalid("the VHOST_USER mechanism names no socket", remedy=_REMEDY)
             own = posixpath.join(self._folder, f"{short_name(connection.id)}.vhost")

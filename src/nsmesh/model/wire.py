@@ -150,6 +150,11 @@ class CrossConnect:
         return (b,) if isinstance(b, KernelPort) else ()
 
     @property
+    def sockets(self) -> tuple[SocketPort, ...]:
+        """The ends of the wire that are sockets of processes on this node, in the order a, b."""
+        return tuple(port for port in (self.a, self.b) if isinstance(port, MemifPort | VhostUserPort))
+
+    @property
     def tunnel(self) -> TunnelPort | None:
         """The end that leads to another node, or None where both are here."""
         a, b = self.a, self.b

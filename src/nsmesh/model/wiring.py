@@ -17,7 +17,17 @@ from typing import NamedTuple
 
 from nsmesh.model.messages import IP, Connection, IPContext, IpNeighbor, PolicyRoute
 from nsmesh.model.messages import Route as RouteMessage
-from nsmesh.model.wire import CrossConnect, KernelPort, Neighbour, PolicyRule, Port, Route, TunnelPort
+from nsmesh.model.wire import (
+    CrossConnect,
+    KernelPort,
+    MemifPort,
+    Neighbour,
+    PolicyRule,
+    Port,
+    Route,
+    TunnelPort,
+    VhostUserPort,
+)
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -119,6 +129,8 @@ def cross_connect(connection: Connection, client: Port, endpoint: Port) -> Cross
             client = _this_side(connection, client, endpoint, Side.CLIENT, payload)
         case TunnelPort(), KernelPort():
             endpoint = _this_side(connection, endpoint, client, Side.ENDPOINT, payload)
+        case (MemifPort() | VhostUserPort(), _) | (_, MemifPort() | VhostUserPort()):
+            pass  # whoever is behind a socket asks for his neighbours himself
         case _:
             raise WiringError("both ends lead to other nodes: there is nothing to wire on this one")
     return CrossConnect(connection.id, client, endpoint, payload)

@@ -31,7 +31,7 @@ def test_both_files_count(tmp_path, kernel):
         l2_resource_selector_file=write(tmp_path, "b", "eth2", "gw-2"),
     )
     assert uplinks.uplinks_of(settings) == {"gw-1": "eth1", "gw-2": "eth2"}
-    assert [plugin.type for plugin in tunnels.mechanisms_of(settings)] == ["KERNEL", "VLAN"]
+    assert [plugin.type for plugin in tunnels.mechanisms_of(settings)] == ["KERNEL", "MEMIF", "VLAN"]
     assert tunnels.lacking(settings) == {}
 
 
@@ -46,7 +46,7 @@ def test_what_the_kernel_lacks_is_told(tmp_path, kernel):
     """In the label of the registration; the forwarder starts all the same."""
     kernel["VLAN"] = "this kernel has no bridges"
     settings = ForwarderSettings(device_selector_file=write(tmp_path, "a", "eth1", "gw-1"))
-    assert [plugin.type for plugin in tunnels.mechanisms_of(settings)] == ["KERNEL"]
+    assert [plugin.type for plugin in tunnels.mechanisms_of(settings)] == ["KERNEL", "MEMIF"]
     assert tunnels.lacking(settings) == {"VLAN": "this kernel has no bridges"}
 
 

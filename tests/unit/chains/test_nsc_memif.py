@@ -1,0 +1,43 @@
+"""The client as a role, where a wire ends in a memif socket."""
+
+from __future__ import annotations
+
+import asyncio
+
+from nsmesh.chains import nsc
+from nsmesh.chains.settings import NscSettings
+from nsmesh.elements.receive_fd import ReceiveFdClient
+from nsmesh.model.messages import Connection, Mechanism
+
+SETTINGS = NscSettings(name="nsc", netns="/run/netns/app", network_services=("memif://s", "kernel://s"))
+
+
+def wanted():
+    return [nsc.Wanted.of(SETTINGS, number, url) for number, url in enumerate(nsc.wanted_services(SETTINGS))]
+
+
+def test_memif_is_offered_with_the_namespace_alone():
+    """As NSM's client does it."""
+    memif, kernel = wanted()
+    assert memif.offer == Mechanism(
+        cls="LOCAL", type="MEMIF", parameters={"inodeURL": "file:///run/netns/app"}
+    )
+    assert kernel.offer.type == "KERNEL"
+
+
+def test_descriptors_are_taken_where_a_socket_is_asked_for():
+    """A client of kernel interfaces alone has no use for them."""
+    memif, kernel = wanted()
+    assert [type(element) for element in nsc._receiving([kernel, memif])] == [ReceiveFdClient]
+    assert nsc._receiving([kernel]) == ()
+
+
+def test_a_wire_of_a_socket_is_not_looked_at():
+    """Nobody here could see through it, and healing it for that would never end."""
+
+    async def dead(connection):
+        return False
+
+    alive = nsc._in_the_kernel(dead)
+    assert asyncio.run(alive(Connection(mechanism=Mechanism(type="MEMIF"))))
+    assert not asyncio.run(alive(Connection(mechanism=Mechanism(type="KERNEL"))))
