@@ -327,7 +327,7 @@ def test_deletes_of_what_is_not_there(mesh):
 
 def test_what_a_workload_leaves_behind_ends_with_it(mesh):
     """A daemon that a workload put into the background, in a session of its own, ends with its namespace."""
-    mesh.apply(workload("box", command="[setsid, --fork, sleep, '4000']")).ok()
+    mesh.apply(workload("box", command="[sh, -c, 'setsid --fork sleep 4000; exec tail -f /dev/null']")).ok()
     from nsmesh.standalone import processes as live
 
     space = f"/run/netns/{mesh.mesh}.box"
