@@ -95,22 +95,24 @@ def _one_node(stack: ExitStack, rounds: int) -> dict[str, list[float]]:
 def _far_node(stack: ExitStack, rounds: int) -> list[float]:
     """Two nodes take turns in being cut off; the client is on a third."""
     lab = Lab(stack, 3)
-    near, *pods = stack.enter_context(spaces(3))
-    lab.endpoint("nse2", 2, pods[0])
+    [near] = stack.enter_context(spaces(1))
+    pods = [stack.enter_context(_pod()) for _ in range(rounds + 1)]
+    serving = lab.endpoint("nse0", 2, pods[0])
     lab.client(near)
-    lab.endpoint("nse3", 3, pods[1])
     stream = Stream(near)
     stream.start()
     stack.callback(stream.end)
     found: list[float] = []
-    for number in range(rounds):
-        node = lab.nodes[1 + number % 2]
+    for number in range(1, rounds + 1):
+        node = lab.nodes[2 - number % 2]
+        another = lab.endpoint(f"nse{number}", 2 + number % 2, pods[number])
         time.sleep(0.5)
         stream.passes()
         found.append(stream.after(lambda: ip(node, "link", "set", "under", "down"), SETTLE))  # noqa: B023 - done at once
-        time.sleep(1)
+        _die(serving, pods[number - 1])
         ip(node, "link", "set", "under", "up")
-        time.sleep(12)
+        time.sleep(2)
+        serving = another
     return found
 
 

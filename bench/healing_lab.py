@@ -206,9 +206,9 @@ class Stream(threading.Thread):
         began = time.monotonic()
         fault()
         longest, known = 0.0, began
-        while time.monotonic() < began + settle or self.last < began + settle:
-            if self.last > known:
-                longest, known = max(longest, self.last - known), self.last
+        while known < began + settle:
+            last = self.last
+            longest, known = max(longest, last - known), max(last, known)
             if time.monotonic() > began + PATIENCE:
                 return PATIENCE
             time.sleep(0.001)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Self
@@ -12,6 +11,7 @@ import structlog
 from nsmesh.core.call import Call, State
 from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT
 from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import MeshError
 from nsmesh.core.metrics import Counter
 from nsmesh.core.node_session import Condition, NodeSession
 from nsmesh.core.node_watching import Echoes
@@ -108,10 +108,11 @@ class WatchNodes(Element):
         session = self._sessions.get(self._nodes.get(connection.id, ""))
         dead = session is not None and session.condition is Condition.DEAD
         try:
-            async with asyncio.timeout(FAREWELL if dead else None):
-                await next.close(call, connection)
-        except TimeoutError:
-            log.info("close: its node does not answer", connection=connection.id)
+            await next.close(call.within(FAREWELL) if dead else call, connection)
+        except MeshError as error:
+            if not dead:
+                raise
+            log.info("close: its node does not answer", connection=connection.id, error=str(error))
         finally:
             self._note(connection.id, "")
 
