@@ -12,7 +12,7 @@ SIGN = "/nsmesh.attestation.Authority/Sign"
 TOKEN = "authorization"  # noqa: S105 - the name of a header
 """Metadata with the agent's service-account token, as ``Bearer TOKEN``."""
 _PATH = re.compile(r"/ns/([a-z0-9-]{1,63})/pod/([a-z0-9.-]{1,253})")
-_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
+_UID = re.compile(r"(?<![0-9A-Za-z])pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})(?![0-9A-Za-z_-])")
 
 
 def pod_id(trust_domain: str, namespace: str, pod: str) -> str:
