@@ -32,7 +32,7 @@ def test_an_unknown_scenario_is_refused():
 
 
 def test_a_short_soak():
-    """Every Request is answered, every wire that stands lets packets through, and all is told of each role."""
+    """Requests are served, nothing leaks, nothing is left, and what each process holds is told."""
     done = nsm("chaos", "soak", "--minutes", "0.1", "--seed", "3", "-o", "json")
     seen = json.loads(done.out)
     assert seen["requests"] > 0
