@@ -14,6 +14,7 @@ import structlog
 from nsmesh.chains.both import Both
 from nsmesh.chains.endpoint import registration
 from nsmesh.chains.forwarder import Forwarder
+from nsmesh.chains.mirrored import mirrored
 from nsmesh.chains.nsmgr import Nsmgr
 from nsmesh.chains.runtime import Runtime, served
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings
@@ -64,6 +65,7 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         manager.onward.running(),
         manager.server.running(),
         served(runtime, settings.listen_on, Both(manager.server, manager.registry), registry=True) as urls,
+        mirrored(settings, manager.server),
     ):
         log.info("manager ready", name=settings.name, urls=urls)
         yield manager

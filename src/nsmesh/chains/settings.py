@@ -108,6 +108,10 @@ class NsmgrSettings(Placed, Serves, Connects):
     """Prefixes that no endpoint may assign; re-read when it changes."""
     max_connections_per_identity: int = 10_000
     """Connections that one SPIFFE ID may have here, a forwarder of another node too; 0: any number."""
+    mirror_connections: bool = False
+    """Whether wires of this node's clients are shown as NetworkServiceConnection objects (in Kubernetes)."""
+    mirror_rate: int = 20
+    """The most calls per second to the API server for that."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import structlog
@@ -43,12 +43,16 @@ class Sink(Protocol):
 
 
 class Reflector:
-    """Feeds ``sink`` with the collection at ``path``. ``run`` goes on until it is cancelled."""
+    """Feeds ``sink`` with the collection at ``path``. ``run`` goes on until it is cancelled.
 
-    def __init__(self, api: Api, path: str, sink: Sink) -> None:
+    ``chosen`` are a ``labelSelector``, a ``fieldSelector`` or both: the only objects to follow.
+    """
+
+    def __init__(self, api: Api, path: str, sink: Sink, chosen: Mapping[str, str] | None = None) -> None:
         self._api = api
         self._path = path
         self._sink = sink
+        self._chosen = dict(chosen or {})
         self._version = ""
         self.synced = asyncio.Event()
         """Set when the collection has been listed once."""
@@ -77,14 +81,14 @@ class Reflector:
 
     async def _list(self) -> None:
         items: list[Object] = []
-        params = {"limit": PAGE}
+        params = {**self._chosen, "limit": PAGE}
         while True:
             page = await self._api.call("GET", self._path, params=params)
             items += page.get("items", ())
             following = page["metadata"].get("continue")
             if not following:
                 break
-            params = {"limit": PAGE, "continue": following}
+            params["continue"] = following
         self.lists += 1
         self._version = page["metadata"]["resourceVersion"]
         self._sink.replace(items, self._version)
@@ -92,7 +96,7 @@ class Reflector:
 
     async def _watch(self) -> None:
         seconds = random.randint(SHORTEST, LONGEST)  # noqa: S311 - no secret
-        params = {"resourceVersion": self._version, "timeoutSeconds": str(seconds)}
+        params = {**self._chosen, "resourceVersion": self._version, "timeoutSeconds": str(seconds)}
         async for kind, item in self._api.watch(self._path, params):
             if kind == "DELETED":
                 self._sink.deleted(item)

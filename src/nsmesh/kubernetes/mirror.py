@@ -1,0 +1,235 @@
+"""The mirror of a node's wires: one ``NetworkServiceConnection`` for each, kept as the manager tells.
+
+What shall be (the manager's monitor) and what is (a watch of our own objects) are compared object by object,
+and only what differs is written. So an outage, an edit by hand, an object that went with its pod and what an
+earlier manager left are one and the same case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Self
+from urllib.parse import quote
+
+import structlog
+
+from nsmesh.core.errors import MeshError, NotFound, TimedOut, Unauthorized, Unavailable
+from nsmesh.core.pauses import pauses
+from nsmesh.core.scope import Scope
+from nsmesh.kubernetes.client import APPLY, Api, Object, collection
+from nsmesh.kubernetes.codec import API_VERSION
+from nsmesh.kubernetes.reflector import FIRST_PAUSE, LONGEST_PAUSE, Reflector
+from nsmesh.kubernetes.wires import NODE_LABEL, PLURAL, Place, Wire, label_of, wire_of
+from nsmesh.model.messages import Connection, ConnectionEvent, ConnectionEventType
+
+log = structlog.get_logger()
+
+MANAGER = "nsmesh-nsmgr"
+"""Field manager of what is applied."""
+GRACE = 15.0
+"""Seconds at the start for which objects that nobody told of yet are left: their clients may ask again."""
+AGAIN = 30.0
+"""Seconds until an object that the server refused is tried again, unless it changes."""
+
+
+class ConnectionMirror:
+    """Writes a node's wires. Feed it with :meth:`take`; it writes inside :meth:`running`.
+
+    ``node`` says whose objects are ours; ``own_pod`` is the manager's pod, see :func:`wire_of`. Clients
+    whose identity names no namespace are written to that of ``api``.
+    """
+
+    def __init__(
+        self, api: Api, node: str, *, own_pod: str = "", grace: float = GRACE, again: float = AGAIN
+    ) -> None:
+        self._api = api
+        self._node = label_of(node)
+        self._own_pod = own_pod
+        self._grace = grace
+        self._again = again
+        self._places: dict[str, Place] = {}
+        self._wanted: dict[Place, Wire] = {}
+        self._tellers: dict[Place, str] = {}
+        self._there: dict[Place, Object] = {}
+        self._owned: set[Place] = set()
+        self._due: dict[Place, None] = {}
+        self._wake = asyncio.Event()
+        self._scope = Scope("mirror")
+        self._sweeps = 0.0
+        self.writes = 0
+        """How many calls changed something."""
+        self.reflector = Reflector(
+            api, collection(API_VERSION, PLURAL), self, {"labelSelector": f"{NODE_LABEL}={self._node}"}
+        )
+
+    @asynccontextmanager
+    async def running(self, scope: Scope) -> AsyncIterator[Self]:
+        """Keep the objects true while the block runs. They stay when it ends, as the wires do."""
+        self._scope = scope
+        self._sweeps = scope.clock.monotonic() + self._grace
+        tasks = [
+            scope.spawn(self.reflector.run(), name="watch mirrored connections"),
+            scope.spawn(self._write(), name="mirror connections"),
+        ]
+        try:
+            yield self
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def take(self, event: ConnectionEvent) -> None:
+        """Take what the manager's monitor says, with the tokens that it shows to its own process."""
+        for connection_id, connection in event.connections.items():
+            if event.type == ConnectionEventType.DELETE:
+                self._put(connection_id, None)
+            else:
+                self._put(connection_id, self._wire(connection))
+
+    def _wire(self, connection: Connection) -> Wire | None:
+        return wire_of(connection, namespace=self._api.namespace, own_pod=self._own_pod)
+
+    def _put(self, connection_id: str, wire: Wire | None) -> None:
+        before = self._places.pop(connection_id, None)
+        if wire is not None:
+            self._places[connection_id] = wire.place
+            self._wanted[wire.place] = wire
+            self._tellers[wire.place] = connection_id
+            self._look(wire.place)
+        if before is None or (wire is not None and wire.place == before):
+            return
+        if self._tellers.get(before) == connection_id:
+            del self._tellers[before], self._wanted[before]
+            self._look(before)
+
+    # What is, as the watch says it.
+
+    def changed(self, item: Object) -> None:
+        """Take an object that was made or changed."""
+        place = _place(item)
+        known = self._there.get(place)
+        if known is None or _version(known) <= _version(item):
+            self._there[place] = item
+            self._look(place)
+
+    def deleted(self, item: Object) -> None:
+        """Take an object's last form; it is gone."""
+        place = _place(item)
+        self._there.pop(place, None)
+        self._look(place)
+
+    def replace(self, items: list[Object], version: str) -> None:  # noqa: ARG002 - a Sink's face
+        """Take all our objects."""
+        self._there = {_place(item): item for item in items}
+        for place in {*self._there, *self._wanted}:
+            self._look(place)
+
+    # Making the one like the other.
+
+    def _look(self, place: Place) -> None:
+        if not self._is_level(place):
+            self._due[place] = None
+            self._wake.set()
+
+    def _is_level(self, place: Place) -> bool:
+        wanted, there = self._wanted.get(place), self._there.get(place)
+        if wanted is None or there is None:
+            return wanted is None and there is None
+        return bool(there.get("spec") == wanted.spec and there.get("status", {}) == wanted.status)
+
+    async def _write(self) -> None:
+        await self.reflector.synced.wait()
+        delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        while True:
+            await self._wake.wait()
+            if not self._due:
+                self._wake.clear()
+                continue
+            place = next(iter(self._due))
+            del self._due[place]
+            try:
+                await self._settle(place)
+                delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+            except (Unavailable, TimedOut) as error:
+                log.debug("mirror waits for the API server", error=str(error))
+                self._look(place)
+                await asyncio.sleep(next(delays))
+            except MeshError as error:
+                namespace, name = place
+                log.warning("wire not shown", namespace=namespace, name=name, error=str(error))
+                self._scope.after(self._again, partial(self._look, place))
+
+    async def _settle(self, place: Place) -> None:
+        """Make one object as it shall be."""
+        if self._is_level(place):
+            return
+        wanted, there = self._wanted.get(place), self._there.get(place)
+        if there is not None and (wanted is None or there.get("spec") != wanted.spec):
+            if wanted is None and self._may_come_back(place):
+                return
+            await self._delete(place, there)
+        if wanted is not None:
+            await self._apply(wanted)
+
+    def _may_come_back(self, place: Place) -> bool:
+        """Whether an earlier manager left it and its client may ask yet; it is looked at again then."""
+        rest = self._sweeps - self._scope.clock.monotonic()
+        if rest <= 0 or place in self._owned:
+            return False
+        self._scope.after(rest, partial(self._look, place))
+        return True
+
+    async def _delete(self, place: Place, there: Object) -> None:
+        uid = there["metadata"]["uid"]
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        try:
+            await self._api.call("DELETE", _path(place), body=body)
+            self.writes += 1
+        except NotFound:
+            log.debug("wire is shown no more already", name=place[1])
+        self._there.pop(place, None)
+        self._owned.discard(place)
+
+    async def _apply(self, wire: Wire) -> None:
+        place, params = wire.place, {"fieldManager": MANAGER, "force": "true"}
+        if place not in self._there:
+            uid = await self._uid(wire)
+            if not uid and place in self._owned:
+                self._owned.discard(place)  # it went with its pod; if the client lives, it asks again
+                return
+            body = wire.applied(self._node, uid)
+            self.changed(await self._call(_path(place), body, params))
+        self._owned.add(place)
+        self.changed(await self._call(f"{_path(place)}/status", wire.applied_status(), params))
+
+    async def _call(self, path: str, body: Object, params: dict[str, str]) -> Object:
+        found = await self._api.call("PATCH", path, body=body, params=params, content_type=APPLY)
+        self.writes += 1
+        return found
+
+    async def _uid(self, wire: Wire) -> str:
+        """Return the uid of the client's pod; empty where there is none, or we may not ask."""
+        try:
+            pods = collection("v1", "pods", wire.place[0])
+            pod = await self._api.call("GET", f"{pods}/{quote(wire.client, safe='')}")
+        except (NotFound, Unauthorized) as error:
+            log.debug("the pod of a wire is not known", client=wire.client, error=str(error))
+            return ""
+        uid: str = pod["metadata"]["uid"]
+        return uid
+
+
+def _place(item: Object) -> Place:
+    metadata = item["metadata"]
+    return metadata["namespace"], metadata["name"]
+
+
+def _version(item: Object) -> int:
+    return int(item["metadata"]["resourceVersion"])
+
+
+def _path(place: Place) -> str:
+    namespace, name = place
+    return f"{collection(API_VERSION, PLURAL, namespace)}/{name}"
