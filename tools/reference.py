@@ -21,7 +21,7 @@ import chain_lists
 import click
 
 import nsmesh
-from nsmesh.chains import settings, variables
+from nsmesh.chains import settings, settings_kubernetes, variables
 from nsmesh.cli.main import cli
 from nsmesh.core.metrics import DECLARED
 from nsmesh.model.settings import Setting, describe
@@ -34,6 +34,7 @@ DAEMONS = {
     "nsm run forwarder": settings.ForwarderSettings,
     "nsm run registry-memory, nsm run registry-sqlite": settings.RegistrySettings,
     "nsm run registry-k8s": settings.KubernetesRegistrySettings,
+    "nsm run exclude-prefixes-k8s": settings_kubernetes.ExcludePrefixesSettings,
     "nsm run nsc": settings.NscSettings,
     "nsm run nsc-init": settings.NscInitSettings,
     "nsm run nse": settings.NseSettings,

@@ -20,6 +20,7 @@ from nsmesh.chains.settings import (
     NsmgrSettings,
     RegistrySettings,
 )
+from nsmesh.chains.settings_kubernetes import ExcludePrefixesSettings
 from nsmesh.core.errors import Invalid
 from nsmesh.model.names import nearest
 from nsmesh.model.settings import PREFIX, describe
@@ -134,6 +135,7 @@ UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
     ForwarderSettings: (*_FORWARDER, *EVERYWHERE),
     RegistrySettings: (*_REGISTRY, *_KUBELET, *EVERYWHERE),
     KubernetesRegistrySettings: (*_REGISTRY, *EVERYWHERE),
+    ExcludePrefixesSettings: EVERYWHERE,
     NscSettings: (*_NSC, *EVERYWHERE),
     NscInitSettings: (*_NSC, *EVERYWHERE),
     NseSettings: (*_NSE, *EVERYWHERE),

@@ -13,6 +13,7 @@ import structlog
 
 from nsmesh.attestation.settings import AgentSettings, AuthoritySettings
 from nsmesh.chains import settings as s
+from nsmesh.chains.settings_kubernetes import ExcludePrefixesSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core import garbage, logging
 from nsmesh.core.errors import Invalid
@@ -126,6 +127,15 @@ def registry_k8s() -> None:
 
     settings = _settings(s.KubernetesRegistrySettings)
     _run(settings.name, settings, lambda stop: serve_kubernetes_registry(settings, stop))
+
+
+@run.command("exclude-prefixes-k8s", epilog=_epilog(ExcludePrefixesSettings))
+def exclude_prefixes_k8s() -> None:
+    """Write which addresses the cluster uses, for managers to exclude; needs nsmesh[kubernetes]."""
+    from nsmesh.chains.exclude_prefixes import serve_exclude_prefixes  # noqa: PLC0415 - likewise
+
+    settings = _settings(ExcludePrefixesSettings)
+    _run("exclude-prefixes-k8s", settings, lambda stop: serve_exclude_prefixes(settings, stop))
 
 
 @run.command(epilog=_epilog(s.NscSettings))
