@@ -36,6 +36,7 @@ from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
 from nsmesh.elements.uplink import Uplink
+from nsmesh.elements.watch_endpoints import WatchEndpoints
 from nsmesh.elements.watch_nodes import WatchNodes
 
 
@@ -89,6 +90,7 @@ class Forwarder:
             monitor,
             KeepWire(datapath, self.begin, monitor.tell),
             nodes,
+            WatchEndpoints(datapath, monitor.tell),
             Sweep(datapath, self.begin, lifetime),
             SendFd(),
             ReceiveFd(),

@@ -107,3 +107,7 @@ class Watched(Protocol):
         Raises NotFound where a namespace of it is gone, Refused where its endpoint's end was set down.
         """
         ...
+
+    async def silence(self, wire_id: str) -> None:
+        """Set the endpoint's end of a wire down: what is behind it is dead, whatever it answers."""
+        ...

@@ -129,6 +129,7 @@ class FakeDatapath:
         self._faults: dict[str, list[MeshError]] = {}
         self._applied: dict[str, CrossConnect] = {}
         self._tell: Callable[[str], None] = lambda _: None
+        self.silenced: set[str] = set()
 
     def fail(self, verb: str, error: MeshError, *, times: int = 1) -> None:
         """Have the next ``times`` calls of ``verb`` (``apply``, ``remove``, ``has``, ``sweep``) raise."""
@@ -218,6 +219,10 @@ class FakeDatapath:
         """Take a wire away, as somebody else might, and tell of it."""
         self.kernel.delete_wire(wire_id)
         self._tell(wire_id)
+
+    async def silence(self, wire_id: str) -> None:
+        """See :meth:`Watched.silence`."""
+        self.silenced.add(wire_id)
 
     async def restore(self, wire_id: str) -> Applied | None:
         """See :meth:`Watched.restore`."""

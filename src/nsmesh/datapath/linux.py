@@ -115,6 +115,19 @@ class LinuxDatapath:
         except OSError as error:
             raise explain(error.errno or 0, f"cannot restore connection {wire_id}") from error
 
+    async def silence(self, wire_id: str) -> None:
+        """See :meth:`Watched.silence`."""
+        record = self._records.get(wire_id)
+        if record is None or not isinstance(record.wire.b, KernelPort):
+            return
+        path, index = record.ends[-1]
+        with self._doors.open([path], lenient=True) as places:
+            place = places.get(path)
+            if place is not None and (link := veth.find_link(place, index=index)) and link.owner == wire_id:
+                batch = Batch()
+                batch.put(rtnetlink.set_up(index, up=False))
+                place.netlink.send(batch)
+
     def _refuse_silenced(self, record: Record, places: Places) -> None:
         """Raise Refused where the endpoint's end is down: so an endpoint that has died is left."""
         far = record.wire.b
