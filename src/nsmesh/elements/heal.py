@@ -31,7 +31,7 @@ LONGEST = 2.0
 """Most seconds between two attempts."""
 MISSING = 10.0
 """Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
-QUICK = 0.15
+QUICK = 0.1
 """Seconds for one look at a wire that the next hop has told as down: time for five questions."""
 AT_ONCE = 32
 """Attempts of one process that may be under way at the same time."""

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 LOST = Counter("nsm_nodes_lost", "Other nodes that ceased to answer while they had wires to this one.")
 
-FAREWELL = 0.1
+FAREWELL = 0.02
 """Seconds that a dead node has to answer a Close; what is left there ends with its tokens."""
 
 
