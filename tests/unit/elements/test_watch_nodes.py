@@ -9,6 +9,7 @@ import pytest
 
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
+from nsmesh.core.deciding import ENDPOINT, Candidate
 from nsmesh.core.element import Element, chain
 from nsmesh.core.metrics import DECLARED
 from nsmesh.core.node_session import Condition
@@ -49,8 +50,14 @@ class Answering:
         return found
 
 
+def url_of(node):
+    return f"tcp://{node}:5001"
+
+
 class Last(Element):
     async def request(self, call, request, next):
+        node = request.connection.mechanism.parameters["src_ip"]
+        call.state.set(ENDPOINT, Candidate("nse", url_of(node)))
         return request.connection
 
 
@@ -136,6 +143,25 @@ def test_a_wire_that_moves_to_another_node_is_that_ones():
             await asyncio.sleep(1)
             assert told == []
             assert element.watched == {OTHER: Condition.ALIVE}
+
+    run(main())
+
+
+def test_whoever_was_reached_by_way_of_a_dead_node_is_silent():
+    """Its URL is passed over for ten seconds, also when its last wire is closed; others are not."""
+
+    async def main():
+        echoes = Answering()
+        async with watching(echoes) as (handler, element, _told):
+            await ask(handler, wire(1))
+            await ask(handler, wire(2, OTHER))
+            await asyncio.sleep(0.5)
+            echoes.dead.add(FAR)
+            await asyncio.sleep(0.2)
+            await handler.close(Call(), wire(1))
+            assert (element.is_silent(url_of(FAR)), element.is_silent(url_of(OTHER))) == (True, False)
+            await asyncio.sleep(10)
+            assert not element.is_silent(url_of(FAR))
 
     run(main())
 
