@@ -7,9 +7,14 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
+import yaml
 from kubernetes_stores import api_of, apply_crds, eventually
 
+from nsmesh.chains.roles import running_nsmgr
+from nsmesh.chains.runtime import runtime_of
+from nsmesh.chains.settings import NsmgrSettings
 from nsmesh.core.scope import Scope
+from nsmesh.elements.monitor import Monitor
 from nsmesh.kubernetes.mirror import ConnectionMirror
 from nsmesh.model.messages import Connection, ConnectionEvent, ConnectionEventType, State
 
@@ -105,6 +110,15 @@ def test_a_wire_is_shown_with_its_owner_and_goes(api_server, api_namespace):
             assert mirror.writes == writes + 1
             mirror.take(event(DELETE, connection()))
             await seen(api_server, api_namespace, lambda found: not found)
+            mirror.take(event(UPDATE, connection()))
+            await seen(api_server, api_namespace, lambda found: found and "status" in found[0])
+            delete = ("-n", api_namespace, "delete", "--now")
+            await asyncio.to_thread(api_server.kubectl, *delete, "pod", "pod")
+            await asyncio.to_thread(api_server.kubectl, *delete, "nsc", item["metadata"]["name"])
+            writes = mirror.writes
+            await seen(api_server, api_namespace, lambda found: not found)
+            await asyncio.sleep(1)  # as if the collector of garbage had done it: it does not come back
+            assert mirror.writes == writes
 
     asyncio.run(main())
 
@@ -186,3 +200,71 @@ def test_what_happened_while_the_server_was_away(own_api_server):
             )
 
     asyncio.run(main())
+
+
+def test_a_manager_shows_what_passes_it(api_server, api_namespace, tmp_path, monkeypatch):
+    """The role itself, with its setting: a client's wire is there once its Request was answered, and goes."""
+    apply_crds(api_server)
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig_of(api_server, api_namespace, tmp_path)))
+    settings = NsmgrSettings(
+        name="nsmgr-1",
+        node_name=api_namespace,
+        pod_name="nsmgr-pod",
+        listen_on=(f"unix://{tmp_path}/nsmgr.sock",),
+        registry_url=f"unix://{tmp_path}/registry.sock",
+        mirror_connections=True,
+        registry_server_policies=(),
+        registry_client_policies=(),
+    )
+
+    async def main():
+        async with runtime_of(settings, 1.0) as held, running_nsmgr(settings, held) as manager:
+            hub = next(element for element in manager.server.elements if isinstance(element, Monitor)).hub
+            hub.put(connection(), "")
+            (item,) = await seen(api_server, api_namespace, lambda found: found and "status" in found[0])
+            assert item["metadata"]["labels"] == {"networkservicemesh.io/node": api_namespace}
+            hub.mark("m-0", State.DOWN)
+            await seen(api_server, api_namespace, lambda found: found[0]["status"]["state"] == "Down")
+            hub.drop("m-0")
+            await seen(api_server, api_namespace, lambda found: not found)
+
+    asyncio.run(main())
+
+
+RULES = [
+    {
+        "apiGroups": ["networkservicemesh.io"],
+        "resources": ["networkserviceconnections"],
+        "verbs": ["list", "watch", "create", "patch", "delete"],
+    },
+    {
+        "apiGroups": ["networkservicemesh.io"],
+        "resources": ["networkserviceconnections/status"],
+        "verbs": ["patch"],
+    },
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+]
+"""What docs/reference/kubernetes-rbac.md says of the mirror."""
+
+
+def kubeconfig_of(server, namespace, tmp_path):
+    """Return the kubeconfig of a service account with :data:`RULES` and no more."""
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": namespace},
+        "rules": RULES,
+    }
+    server.kubectl("apply", "-f", "-", stdin=json.dumps(role))
+    server.kubectl("-n", namespace, "create", "serviceaccount", "nsmgr")
+    server.kubectl(
+        *("create", "clusterrolebinding", namespace, f"--clusterrole={namespace}"),
+        f"--serviceaccount={namespace}:nsmgr",
+    )
+    token = server.kubectl("-n", namespace, "create", "token", "nsmgr").strip()
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    config["contexts"][0]["context"]["namespace"] = namespace
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    return file

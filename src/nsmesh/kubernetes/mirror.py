@@ -54,7 +54,8 @@ class ConnectionMirror:
         self._wanted: dict[Place, Wire] = {}
         self._tellers: dict[Place, str] = {}
         self._there: dict[Place, Object] = {}
-        self._owned: set[Place] = set()
+        self._applied: set[Place] = set()
+        self._orphaned: set[Place] = set()
         self._due: dict[Place, None] = {}
         self._wake = asyncio.Event()
         self._scope = Scope("mirror")
@@ -118,6 +119,8 @@ class ConnectionMirror:
         """Take an object's last form; it is gone."""
         place = _place(item)
         self._there.pop(place, None)
+        if item["metadata"].get("ownerReferences"):
+            self._orphaned.add(place)
         self._look(place)
 
     def replace(self, items: list[Object], version: str) -> None:  # noqa: ARG002 - a Sink's face
@@ -176,7 +179,7 @@ class ConnectionMirror:
     def _may_come_back(self, place: Place) -> bool:
         """Whether an earlier manager left it and its client may ask yet; it is looked at again then."""
         rest = self._sweeps - self._scope.clock.monotonic()
-        if rest <= 0 or place in self._owned:
+        if rest <= 0 or place in self._applied:
             return False
         self._scope.after(rest, partial(self._look, place))
         return True
@@ -190,18 +193,19 @@ class ConnectionMirror:
         except NotFound:
             log.debug("wire is shown no more already", name=place[1])
         self._there.pop(place, None)
-        self._owned.discard(place)
+        self._applied.discard(place)
 
     async def _apply(self, wire: Wire) -> None:
         place, params = wire.place, {"fieldManager": MANAGER, "force": "true"}
         if place not in self._there:
             uid = await self._uid(wire)
-            if not uid and place in self._owned:
-                self._owned.discard(place)  # it went with its pod; if the client lives, it asks again
-                return
+            went = place in self._orphaned
+            self._orphaned.discard(place)
+            if went and not uid:
+                return  # with its pod; a client that lives asks again, and is looked at again then
             body = wire.applied(self._node, uid)
             self.changed(await self._call(_path(place), body, params))
-        self._owned.add(place)
+        self._applied.add(place)
         self.changed(await self._call(f"{_path(place)}/status", wire.applied_status(), params))
 
     async def _call(self, path: str, body: Object, params: dict[str, str]) -> Object:

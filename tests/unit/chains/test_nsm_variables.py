@@ -17,6 +17,7 @@ from nsmesh.chains.settings import (
     NsmgrSettings,
     RegistrySettings,
 )
+from nsmesh.chains.settings_kubernetes import ExcludePrefixesSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core.errors import Invalid
 from nsmesh.endpoints.options import describe_options, read_options
@@ -33,6 +34,7 @@ COMPONENTS = {
     "cmd-nse-firewall-vpp": (FirewallSettings, "firewall"),
     "cmd-registry-memory": (RegistrySettings, None),
     "cmd-registry-k8s": (KubernetesRegistrySettings, None),
+    "cmd-exclude-prefixes-k8s": (ExcludePrefixesSettings, None),
     "cmd-forwarder-vpp": (ForwarderSettings, None),
     "cmd-forwarder-ovs": (ForwarderSettings, None),
     "cmd-forwarder-sriov": (ForwarderSettings, None),
