@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
 import structlog
-from google.protobuf.message import DecodeError
 
 from nsmesh import rpc
 from nsmesh.api import control_pb2
 from nsmesh.core.errors import Conflict, Internal, Invalid, MeshError, NotFound
 from nsmesh.datapath import netns
 from nsmesh.model import control, manifest, nsurl
-from nsmesh.model.manifest import Endpoint, ManifestErrors
+from nsmesh.model.manifest import Endpoint
 from nsmesh.model.names import name_problem, name_suggestion
-from nsmesh.standalone.check import located
+from nsmesh.standalone.control_messages import documents_of, kind_of, parsed, step_of
 from nsmesh.standalone.events import Event
 from nsmesh.standalone.hosting import first_host
 from nsmesh.standalone.leaks import leaked
@@ -43,30 +41,6 @@ _SINGULAR = {
     "clients": "workload",
     "links": "link",
 }
-
-
-def _parse(kind: Any, body: bytes) -> Any:
-    try:
-        return kind.FromString(body)
-    except DecodeError as error:
-        raise Invalid(f"the message is no {kind.DESCRIPTOR.full_name}: {error}") from error
-
-
-def _documents(manifests: Iterable[control_pb2.Manifest]) -> list[manifest.Document]:
-    """Return the documents of all manifests, files of endpoints with full paths. Raises Invalid."""
-    documents, wrong = [], []
-    for found in manifests:
-        try:
-            read = manifest.load(found.text, found.source or "input")
-        except ManifestErrors as error:
-            wrong.append(str(error))
-        else:
-            documents += [located(document, found.directory) for document in read]
-    if wrong:
-        raise Invalid("\n".join(wrong))
-    if not documents:
-        raise Invalid("there is no document in what was given", remedy="write at least one")
-    return documents
 
 
 class Control:
@@ -104,12 +78,12 @@ class Control:
         """
 
         async def serve(call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG001 - the face asks for it
-            request = _parse(kind, body)
+            request = parsed(kind, body)
             queue: asyncio.Queue[Event | None] = asyncio.Queue()
             task = self.mesh.scope.spawn(self._run(work, request, queue), name="control")
             try:
                 while (event := await queue.get()) is not None:
-                    yield _step(event)
+                    yield step_of(event)
             finally:
                 if cancels and not task.done():
                     task.cancel()
@@ -135,11 +109,11 @@ class Control:
             queue.put_nowait(None)
 
     async def _apply(self, request: control_pb2.ApplyRequest, tell: Tell) -> None:
-        await self.reconciler.apply(_documents(request.manifests), tell, wait=request.wait)
+        await self.reconciler.apply(documents_of(request.manifests), tell, wait=request.wait)
 
     async def _delete(self, request: control_pb2.DeleteRequest, tell: Tell) -> None:
         if request.manifests:
-            await self._delete_all(_documents(request.manifests), tell)
+            await self._delete_all(documents_of(request.manifests), tell)
             return
         if request.kind == "connections":
             await self._disconnect(control_pb2.DisconnectRequest(connection=request.name), tell)
@@ -158,7 +132,7 @@ class Control:
         """Delete all documents, last first; those that are not there are told at the end."""
         missing: list[str] = []
         for document in reversed(documents):
-            kind = _kind(document)
+            kind = kind_of(document)
             try:
                 await self.reconciler.delete(kind, document.name, tell)
             except NotFound:
@@ -260,7 +234,7 @@ class Control:
         return names
 
     async def _get(self, call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:  # noqa: ARG002 - the face asks for it
-        request = _parse(control_pb2.GetRequest, body)
+        request = parsed(control_pb2.GetRequest, body)
         async for found in listing(self.mesh, self.rows, request):
             yield found
 
@@ -269,7 +243,7 @@ class Control:
         return item({**self.rows.status(), "leaks": forgotten})
 
     async def _create_token(self, call: rpc.ServerCall, body: bytes) -> bytes:  # noqa: ARG002 - the face asks for it
-        request = _parse(control_pb2.TokenRequest, body)
+        request = parsed(control_pb2.TokenRequest, body)
         host = first_host(self.mesh.hosts, self.mesh.paths.mesh)
         made = host.token(request.lifetime)
         return control_pb2.Token(text=str(made), address=str(host.place.address)).SerializeToString()
@@ -289,15 +263,3 @@ class Control:
         tell(self.mesh.events.add("mesh", "the daemon ends and leaves all as it is for the next one"))
         self.mesh.hands_over = True
         self._stop.set()
-
-
-def _kind(document: manifest.Document) -> str:
-    name = type(document).__name__.lower()
-    return {"networkservice": "service", "networkserviceendpoint": "endpoint"}.get(name, name)
-
-
-def _step(event: Event) -> bytes:
-    step = control_pb2.Step(
-        text=event.text, json=json.dumps(event.row()), failed=event.failed, remedy=event.remedy
-    )
-    return step.SerializeToString()

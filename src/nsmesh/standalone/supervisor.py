@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.metrics import Counter
 from nsmesh.core.process import start_ticks
 from nsmesh.core.scope import Scope
@@ -27,6 +27,8 @@ DEATHS = Counter("nsm_supervisor_deaths", "Processes that died by themselves, by
 
 BACKOFF = (0.1, 0.5, 2.0, 5.0)
 """Seconds before the first, second, ... restart in a row; the last one repeats."""
+NOTICED = 2.0
+"""Seconds within which the end of a process that was stopped must be noticed."""
 STEADY = 10.0
 """Seconds of life after which a process counts as healthy again."""
 
@@ -168,7 +170,10 @@ class Supervisor:
             log.warning("restart failed", unit=unit.name, error=str(error))
 
     async def restart(self, name: str, grace: float = 3.0) -> None:
-        """End a unit by the book and start it again at once; its deaths and restarts are not counted."""
+        """End a unit by the book and start it again at once; its deaths and restarts are not counted.
+
+        Raises Unavailable where its process does not end, and what :func:`processes.start` raises.
+        """
         unit = self.units[name]
         unit.stopping = True
         try:
@@ -177,11 +182,22 @@ class Supervisor:
                 unit.timer = None
             if unit.process is not None:
                 await processes.stop([unit.process], grace)
-                async with asyncio.timeout(2.0):
-                    await unit.ended.wait()
+                await self._ended(unit)
         finally:
             unit.stopping = False
         self._launch(unit)
+
+    async def _ended(self, unit: Unit) -> None:
+        """Wait until the end of a process that was stopped is noticed; raises Unavailable."""
+        pid = unit.process.pid if unit.process is not None else 0
+        try:
+            async with asyncio.timeout(NOTICED):
+                await unit.ended.wait()
+        except TimeoutError as error:
+            raise Unavailable(
+                f"process {pid} of {unit.kind} {unit.name} was killed and has not ended within {NOTICED:g} s",
+                remedy=f"see what it hangs in with: cat /proc/{pid}/stack; then: nsm restart {unit.name}",
+            ) from error
 
     async def stop(self, *names: str, grace: float = 3.0) -> None:
         """Stop units and forget them; names that are not known are ignored."""

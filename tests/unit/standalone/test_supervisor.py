@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from nsmesh.core.errors import NotFound
+from nsmesh.core.errors import NotFound, Unavailable
 from nsmesh.core.scope import Scope
 from nsmesh.standalone import supervisor
 from nsmesh.standalone.children import Children
@@ -152,5 +152,26 @@ def test_a_command_that_is_not_there_is_told(tmp_path):
         unit = Unit("u", "workload", Command(["/no/such/program"], tmp_path / "log"), restart="always")
         with pytest.raises(NotFound, match="'/no/such/program' is not there"):
             bench.supervisor.start(unit)
+
+    run(tmp_path, work)
+
+
+def test_an_end_that_is_not_noticed_is_told(tmp_path, monkeypatch):
+    """A process that does not end, though it was killed, is named with what to do; it is not started twice."""
+
+    async def work(bench):
+        unit = bench.start()
+        process = unit.process
+        monkeypatch.setattr(supervisor, "NOTICED", 0.01)
+
+        async def hangs(_processes, _grace):
+            return []
+
+        with monkeypatch.context() as patch:
+            patch.setattr(supervisor.processes, "stop", hangs)
+            with pytest.raises(Unavailable, match=f"process {process.pid} of workload u") as told:
+                await bench.supervisor.restart("u")
+        assert "nsm restart u" in told.value.remedy
+        assert unit.process is process
 
     run(tmp_path, work)
