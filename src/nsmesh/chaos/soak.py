@@ -258,7 +258,8 @@ class _Soak:
         """Send packets through the wires that stand; note which let none through within some seconds."""
         peers: dict[str, str] = {}
         for row in await self.mesh.rows("connections"):
-            peers[row["client"]] = row["peer_address"][0].partition("/")[0]
+            if row["peer_address"]:
+                peers[row["client"]] = row["peer_address"][0].partition("/")[0]
         for name in names:
             space = self.spaces[name].rpartition("/")[2]
             ping = ("ping", "-c", "1", "-w", "5", peers.get(name, "192.0.2.1"))
