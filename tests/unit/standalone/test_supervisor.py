@@ -157,7 +157,7 @@ def test_a_command_that_is_not_there_is_told(tmp_path):
 
 
 def test_an_end_that_is_not_noticed_is_told(tmp_path, monkeypatch):
-    """A process that does not end, though it was killed, is named with what to do; it is not started twice."""
+    """A process that does not end, though it was killed, is named with what to do; no second one starts."""
 
     async def work(bench):
         unit = bench.start()
