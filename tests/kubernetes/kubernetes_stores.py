@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import yaml
 from kubernetes_lab import PROJECT, ApiServer, until
 from lightkube.config.kubeconfig import KubeConfig
 
@@ -33,6 +36,38 @@ def apply_crds(server: ApiServer) -> None:
                 or "NAME" in server.kubectl("get", plural, "-A", check=False)
             ),
         )
+
+
+def grant(server: ApiServer, account_namespace: str, namespace: str, rules: list[dict]) -> None:
+    """Let the service account ``role`` of a test's namespace do something; everywhere, or in a namespace."""
+    kind = "Role" if namespace else "ClusterRole"
+    name = account_namespace
+    meta = {"name": name, **({"namespace": namespace} if namespace else {})}
+    group = "rbac.authorization.k8s.io"
+    role = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": meta, "rules": rules}
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": f"{kind}Binding",
+        "metadata": meta,
+        "roleRef": {"apiGroup": group, "kind": kind, "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": "role", "namespace": account_namespace}],
+    }
+    for item in (role, binding):
+        server.kubectl("apply", "-f", "-", stdin=json.dumps(item))
+
+
+def kubeconfig_with(server: ApiServer, namespace: str, folder: Path, *, everywhere=(), here=()) -> Path:
+    """Return the kubeconfig of a new service account that may do what the rules say and no more."""
+    server.kubectl("-n", namespace, "create", "serviceaccount", "role")
+    grant(server, namespace, "", list(everywhere))
+    grant(server, namespace, namespace, list(here))
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    token = server.kubectl("-n", namespace, "create", "token", "role").strip()
+    config["users"][0]["user"] = {"token": token}
+    config["contexts"][0]["context"]["namespace"] = namespace
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    return file
 
 
 @asynccontextmanager

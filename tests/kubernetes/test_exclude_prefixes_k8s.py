@@ -12,10 +12,34 @@ from contextlib import contextmanager
 import pytest
 import yaml
 from kubernetes_lab import until
+from kubernetes_stores import grant, kubeconfig_with
 
 from nsmesh.elements.excluded_prefixes import read_prefixes
 
 pytestmark = pytest.mark.timeout(120)
+
+EVERYWHERE = [
+    {"apiGroups": [""], "resources": ["nodes", "pods", "services"], "verbs": ["list", "watch"]},
+    {"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": ["list", "watch"]},
+]
+HERE = [
+    {
+        "apiGroups": [""],
+        "resources": ["configmaps"],
+        "resourceNames": ["excluded-prefixes-config"],
+        "verbs": ["list", "watch"],
+    },
+    {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["nsm-config"], "verbs": ["patch"]},
+]
+KUBEADM = [
+    {
+        "apiGroups": [""],
+        "resources": ["configmaps"],
+        "resourceNames": ["kubeadm-config"],
+        "verbs": ["list", "watch"],
+    }
+]
+"""What docs/reference/kubernetes-rbac.md says."""
 
 
 @contextmanager
@@ -63,7 +87,7 @@ def test_what_the_cluster_uses_is_in_the_file(own_api_server, tmp_path):
     }
     server.kubectl("create", "-f", "-", stdin=json.dumps(node))
     server.kubectl("create", "namespace", "kube-system", check=False)
-    kubeadm = {"networking": {"podSubnet": "10.200.0.0/16,fd00:200::/56", "serviceSubnet": "10.201.0.0/16"}}
+    kubeadm = {"networking": {"podSubnet": "10.200.0.0/16,fd00:200::/56", "serviceSubnet": "10.203.0.0/16"}}
     config_map(server, "kube-system", "kubeadm-config", ClusterConfiguration=yaml.safe_dump(kubeadm))
     config_map(
         server,
@@ -76,7 +100,7 @@ def test_what_the_cluster_uses_is_in_the_file(own_api_server, tmp_path):
         until("it is written", file.exists)
         found = set(read_prefixes(file.read_text()))
         assert found >= {
-            *("10.244.7.0/24", "fd00:7::/64", "10.200.0.0/16", "fd00:200::/56", "10.201.0.0/16"),
+            *("10.244.7.0/24", "fd00:7::/64", "10.200.0.0/16", "fd00:200::/56", "10.203.0.0/16"),
             *("172.16.0.0/12", "198.18.0.0/15"),
         }
         service = json.loads(server.kubectl("get", "service", "kubernetes", "-o", "json"))["spec"][
@@ -96,7 +120,7 @@ def test_what_the_cluster_uses_is_in_the_file(own_api_server, tmp_path):
 
 
 def test_into_a_config_map(api_server, api_namespace, tmp_path):
-    """Other keys of the ConfigMap stay; one that was changed by hand is ours again with the next change."""
+    """Other keys of the ConfigMap stay; the rights that the reference names are enough."""
     config_map(api_server, api_namespace, "nsm-config", other="stays")
     options = {"NSM_PREFIXES_OUTPUT_TYPE": "config-map", "NSM_EXCLUDED_PREFIXES": "198.18.0.0/15"}
 
@@ -105,8 +129,12 @@ def test_into_a_config_map(api_server, api_namespace, tmp_path):
             api_server.kubectl("-n", api_namespace, "get", "configmap", "nsm-config", "-o", "json")
         )["data"]
 
-    with role(api_server, api_namespace, tmp_path, **options):
+    api_server.kubectl("create", "namespace", "kube-system", check=False)
+    kubeconfig = kubeconfig_with(api_server, api_namespace, tmp_path, everywhere=EVERYWHERE, here=HERE)
+    grant(api_server, api_namespace, "kube-system", KUBEADM)
+    with role(api_server, api_namespace, tmp_path, KUBECONFIG=str(kubeconfig), **options) as log:
         until("it is written", lambda: "excluded_prefixes_output.yaml" in data())
+        assert "not listed yet" not in log.read_text()
         assert "198.18.0.0/15" in read_prefixes(data()["excluded_prefixes_output.yaml"])
         assert data()["other"] == "stays"
 

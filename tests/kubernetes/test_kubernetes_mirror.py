@@ -7,8 +7,7 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
-import yaml
-from kubernetes_stores import api_of, apply_crds, eventually
+from kubernetes_stores import api_of, apply_crds, eventually, kubeconfig_with
 
 from nsmesh.chains.roles import running_nsmgr
 from nsmesh.chains.runtime import runtime_of
@@ -205,7 +204,9 @@ def test_what_happened_while_the_server_was_away(own_api_server):
 def test_a_manager_shows_what_passes_it(api_server, api_namespace, tmp_path, monkeypatch):
     """The role itself, with its setting: a client's wire is there once its Request was answered, and goes."""
     apply_crds(api_server)
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig_of(api_server, api_namespace, tmp_path)))
+    monkeypatch.setenv(
+        "KUBECONFIG", str(kubeconfig_with(api_server, api_namespace, tmp_path, everywhere=RULES))
+    )
     settings = NsmgrSettings(
         name="nsmgr-1",
         node_name=api_namespace,
@@ -245,26 +246,3 @@ RULES = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
 ]
 """What docs/reference/kubernetes-rbac.md says of the mirror."""
-
-
-def kubeconfig_of(server, namespace, tmp_path):
-    """Return the kubeconfig of a service account with :data:`RULES` and no more."""
-    role = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": namespace},
-        "rules": RULES,
-    }
-    server.kubectl("apply", "-f", "-", stdin=json.dumps(role))
-    server.kubectl("-n", namespace, "create", "serviceaccount", "nsmgr")
-    server.kubectl(
-        *("create", "clusterrolebinding", namespace, f"--clusterrole={namespace}"),
-        f"--serviceaccount={namespace}:nsmgr",
-    )
-    token = server.kubectl("-n", namespace, "create", "token", "nsmgr").strip()
-    config = yaml.safe_load(server.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": token}
-    config["contexts"][0]["context"]["namespace"] = namespace
-    file = tmp_path / "kubeconfig"
-    file.write_text(yaml.safe_dump(config))
-    return file
