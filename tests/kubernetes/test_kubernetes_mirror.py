@@ -123,7 +123,7 @@ def test_a_wire_is_shown_with_its_owner_and_goes(api_server, api_namespace):
 
 
 def test_what_somebody_did_by_hand_is_put_right(api_server, api_namespace):
-    """A deleted object comes back, an edited status too; both without a new event."""
+    """A deleted object comes back, an edited status too; another interface is another object."""
     apply_crds(api_server)
     patch = json.dumps({"status": {"state": "Refused", "reason": "by hand"}})
 
@@ -142,6 +142,17 @@ def test_what_somebody_did_by_hand_is_put_right(api_server, api_namespace):
             (again,) = await seen(api_server, api_namespace, lambda found: found and "status" in found[0])
             assert again["metadata"]["uid"] != item["metadata"]["uid"]
             assert again["status"] == item["status"]
+            moved = connection()
+            moved.mechanism.parameters["name"] = "other"
+            mirror.take(event(UPDATE, moved))
+            (item,) = await seen(
+                api_server,
+                api_namespace,
+                lambda found: found and found[0]["spec"]["interface"] == "other" and "status" in found[0],
+            )
+            writes = mirror.writes
+            await asyncio.sleep(0.5)  # its predecessor's end is no news
+            assert mirror.writes == writes
 
     asyncio.run(main())
 

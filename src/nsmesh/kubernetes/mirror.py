@@ -103,6 +103,7 @@ class ConnectionMirror:
             return
         if self._tellers.get(before) == connection_id:
             del self._tellers[before], self._wanted[before]
+            self._orphaned.discard(before)
             self._look(before)
 
     # What is, as the watch says it.
@@ -117,9 +118,12 @@ class ConnectionMirror:
 
     def deleted(self, item: Object) -> None:
         """Take an object's last form; it is gone."""
-        place = _place(item)
+        place, metadata = _place(item), item["metadata"]
+        known = self._there.get(place)
+        if known is not None and known["metadata"]["uid"] != metadata["uid"]:
+            return  # ours already has another in its place
         self._there.pop(place, None)
-        if item["metadata"].get("ownerReferences"):
+        if metadata.get("ownerReferences") and place in self._wanted:
             self._orphaned.add(place)
         self._look(place)
 
