@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -24,7 +25,10 @@ from nsmesh.core.sqlite_file import opened, set_aside
 log = structlog.get_logger()
 
 SCHEMA = 1
-"""Version of the tables. A file of another version is set aside, as a damaged one is."""
+"""Version of the tables. An older file is migrated (see ``MIGRATIONS``), a newer one is set aside."""
+
+MIGRATIONS: Mapping[int, Sequence[str]] = {}
+"""Statements that lead from a version to the next one; a version that is not in it is set aside."""
 
 WRITES = Counter("nsm_journal_writes", "Transactions of the journal, by how they ended.", ("outcome",))
 
@@ -40,12 +44,17 @@ _AGAIN = 1.0
 """Seconds after a transaction that failed until the next try."""
 
 
+class _OtherVersionError(sqlite3.DatabaseError):
+    """The file is whole, and this program cannot read its version."""
+
+
 class FileJournal:
     """Implements :class:`nsmesh.core.journalling.Journal`; a context manager that writes the rest and closes.
 
-    A damaged file is set aside beside itself, loudly, and an empty one begun: connections come back as their
-    clients ask again. Raises Unavailable where the file cannot be used at all: another process has it, or its
-    folder cannot be written.
+    A file of an older version is migrated. A damaged or newer one is set aside beside itself, loudly, and an
+    empty one begun: connections come back as their clients ask again.
+    Raises Unavailable where the file cannot be used at all: another process has it, or its folder cannot be
+    written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -183,8 +192,10 @@ def _open(path: Path) -> sqlite3.Connection:
         ) from error
     except sqlite3.DatabaseError as error:
         aside = set_aside(path)
+        kind = "of another version" if isinstance(error, _OtherVersionError) else "damaged"
+        what = f"the journal is {kind} and was set aside; an empty one is begun"
         log.error(  # noqa: TRY400 - a traceback would say nothing more
-            "the journal is damaged and was set aside; an empty one is begun",
+            what,
             file=str(path),
             set_aside_as=str(aside),
             cause=str(error),
@@ -211,11 +222,11 @@ def _check(database: sqlite3.Connection) -> None:
             database.execute(statement)
         database.execute("INSERT INTO about VALUES (?, ?)", (SCHEMA, boot_id()))
         return
-    if tables != {"about", "connections"}:
+    if not {"about", "connections"} <= tables:
         raise sqlite3.DatabaseError(f"it has the tables {', '.join(sorted(tables))}")
     (version, boot) = database.execute("SELECT version, boot FROM about").fetchone() or (0, "")
     if version != SCHEMA:
-        raise sqlite3.DatabaseError(f"it has schema version {version}, and this program writes {SCHEMA}")
+        _migrate(database, version)
     (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict)
@@ -223,3 +234,24 @@ def _check(database: sqlite3.Connection) -> None:
         log.info("the journal is of an earlier boot of this machine: it is begun anew")
         database.execute("DELETE FROM connections")
         database.execute("UPDATE about SET boot = ?", (boot_id(),))
+
+
+def _migrate(database: sqlite3.Connection, version: int) -> None:
+    """Bring tables of an older version to ours, in the caller's transaction; raises _OtherVersionError."""
+    if version > SCHEMA:
+        raise _OtherVersionError(
+            f"a newer program wrote it: schema version {version}, and this one knows up to {SCHEMA}"
+        )
+    steps = range(version, SCHEMA)
+    if any(step not in MIGRATIONS for step in steps):
+        raise _OtherVersionError(f"nothing leads from its schema version {version} to {SCHEMA}")
+    try:
+        for step in steps:
+            for statement in MIGRATIONS[step]:
+                database.execute(statement)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:  # a full disk is no fault of the file
+            raise
+        raise _OtherVersionError(f"its schema version {version} cannot be migrated: {error}") from error
+    database.execute("UPDATE about SET version = ?", (SCHEMA,))
+    log.info("the journal was migrated", from_version=version, to_version=SCHEMA)

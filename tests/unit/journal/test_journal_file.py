@@ -21,6 +21,7 @@ from nsmesh.core.virtual import EPOCH, VirtualClock, run
 from nsmesh.elements.ipam import Ipam
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.timeout import Timeout
+from nsmesh.journal import file
 from nsmesh.journal.file import WRITES, FileJournal
 from nsmesh.model.messages import Connection, NetworkServiceRequest, Path, PathSegment
 from nsmesh.model.times import timestamp
@@ -68,7 +69,7 @@ asyncio.run(main())
         assert len(journal.records("chain")) == 1000
 
 
-@pytest.mark.parametrize("damage", ["text", "half", "version", "tables"])
+@pytest.mark.parametrize("damage", ["text", "half", "tables"])
 def test_a_damaged_file_is_set_aside(tmp_path, damage):
     """It is renamed, said loudly, and an empty one is begun."""
     path = tmp_path / "j.db"
@@ -86,15 +87,68 @@ def test_a_damaged_file_is_set_aside(tmp_path, damage):
         body = path.read_bytes()
         path.write_bytes(body[: len(body) // 2] + bytes(len(body) // 2))
     else:
-        change = "UPDATE about SET version = 99" if damage == "version" else "DROP TABLE connections"
         database = sqlite3.connect(path)
-        database.execute(change)
+        database.execute("DROP TABLE connections")
         database.commit()
         database.close()
     with capture_logs() as logs, FileJournal(path) as journal:
         assert journal.records("chain") == {}
     assert [one["log_level"] for one in logs] == ["error"]
     assert "damaged" in logs[0]["event"]
+    assert (tmp_path / "j.db.damaged-1").exists()
+
+
+def _filled(path):
+    async def fill():
+        with FileJournal(path) as journal:
+            journal.put("chain", "a", RECORD)
+            await journal.written()
+
+    asyncio.run(fill())
+
+
+def test_an_older_journal_is_migrated(tmp_path, monkeypatch):
+    """Each step from its version to ours is taken in order, and every record is there afterwards."""
+    path = tmp_path / "j.db"
+    _filled(path)
+    monkeypatch.setattr("nsmesh.journal.file.SCHEMA", file.SCHEMA + 2)
+    steps = {1: ["ALTER TABLE about ADD COLUMN note TEXT"], 2: ["UPDATE about SET note = 'moved'"]}
+    monkeypatch.setattr("nsmesh.journal.file.MIGRATIONS", steps)
+    for _ in range(2):  # the second one finds a file of its own version
+        with FileJournal(path) as journal:
+            assert journal.records("chain") == {"a": RECORD}
+            row = journal._database.execute("SELECT version, note FROM about").fetchone()
+            assert row == (3, "moved")
+    assert not (tmp_path / "j.db.damaged-1").exists()
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
+    """The file that is set aside is as the older program left it: that program can have it back."""
+    path = tmp_path / "j.db"
+    _filled(path)
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr("nsmesh.journal.file.SCHEMA", 2)
+        steps = {1: ["ALTER TABLE about ADD COLUMN note TEXT", "INSERT INTO about VALUES (1)"]}
+        patch.setattr("nsmesh.journal.file.MIGRATIONS", steps)
+        with FileJournal(path) as journal:
+            assert journal.records("chain") == {}
+    assert "cannot be migrated" in logs[0]["cause"]
+    with FileJournal(tmp_path / "j.db.damaged-1") as journal:
+        assert journal.records("chain") == {"a": RECORD}
+
+
+def test_a_newer_journal_is_said_to_be_newer(tmp_path):
+    """It is set aside whole, and the sentence says that another program wrote it."""
+    path = tmp_path / "j.db"
+    _filled(path)
+    database = sqlite3.connect(path)
+    database.execute("UPDATE about SET version = 99")
+    database.commit()
+    database.close()
+    with capture_logs() as logs, FileJournal(path) as journal:
+        assert journal.records("chain") == {}
+    assert "of another version" in logs[0]["event"]
+    assert "a newer program wrote it: schema version 99" in logs[0]["cause"]
     assert (tmp_path / "j.db.damaged-1").exists()
 
 
