@@ -75,6 +75,15 @@ class Server:
         self._changed = asyncio.Event()
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
+        self._forget_listener = identity.on_rotation(self.renew) if identity is not None else None
+
+    def renew(self) -> None:
+        """Ask clients for new connections: tokens of our new key do not go with the leaf that these showed.
+
+        Calls that run go on, and a client closes its connection with the last of them.
+        """
+        for connection in self._connections - self._half_open.keys():
+            connection.announce()
 
     @property
     def connections(self) -> int:
@@ -220,6 +229,8 @@ class Server:
         if self._closed:
             return
         self._closed = True
+        if self._forget_listener is not None:
+            self._forget_listener()
         self._stop_listening()
         for connection in list(self._connections):
             connection.announce()

@@ -187,7 +187,8 @@ class TestIdentity:
 
     def on_rotation(self, listener):
         self.listeners.append(listener)
-        return lambda: self.listeners.remove(listener)
+        listeners = self.listeners
+        return lambda: listeners.remove(listener)
 
     def _context(self, protocol):
         context = ssl.SSLContext(protocol)

@@ -157,3 +157,41 @@ def test_a_rotation_leads_new_calls_over_new_connections(tmp_path):
             assert not ours.listeners
 
     asyncio.run(main())
+
+
+def test_a_rotation_of_the_server_leads_new_calls_over_new_connections(tmp_path, engine):
+    """After a server's keys have changed, its clients dial anew; what runs in mid-flight is answered."""
+
+    async def main():
+        authority = Authority("td.test")
+        ours, theirs = authority.identity("client", tmp_path), authority.identity("server", tmp_path)
+        service = Service()
+        url = f"unix://{tmp_path}/s.sock"
+        async with rpc.serve(url, service.methods(), identity=theirs, engine=engine) as server:
+            pool = rpc.Pool(identity=ours, engine=engine)
+            old = await pool.get(server.url)
+            stream = old.stream("/test.Echo/Count", b"-1 10")
+            await anext(stream)
+            for listener in tuple(theirs.listeners):
+                listener()
+            early = (await (await pool.get(server.url)).unary(ECHO, b"before it is told")).message
+            assert early == b"before it is told"
+            for _ in range(500):
+                if old.closed:
+                    break
+                await asyncio.sleep(0.01)
+            assert old.closed
+            new = await pool.get(server.url)
+            assert new is not old
+            await anext(stream)  # what runs goes on
+            await stream.aclose()
+            assert (await new.unary(ECHO, b"still here")).message == b"still here"
+            for _ in range(500):
+                if old.wire.dead:
+                    break
+                await asyncio.sleep(0.01)
+            assert old.wire.dead
+            await pool.aclose()
+        assert not theirs.listeners
+
+    asyncio.run(main())
