@@ -32,7 +32,7 @@ def test_the_first_mechanism_that_is_named_makes_the_wires(mechanisms, found):
         pytest.skip(lacks("WIREGUARD"))
     with Lab("m") as mesh:
         mesh.up("--nodes", "2", "--mechanisms", mechanisms)
-        wanted = [[*mechanisms.upper().split(","), "KERNEL"]] * 2
+        wanted = [[*mechanisms.upper().split(","), "KERNEL", "MEMIF"]] * 2
         until(lambda: [row["mechanisms"] for row in mesh.get("forwarders")] == wanted)
         mesh.apply(SERVICE).ok()
         mesh.apply(responder(prefix='"172.28.3.0/24"').replace("spec:", "spec:\n  node: node2", 1)).ok()

@@ -46,7 +46,7 @@ def mechanisms_of(settings: ForwarderSettings) -> list[MechanismPlugin]:
 
     Raises Invalid for a tunnel address that is none, and for a type in NSM_MECHANISMS that is none.
     """
-    found: list[MechanismPlugin] = [Kernel(), Memif()]
+    found: list[MechanismPlugin] = [Kernel()]
     if settings.tunnel_ip:
         underlay = Underlay(settings.tunnel_ip)
         missing = lacking(settings)
@@ -58,6 +58,7 @@ def mechanisms_of(settings: ForwarderSettings) -> list[MechanismPlugin]:
     else:
         log.info("wires to other nodes are not made: NSM_TUNNEL_IP is not set")
     found += vlans(settings)
+    found.append(Memif())
     return by_priority(found, settings.mechanism_priority)
 
 

@@ -31,7 +31,7 @@ def test_without_a_tunnel_address_wires_are_local():
 def test_what_the_kernel_lacks_is_not_offered(kernel):
     """It is tried once, at the start; the reason is kept."""
     kernel.update(GENEVE="this kernel has no geneve devices", GRE="nor this")
-    assert types(tunnel_ip="2001:db8::1") == ["KERNEL", "MEMIF", "VXLAN", "SRV6", "WIREGUARD"]
+    assert types(tunnel_ip="2001:db8::1") == ["KERNEL", "VXLAN", "SRV6", "WIREGUARD", "MEMIF"]
     missing = tunnels.lacking(ForwarderSettings(tunnel_ip="2001:db8::1"))
     assert missing == {"GENEVE": "this kernel has no geneve devices", "GRE": "nor this"}
     kernel.update(VXLAN="no", SRV6="no", WIREGUARD="no")
@@ -40,7 +40,7 @@ def test_what_the_kernel_lacks_is_not_offered(kernel):
 
 def test_the_usual_order_is_that_of_every_node(kernel):
     """Cheap ones first; segment routing needs IPv6 and says so."""
-    assert types(tunnel_ip="192.0.2.1") == ["KERNEL", "MEMIF", "VXLAN", "GENEVE", "GRE", "WIREGUARD"]
+    assert types(tunnel_ip="192.0.2.1") == ["KERNEL", "VXLAN", "GENEVE", "GRE", "WIREGUARD", "MEMIF"]
     missing = tunnels.lacking(ForwarderSettings(tunnel_ip="192.0.2.1"))
     assert missing == {"SRV6": "it needs an underlay of IPv6, and NSM_TUNNEL_IP is 192.0.2.1"}
 
@@ -54,7 +54,7 @@ def test_priority_is_by_type(kernel):
 
 def test_what_shall_not_be_used_is_not(kernel):
     """NSM_MECHANISMS leaves the named ones alone, and a misspelt one ends the start."""
-    assert types(tunnel_ip="192.0.2.1", mechanisms=("wireguard",)) == ["KERNEL", "MEMIF", "WIREGUARD"]
+    assert types(tunnel_ip="192.0.2.1", mechanisms=("wireguard",)) == ["KERNEL", "WIREGUARD", "MEMIF"]
     missing = tunnels.lacking(ForwarderSettings(tunnel_ip="192.0.2.1", mechanisms=("WIREGUARD",)))
     assert missing["VXLAN"] == "NSM_MECHANISMS leaves it out"
     with pytest.raises(Invalid, match="did you mean WIREGUARD"):

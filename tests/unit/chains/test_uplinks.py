@@ -31,7 +31,7 @@ def test_both_files_count(tmp_path, kernel):
         l2_resource_selector_file=write(tmp_path, "b", "eth2", "gw-2"),
     )
     assert uplinks.uplinks_of(settings) == {"gw-1": "eth1", "gw-2": "eth2"}
-    assert [plugin.type for plugin in tunnels.mechanisms_of(settings)] == ["KERNEL", "MEMIF", "VLAN"]
+    assert [plugin.type for plugin in tunnels.mechanisms_of(settings)] == ["KERNEL", "VLAN", "MEMIF"]
     assert tunnels.lacking(settings) == {}
 
 
