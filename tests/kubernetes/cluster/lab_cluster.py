@@ -168,7 +168,9 @@ def _env(**variables: str) -> list[dict[str, Any]]:
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         {"name": "SPIFFE_ENDPOINT_SOCKET", "value": "unix:///run/spire/sockets/agent.sock"},
-        {"name": "NSM_NAME", "value": "$(POD_NAME)"},
+        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        # pods of two namespaces may have one name; what they register must not
+        {"name": "NSM_NAME", "value": "$(POD_NAME).$(POD_NAMESPACE)"},
         *({"name": name, "value": value} for name, value in variables.items()),
     ]
 
