@@ -1,0 +1,114 @@
+"""The containers, volumes and labels that give a pod its wires; pure functions of the settings."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Object = dict[str, Any]
+"""A Kubernetes object, or a part of one, as its JSON says."""
+
+SPIRE_SOCKETS = "/run/spire/sockets"
+NSM_SOCKETS = "/var/lib/networkservicemesh"
+SPIRE_ENDPOINT = f"unix://{SPIRE_SOCKETS}/agent.sock"
+SPIRE_DRIVER = "csi.spiffe.io"
+NSM_DRIVER = "csi.networkservicemesh.io"
+SPIRE_VOLUME = "spire-agent-socket"
+NSM_VOLUME = "nsm-socket"
+LEVEL_LABEL = "pod-security.kubernetes.io/enforce"
+PRIVILEGED = "privileged"
+RESTRICTED = "restricted"
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """What is put into an annotated pod.
+
+    ``init_images`` run to their end before the pod's own containers, ``images`` beside them; with
+    ``native_sidecar`` the latter are init containers with ``restartPolicy: Always``, which end after the
+    pod's own containers and do not keep a Job from completing. ``envs``: entries ``NAME=value``. ``limits``
+    and ``requests``: Kubernetes quantities by resource name. ``silent``: a bad annotation is put into the
+    pod as it is, and only the client says what is wrong with it.
+    """
+
+    annotation: str = "networkservicemesh.io"
+    variable: str = "NSM_NETWORK_SERVICES"
+    init_images: Sequence[str] = ()
+    images: Sequence[str] = ()
+    envs: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=lambda: {"memory": "80Mi", "cpu": "200m"})
+    requests: Mapping[str, str] = field(default_factory=lambda: {"memory": "40Mi", "cpu": "100m"})
+    native_sidecar: bool = False
+    silent: bool = False
+
+
+def container_name(image: str) -> str:
+    """Return the last part of an image's name, without tag and digest: ``cmd-nsc``."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+
+
+def injected(
+    settings: Injection, value: str, *, generated: bool, level: str
+) -> tuple[list[Object], list[Object]]:
+    """Return the init containers and the containers to add.
+
+    ``value``: the annotation. ``generated``: the pod gets a generated name, which is unique by itself.
+    ``level``: the Pod Security level that the namespace enforces, empty for none.
+    """
+    name = "$(POD_NAME)" if generated else f"$(POD_NAME)-{uuid.uuid4()}"
+
+    def build(image: str) -> Object:
+        return _container(settings, image, value, name, level)
+
+    first = [build(image) for image in settings.init_images]
+    beside = [build(image) for image in settings.images]
+    if settings.native_sidecar:
+        return [*first, *({**one, "restartPolicy": "Always"} for one in beside)], []
+    return first, beside
+
+
+def volumes(level: str) -> list[Object]:
+    """Return the volumes of the injected containers: directories of the node, or CSI where they are barred."""
+    if level not in ("", PRIVILEGED):
+        return [_csi(SPIRE_VOLUME, SPIRE_DRIVER), _csi(NSM_VOLUME, NSM_DRIVER)]
+    return [_directory(SPIRE_VOLUME, SPIRE_SOCKETS), _directory(NSM_VOLUME, NSM_SOCKETS)]
+
+
+def _container(settings: Injection, image: str, value: str, name: str, level: str) -> Object:
+    own = [
+        {"name": "SPIFFE_ENDPOINT_SOCKET", "value": SPIRE_ENDPOINT},
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": settings.variable, "value": value},
+        {"name": "NSM_NAME", "value": name},
+    ]
+    made: Object = {
+        "name": container_name(image),
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": [*map(_variable, settings.envs), *own],
+        "resources": {"limits": dict(settings.limits), "requests": dict(settings.requests)},
+        "volumeMounts": [
+            {"name": SPIRE_VOLUME, "mountPath": SPIRE_SOCKETS, "readOnly": True},
+            {"name": NSM_VOLUME, "mountPath": NSM_SOCKETS, "readOnly": True},
+        ],
+    }
+    if level == RESTRICTED:
+        made["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    return made
+
+
+def _variable(entry: str) -> Object:
+    # Only the first '=' separates: a value may hold others, and none of it is lost.
+    name, _, value = entry.partition("=")
+    return {"name": name.strip(), "value": value}
+
+
+def _directory(name: str, path: str) -> Object:
+    return {"name": name, "hostPath": {"path": path, "type": "Directory"}}
+
+
+def _csi(name: str, driver: str) -> Object:
+    return {"name": name, "csi": {"driver": driver, "readOnly": True}}

@@ -1,0 +1,140 @@
+"""What an admission webhook answers: an AdmissionReview in, a JSON patch or a refusal out. Nothing is asked.
+
+The annotation of a workload object gives wires to the pods of its template; that of a namespace to each pod
+without an annotation of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from nsmesh.core.errors import Invalid
+from nsmesh.kubernetes.injection import LEVEL_LABEL, Injection, Object, injected, volumes
+from nsmesh.model.nsurl import NsUrlError, parse_list
+
+WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet")
+"""Kinds of group apps whose template is patched, besides Pod."""
+
+
+def answer(review: Mapping[str, Any], settings: Injection, namespace: Mapping[str, Any]) -> Object:
+    """Return the AdmissionReview that answers ``review``.
+
+    ``namespace``: the Namespace object in which the reviewed object is made. Raises :class:`Invalid` where
+    ``review`` is no AdmissionReview with a request; a bad annotation is refused in the answer.
+    """
+    request = review.get("request")
+    if not isinstance(request, Mapping) or not isinstance(request.get("uid"), str):
+        raise Invalid(
+            "the webhook was sent something that is no AdmissionReview with a request",
+            remedy="only the API server should call it",
+        )
+    response: Object = {"uid": request["uid"], "allowed": True}
+    try:
+        changes = patch(request, settings, namespace)
+    except Invalid as error:
+        response |= {"allowed": False, "status": {"code": 400, "reason": "Invalid", "message": str(error)}}
+    else:
+        if changes:
+            encoded = base64.b64encode(json.dumps(changes).encode()).decode()
+            response |= {"patchType": "JSONPatch", "patch": encoded}
+    version = review.get("apiVersion", "admission.k8s.io/v1")
+    return {"apiVersion": version, "kind": "AdmissionReview", "response": response}
+
+
+def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[str, Any]) -> list[Object]:
+    """Return the JSON patch for an admission request, empty where nothing is to be done.
+
+    Raises :class:`Invalid` for an annotation that names no network services, unless ``settings.silent``.
+    """
+    made = request.get("object")
+    kind = (request.get("kind") or {}).get("kind", "")
+    if request.get("operation") != "CREATE" or not isinstance(made, Mapping):
+        return []
+    found = _wanted(kind, made, settings.annotation, namespace)
+    if found is None:
+        return []
+    value, where = found
+    if not settings.silent:
+        _check(value, where, settings.annotation)
+    pod, root = (made, "") if kind == "Pod" else (made["spec"]["template"], "/spec/template")
+    level = _part(namespace, "metadata", "labels").get(LEVEL_LABEL, "")
+    # Pods of a template always get a generated name.
+    generated = kind != "Pod" or bool(_part(made, "metadata").get("generateName"))
+    return _changes(pod, root, settings, value, generated=generated, level=level)
+
+
+def _wanted(
+    kind: str, made: Mapping[str, Any], annotation: str, namespace: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """Return the annotation's value and the thing that carries it."""
+    meta = _part(made, "metadata")
+    own = _part(meta, "annotations").get(annotation, "")
+    name = meta.get("name") or meta.get("generateName") or ""
+    if kind == "Pod":
+        if own:
+            return own, f"pod {name!r}"
+        inherited = _part(namespace, "metadata", "annotations").get(annotation, "")
+        return (inherited, f"namespace {_part(namespace, 'metadata').get('name')!r}") if inherited else None
+    if kind not in WORKLOADS or not own:
+        return None
+    if kind == "ReplicaSet" and any(
+        one.get("kind") == "Deployment" for one in meta.get("ownerReferences") or ()
+    ):
+        # A Deployment copies its annotations to its ReplicaSets, whose template has been patched already.
+        return None
+    if _part(made, "spec", "template", "metadata", "annotations"):
+        return None
+    return own, f"{kind} {name!r}"
+
+
+def _check(value: str, where: str, annotation: str) -> None:
+    try:
+        wishes = parse_list(value)
+    except NsUrlError as error:
+        raise Invalid(
+            f"annotation {annotation}: {value!r} of {where} names no network service: character"
+            f" {error.position}: {error.what}",
+            remedy=error.remedy,
+        ) from error
+    if not wishes:
+        raise Invalid(
+            f"annotation {annotation} of {where} is blank",
+            remedy="write kernel://SERVICE, or remove the annotation",
+        )
+
+
+def _changes(
+    pod: Mapping[str, Any], root: str, settings: Injection, value: str, *, generated: bool, level: str
+) -> list[Object]:
+    spec = _part(pod, "spec")
+    present = {one.get("name") for key in ("initContainers", "containers") for one in spec.get(key) or ()}
+    first, beside = injected(settings, value, generated=generated, level=level)
+    if any(one["name"] in present for one in (*first, *beside)):
+        # Its template was patched, or it was made from a patched pod: a second set would be refused.
+        return []
+    mounted = {one.get("name") for one in spec.get("volumes") or ()}
+    held = [one for one in volumes(level) if one["name"] not in mounted]
+    labels = {**_part(pod, "metadata", "labels"), **settings.labels}
+    changes = [
+        # In front, so that the pod's own init containers have the wires already.
+        _add(f"{root}/spec/initContainers", [*first, *(spec.get("initContainers") or ())]),
+        _add(f"{root}/spec/containers", [*(spec.get("containers") or ()), *beside]),
+        _add(f"{root}/spec/volumes", [*(spec.get("volumes") or ()), *held]),
+    ]
+    if "metadata" in pod:
+        return [*changes, _add(f"{root}/metadata/labels", labels)]
+    return [*changes, _add(f"{root}/metadata", {"labels": labels})]
+
+
+def _add(path: str, value: object) -> Object:
+    return {"op": "add", "path": path, "value": value}
+
+
+def _part(whole: Mapping[str, Any], *names: str) -> Object:
+    """Return a part of an object; what is absent or null is empty."""
+    for name in names:
+        whole = whole.get(name) or {}
+    return dict(whole)

@@ -1,0 +1,165 @@
+"""What the admission webhook answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from nsmesh.core.errors import Invalid
+from nsmesh.kubernetes.injection import Injection, container_name
+from nsmesh.kubernetes.patches import WORKLOADS, answer, patch
+
+KEY = "networkservicemesh.io"
+URL = "kernel://icmp-responder/nsm-1"
+SETTINGS = Injection(
+    init_images=["registry.example:5000/mesh/cmd-nsc-init:v1"],
+    images=["mesh/cmd-nsc@sha256:00"],
+    envs=["NSM_LOG_LEVEL=INFO", "NSM_TEXT=a=b"],
+    labels={"spiffe.io/spiffe-id": "true"},
+)
+
+
+def place(annotations=None, labels=None):
+    return {"metadata": {"name": "place", "annotations": annotations, "labels": labels}}
+
+
+def pod(annotations=None, **meta):
+    spec = {"containers": [{"name": "app", "image": "app"}]}
+    return {"metadata": {"name": "one", "annotations": annotations, **meta}, "spec": spec}
+
+
+def made(kind, annotations=None, template=None, **meta):
+    if kind == "Pod":
+        return pod(annotations, **meta)
+    inner = {"metadata": {"labels": {"app": "x"}, "annotations": template}, "spec": pod()["spec"]}
+    return {"metadata": {"name": "one", "annotations": annotations, **meta}, "spec": {"template": inner}}
+
+
+def request(kind, body, operation="CREATE"):
+    return {"uid": "u", "kind": {"kind": kind}, "operation": operation, "object": body}
+
+
+def values(changes):
+    return {change["path"]: change["value"] for change in changes}
+
+
+@pytest.mark.parametrize("kind", ["Pod", *WORKLOADS])
+def test_each_kind_gets_containers_volumes_and_labels(kind):
+    """Four additions, below the pod or the template; what was there stays."""
+    root = "" if kind == "Pod" else "/spec/template"
+    changes = patch(request(kind, made(kind, {KEY: URL})), SETTINGS, place())
+    assert {change["op"] for change in changes} == {"add"}
+    found = values(changes)
+    assert list(found) == [
+        f"{root}/spec/initContainers",
+        f"{root}/spec/containers",
+        f"{root}/spec/volumes",
+        f"{root}/metadata/labels",
+    ]
+    assert [one["name"] for one in found[f"{root}/spec/initContainers"]] == ["cmd-nsc-init"]
+    assert [one["name"] for one in found[f"{root}/spec/containers"]] == ["app", "cmd-nsc"]
+    kept = {} if kind == "Pod" else {"app": "x"}
+    assert found[f"{root}/metadata/labels"] == kept | {"spiffe.io/spiffe-id": "true"}
+
+
+def test_the_environment_carries_the_annotation():
+    """The value is copied as it is; a setting's value may hold '='; a fixed name gets a unique ending."""
+    found = values(patch(request("Pod", pod({KEY: URL})), SETTINGS, place()))
+    sidecar = found["/spec/containers"][-1]
+    env = {one["name"]: one.get("value") for one in sidecar["env"]}
+    assert env["NSM_NETWORK_SERVICES"] == URL
+    assert env["NSM_TEXT"] == "a=b"
+    assert env["NSM_NAME"].startswith("$(POD_NAME)-")
+    assert all(mount["readOnly"] for mount in sidecar["volumeMounts"])
+    generated = values(patch(request("Pod", pod({KEY: URL}, generateName="one-")), SETTINGS, place()))
+    assert generated["/spec/containers"][-1]["env"][-1]["value"] == "$(POD_NAME)"
+
+
+def test_a_namespace_gives_wires_to_pods_without_an_annotation():
+    """A pod's own annotation wins; workload objects do not inherit."""
+    space = place({KEY: "kernel://of-the-namespace"})
+
+    def services(body):
+        env = values(patch(request("Pod", body), SETTINGS, space))["/spec/containers"][-1]["env"]
+        return next(one["value"] for one in env if one["name"] == "NSM_NETWORK_SERVICES")
+
+    assert services(pod()) == "kernel://of-the-namespace"
+    assert services(pod({KEY: URL})) == URL
+    assert patch(request("Deployment", made("Deployment")), SETTINGS, space) == []
+
+
+@pytest.mark.parametrize(
+    ("level", "driver", "hardened"),
+    [("", False, False), ("privileged", False, False), ("baseline", True, False), ("restricted", True, True)],
+)
+def test_pod_security_levels(level, driver, hardened):
+    """Levels that bar directories of the node get CSI volumes; restricted gets a security context."""
+    labels = {"pod-security.kubernetes.io/enforce": level} if level else None
+    found = values(patch(request("Pod", pod({KEY: URL})), SETTINGS, place(labels=labels)))
+    assert all(("csi" in volume) == driver for volume in found["/spec/volumes"])
+    assert ("securityContext" in found["/spec/containers"][-1]) == hardened
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "operation"),
+    [
+        ("Pod", pod(), "CREATE"),
+        ("Pod", pod({KEY: URL}), "UPDATE"),
+        ("Job", made("Job", {KEY: URL}), "CREATE"),
+        ("Deployment", made("Deployment", {KEY: URL}, template={"a": "b"}), "CREATE"),
+        ("ReplicaSet", made("ReplicaSet", {KEY: URL}, ownerReferences=[{"kind": "Deployment"}]), "CREATE"),
+    ],
+)
+def test_what_is_left_alone(kind, body, operation):
+    """No annotation, no creation, another kind, a template with annotations, a Deployment's ReplicaSet."""
+    assert patch(request(kind, body, operation), SETTINGS, place()) == []
+
+
+def test_a_patched_pod_is_not_patched_again():
+    """Pods made from a patched template have the containers already."""
+    body = pod({KEY: URL})
+    body["spec"]["containers"].append({"name": "cmd-nsc"})
+    assert patch(request("Pod", body), SETTINGS, place()) == []
+
+
+def test_a_native_sidecar_is_an_init_container_that_stays():
+    """It stands behind the one that waits for the wires, and in front of the pod's own."""
+    body = pod({KEY: URL})
+    body["spec"]["initContainers"] = [{"name": "own"}]
+    native = Injection(init_images=["a/nsc-init"], images=["a/nsc"], native_sidecar=True)
+    found = values(patch(request("Pod", body), native, place()))
+    names = [(one["name"], one.get("restartPolicy")) for one in found["/spec/initContainers"]]
+    assert names == [("nsc-init", None), ("nsc", "Always"), ("own", None)]
+    assert [one["name"] for one in found["/spec/containers"]] == ["app"]
+
+
+@pytest.mark.parametrize("value", ["icmp-responder", "kernel://", "kernel://a,,kernel://b", " "])
+def test_a_bad_annotation_is_refused_with_its_mistake(value):
+    """The answer says which annotation of which object; the silent mode lets it pass as it is."""
+    review = {"apiVersion": "admission.k8s.io/v1", "request": request("Pod", pod({KEY: value}))}
+    response = answer(review, SETTINGS, place())["response"]
+    assert not response["allowed"]
+    assert KEY in response["status"]["message"]
+    assert "'one'" in response["status"]["message"]
+    silent = answer(review, Injection(images=["a/nsc"], silent=True), place())["response"]
+    assert silent["allowed"]
+    assert value in base64.b64decode(silent["patch"]).decode()
+
+
+def test_an_answer_carries_the_patch_in_base64():
+    """The uid comes back, the patch decodes to a list; what is no review is an error."""
+    review = {"apiVersion": "admission.k8s.io/v1", "request": request("Pod", pod({KEY: URL}))}
+    response = answer(review, SETTINGS, place())["response"]
+    assert response["uid"] == "u"
+    assert response["patchType"] == "JSONPatch"
+    assert len(json.loads(base64.b64decode(response["patch"]))) == 4
+    with pytest.raises(Invalid):
+        answer({}, SETTINGS, place())
+
+
+@pytest.mark.parametrize(("image", "name"), [("a/b:1", "b"), ("h:5000/b", "b"), ("b@sha256:0", "b")])
+def test_a_container_is_called_as_its_image(image, name):
+    """Registry, tag and digest are no part of the name."""
+    assert container_name(image) == name
