@@ -71,7 +71,7 @@ def injected(
 
 
 def volumes(level: str) -> list[Object]:
-    """Return the volumes of the injected containers: directories of the node, or CSI where barred."""
+    """Return the volumes that those mount: directories of the node, or CSI where barred."""
     if level not in ("", PRIVILEGED):
         return [_csi(SPIRE_VOLUME, SPIRE_DRIVER), _csi(NSM_VOLUME, NSM_DRIVER)]
     return [_directory(SPIRE_VOLUME, SPIRE_SOCKETS), _directory(NSM_VOLUME, NSM_SOCKETS)]
