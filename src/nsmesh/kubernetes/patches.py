@@ -61,7 +61,7 @@ def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[st
         _check(value, where, settings.annotation)
     pod, root = (made, "") if kind == "Pod" else (made["spec"]["template"], "/spec/template")
     level = _part(namespace, "metadata", "labels").get(LEVEL_LABEL, "")
-    # Pods of a template always get a generated name.
+    # Names of pods of a template differ: generated, or numbered by a StatefulSet.
     generated = kind != "Pod" or bool(_part(made, "metadata").get("generateName"))
     return _changes(pod, root, settings, value, generated=generated, level=level)
 
