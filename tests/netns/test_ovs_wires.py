@@ -4,12 +4,14 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 from contextlib import contextmanager
 
 import datapath_lab as lab
 import pytest
 
 from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_switch import running
 
 pytestmark = [
@@ -86,6 +88,81 @@ def test_a_killed_daemon_is_started_again_by_the_next_apply(tmp_path, program):
             await asyncio.sleep(0.01)
         await datapath.apply(lab.simple(a, b))
         assert lab.pings(a, "10.0.1.2")
+        await datapath.aclose()
+
+    with driver(tmp_path) as (make, a, b):
+        asyncio.run(main(make, a, b))
+
+
+async def gone(switch, program):
+    """Kill a daemon, and return when it is dead."""
+    pid = running(switch.directory / f"{program}.pid", program)
+    os.kill(pid, signal.SIGKILL)
+    while running(switch.directory / f"{program}.pid", program) == pid:  # noqa: ASYNC110 - no child of ours
+        await asyncio.sleep(0.005)
+    return pid
+
+
+@pytest.mark.parametrize("program", ["ovs-vswitchd", "ovsdb-server"])
+def test_a_kept_switch_comes_back_by_itself_with_all_wires(tmp_path, program):
+    """Each of three wires carries frames after the death of either daemon, and no apply was asked for.
+
+    Whoever keeps the switch knows none of the wires: another driver made them.
+    """
+
+    async def main(make, a, b):
+        maker = make()
+        for number in (1, 2, 3):
+            await maker.apply(lab.simple(a, b, f"w{number}", number))
+        await maker.aclose()
+        keeper = make()
+        async with keeping(keeper.switch):
+            for _ in range(2):
+                dead = await gone(keeper.switch, program)
+                async with asyncio.timeout(10):
+                    while not all([await asyncio.to_thread(lab.pings, a, f"10.0.{n}.2") for n in (1, 2, 3)]):  # noqa: ASYNC110 - what the kernel answers
+                        await asyncio.sleep(0.01)
+                assert running(keeper.switch.directory / f"{program}.pid", program) not in {0, dead}
+        await keeper.aclose()
+
+    with driver(tmp_path) as (make, a, b):
+        asyncio.run(main(make, a, b))
+
+
+def test_a_stopped_switch_leaves_no_device(tmp_path):
+    """After stop() the node's namespace has neither the switch's own device nor its bridge's."""
+
+    async def main(make):
+        datapath = make()
+        await datapath.switch.ensure()
+        node = datapath.switch._node
+        assert {"ovs-netdev", "br-nsm"} <= lab.names(node)
+        await datapath.switch.stop()
+        assert lab.names(node) == set()
+        await datapath.aclose()
+
+    with driver(tmp_path) as (make, _, _):
+        asyncio.run(main(make))
+
+
+def test_a_stream_through_the_switch_arrives_whole(tmp_path):
+    """Four megabytes by TCP arrive as they were sent: checksums are right though no hardware writes them."""
+    sent = os.urandom(1 << 22)
+    receive = "import socket,sys;s=socket.create_server(('10.0.1.2',7));print(flush=True);c=s.accept()[0]"
+    receive += ";[sys.stdout.buffer.write(d) for d in iter(lambda: c.recv(65536), b'')]"
+    send = "import socket,sys;c=socket.create_connection(('10.0.1.2',7),5);c.sendall(sys.stdin.buffer.read())"
+
+    async def main(make, a, b):
+        datapath = make()
+        await datapath.apply(lab.simple(a, b))
+        inside = [["nsenter", f"--net={path}", "python3", "-c"] for path in (a, b)]
+        with subprocess.Popen([*inside[1], receive], stdout=subprocess.PIPE) as server:
+            assert server.stdout.readline() == b"\n"
+            sending = asyncio.to_thread(
+                subprocess.run, [*inside[0], send], input=sent, check=True, timeout=20
+            )
+            _, arrived = await asyncio.gather(sending, asyncio.to_thread(server.stdout.read))
+            assert arrived == sent
         await datapath.aclose()
 
     with driver(tmp_path) as (make, a, b):

@@ -22,7 +22,7 @@ from nsmesh.core.errors import Invalid, Refused
 from nsmesh.datapath import netns
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelRefused
 from nsmesh.datapath.linux import LinuxDatapath
-from nsmesh.datapath.ovs_switch import Switch
+from nsmesh.datapath.ovs_switch import BRIDGE, Switch
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 
@@ -49,10 +49,12 @@ class OvsDatapath:
         owner: str = "",
         namespaces: Callable[[], Iterable[str]] = tuple,
         node: str = "",
+        bridge: str = BRIDGE,
     ) -> None:
         self._own = -1 if node else netns.current()
         self._home = node or f"/proc/self/fd/{self._own}"
-        self.switch = Switch(directory, node)
+        self.switch = Switch(directory, node, bridge)
+        self._known: set[str] | None = None
 
         def places() -> list[str]:
             return [*namespaces(), self._home]
@@ -74,7 +76,7 @@ class OvsDatapath:
                 remedy="give the two ends different names, or different namespaces",
             )
         await self.switch.ensure()
-        known = any(existing.id == wire.id for existing in await self._legs[0].has())
+        known = await self._ids()
         try:
             applied = [
                 await self._leg(leg, wire, port, name)
@@ -83,13 +85,20 @@ class OvsDatapath:
             numbers = [await self.switch.plug(name, self._index(name), wire.id) for name in names_of(wire.id)]
             await self.switch.connect(wire.id, *numbers)
         except BaseException:
-            if not known:
+            if wire.id not in known:
                 await self.remove(wire.id)
             raise
+        known.add(wire.id)
         outcomes = {one.outcome for one in applied}
         outcome = outcomes.pop() if len(outcomes) == 1 else "changed"
         details = tuple(detail for one in applied for detail in one.details)
         return Applied(outcome, applied[0].a_mac, applied[1].a_mac, details)
+
+    async def _ids(self) -> set[str]:
+        """Return the ids of the wires that are there: an apply of theirs that fails leaves them."""
+        if self._known is None:
+            self._known = {existing.id for existing in await self.has()}
+        return self._known
 
     async def _leg(self, leg: LinuxDatapath, wire: CrossConnect, port: KernelPort, name: str) -> Applied:
         """Make the pair between a pod and the switch."""
@@ -104,6 +113,8 @@ class OvsDatapath:
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""
+        if self._known is not None:
+            self._known.discard(wire_id)
         await self._unplug(wire_id, names_of(wire_id))
         for leg in self._legs:
             await leg.remove(wire_id)
@@ -128,6 +139,7 @@ class OvsDatapath:
     async def sweep(self, owned: Iterable[str]) -> list[Existing]:
         """See :meth:`Datapath.sweep`."""
         kept = set(owned)
+        self._known = None
         if self.switch.flows.exists():
             for wire_id, names in (await self.switch.ports()).items():
                 if wire_id not in kept:

@@ -6,6 +6,7 @@ Both are daemons that outlive whoever started them: the next one finds them by t
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from nsmesh.datapath.ovs_database import mapping, members, transact, unmapped
 SCHEMA_FILE = "/usr/share/openvswitch/vswitch.ovsschema"
 BRIDGE = "br-nsm"
 OWNER, INDEX = "nsm-connection", "nsm-ifindex"
+PROGRAMS = ("ovs-vswitchd", "ovsdb-server")
+_LEAVING = 5.0
+"""Seconds within which ``ovs-vswitchd`` must have taken its devices away."""
 _TURN_UP = 5000
 """Milliseconds within which the switch must take up a port."""
 
@@ -27,33 +31,67 @@ def running(pid_file: Path, program: str) -> int:
     """Return the pid of the program that a pid file tells, or 0 where it does not run."""
     try:
         pid = int(pid_file.read_text())
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
     except (OSError, ValueError):
         return 0
-    return pid if program.startswith(name) else 0
+    return pid if name and program.startswith(name) and rest.split()[0] not in {"Z", "X"} else 0
 
 
 class Switch:
-    """One bridge, ``datapath_type=netdev``; its daemons live in ``directory`` and the namespace ``node``."""
+    """One bridge, ``datapath_type=netdev``; its daemons live in ``directory`` and the namespace ``node``.
 
-    def __init__(self, directory: Path, node: str = "") -> None:
+    A namespace can have one such switch: its device ``ovs-netdev`` has the same name in all of them.
+    """
+
+    def __init__(self, directory: Path, node: str = "", bridge: str = BRIDGE) -> None:
         self.directory = directory
+        self.bridge = bridge
         self.database = directory / "db.sock"
-        self.flows = directory / f"{BRIDGE}.mgmt"
+        self.flows = directory / f"{bridge}.mgmt"
         self._node = node
         self._starting = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """Start what does not run. Raises NotFound without Open vSwitch, Unavailable where it fails."""
+        """Start what does not run; a new ``ovs-vswitchd`` gets the flows of all wires that have ports.
+
+        Raises NotFound without Open vSwitch, Unavailable where it fails.
+        """
         async with self._starting:
             server = running(self.directory / "ovsdb-server.pid", "ovsdb-server")
             if not server:
                 await self._start_database()
-            if not running(self.directory / "ovs-vswitchd.pid", "ovs-vswitchd"):
+            started = not running(self.directory / "ovs-vswitchd.pid", "ovs-vswitchd")
+            if started:
                 await self._start_switch()
             elif server and self.flows.exists():
                 return
             await self._make_bridge()
+            if started:
+                await self._connect_again()
+
+    async def _connect_again(self) -> None:
+        """Give a new ``ovs-vswitchd`` the flows of all wires: ports are in the database, flows are not."""
+        count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
+        counted = await transact(self.database, count, _select("Open_vSwitch", ["next_cfg"]))
+        taken_up = {
+            "op": "wait",
+            "table": "Open_vSwitch",
+            "where": [],
+            "columns": ["cur_cfg"],
+            "until": "==",
+            "rows": [{"cur_cfg": counted[1]["rows"][0]["next_cfg"]}],
+            "timeout": _TURN_UP,
+        }
+        wanted = _select("Interface", ["ofport", "external_ids"])
+        rows = (await transact(self.database, taken_up, wanted))[1]["rows"]
+        numbers: dict[str, list[int]] = {}
+        for row in rows:
+            owner = unmapped(row["external_ids"]).get(OWNER)
+            if owner and isinstance(row["ofport"], int) and row["ofport"] > 0:
+                numbers.setdefault(owner, []).append(row["ofport"])
+        whole = {owner: ports for owner, ports in numbers.items() if len(ports) == 2}
+        flows = [flow for owner, (one, other) in whole.items() for flow in _both_ways(owner, one, other)]
+        await openflow.send(self.flows, flows)
 
     async def _start_database(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -111,17 +149,17 @@ class Switch:
             )
 
     async def _make_bridge(self) -> None:
-        found = await transact(self.database, _select("Bridge", ["_uuid"], BRIDGE))
+        found = await transact(self.database, _select("Bridge", ["_uuid"], self.bridge))
         if not found[0]["rows"]:
             bridge = {
-                "name": BRIDGE,
+                "name": self.bridge,
                 "datapath_type": "netdev",
                 "fail_mode": "secure",
                 "ports": ["named-uuid", "p"],
             }
             await transact(
                 self.database,
-                *_port(BRIDGE, "internal", {}),
+                *_port(self.bridge, "internal", {}),
                 {"op": "insert", "table": "Bridge", "row": bridge, "uuid-name": "b"},
                 _put("Open_vSwitch", [], "bridges", "insert", ["named-uuid", "b"]),
             )
@@ -149,7 +187,7 @@ class Switch:
             await transact(
                 self.database,
                 *_port(name, "system", wanted),
-                _put("Bridge", [["name", "==", BRIDGE]], "ports", "insert", ["named-uuid", "p"]),
+                _put("Bridge", [["name", "==", self.bridge]], "ports", "insert", ["named-uuid", "p"]),
             )
         ready = {
             "op": "wait",
@@ -175,14 +213,12 @@ class Switch:
         for name in names:
             found = await transact(self.database, _select("Port", ["_uuid"], name))
             for row in found[0]["rows"]:
-                here = [["name", "==", BRIDGE]]
+                here = [["name", "==", self.bridge]]
                 await transact(self.database, _put("Bridge", here, "ports", "delete", row["_uuid"]))
 
     async def connect(self, owner: str, one: int, other: int) -> None:
         """Lead all frames of one port to the other and back."""
-        cookie = openflow.cookie_of(owner)
-        pair = (openflow.forward(cookie, one, other), openflow.forward(cookie, other, one))
-        await openflow.send(self.flows, pair)
+        await openflow.send(self.flows, _both_ways(owner, one, other))
 
     async def disconnect(self, owner: str) -> None:
         """Take away all flows of a wire."""
@@ -199,12 +235,33 @@ class Switch:
         return found
 
     async def stop(self) -> None:
-        """End both daemons, the switch first; wires through it end with them."""
-        for program in ("ovs-vswitchd", "ovsdb-server"):
+        """End both daemons, the switch first with its devices; wires through it end with them."""
+        await self._leave()
+        for program in PROGRAMS:
             pid_file = self.directory / f"{program}.pid"
             while pid := running(pid_file, program):
                 os.kill(pid, signal.SIGTERM)
                 await asyncio.sleep(0.02)
+
+    async def _leave(self) -> None:
+        """Have ``ovs-vswitchd`` end by itself: only so it takes its devices away."""
+        pid_file = self.directory / "ovs-vswitchd.pid"
+        request = {"method": "exit", "params": ["--cleanup"], "id": 0}
+        try:
+            async with asyncio.timeout(_LEAVING):
+                _, writer = await asyncio.open_unix_connection(self.directory / "ovs-vswitchd.ctl")
+                writer.write(json.dumps(request).encode())
+                while running(pid_file, "ovs-vswitchd"):  # noqa: ASYNC110 - the end of somebody else's child
+                    await asyncio.sleep(0.02)
+                writer.close()
+        except (OSError, TimeoutError):
+            return  # it does not listen: a signal ends it
+
+
+def _both_ways(owner: str, one: int, other: int) -> tuple[bytes, bytes]:
+    """Return the flows of a wire between two ports."""
+    cookie = openflow.cookie_of(owner)
+    return openflow.forward(cookie, one, other), openflow.forward(cookie, other, one)
 
 
 def _select(table: str, columns: list[str], name: str = "") -> database.Row:
