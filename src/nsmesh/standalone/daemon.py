@@ -20,6 +20,7 @@ from nsmesh.standalone.control import Control
 from nsmesh.standalone.joining.member import Member
 from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.lock import MeshLock
+from nsmesh.standalone.lost_services import LostServices
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
@@ -112,6 +113,7 @@ async def _serve(mesh: Mesh, stop: asyncio.Event) -> None:
             mesh.hosts.removed = stop.set
         garbage.settle()
         log.info("mesh ready", control=str(mesh.paths.control))
+        mesh.scope.spawn(LostServices(mesh, reconciler.entries).watch(), name="lost services")
         restoring = mesh.scope.spawn(_restore(mesh, reconciler), name="restore")
         await stop.wait()
         log.info("mesh goes down")

@@ -20,6 +20,8 @@ class Entries:
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
+        self.dropped: set[str] = set()
+        """Services that were unregistered here, and not registered since."""
 
     def has_service(self, service: NetworkService) -> bool:
         """Say whether the registry has exactly this service."""
@@ -36,6 +38,7 @@ class Entries:
         manager = self._manager(entry.name)
         await manager.register(Call(peer=Peer(in_process=True)).within(CALL), copy_of(entry))
         if isinstance(entry, NetworkService):
+            self.dropped.discard(entry.name)
             await self._mesh.news.until(lambda: self.has_service(entry), ARRIVE)
         else:
             await self._mesh.news.until(lambda: entry.name in self._mesh.model.endpoints, ARRIVE)
@@ -45,6 +48,7 @@ class Entries:
         services = self._mesh.model.services
         if name not in services:
             return
+        self.dropped.add(name)
         await self._unregister(NetworkService(name=name))
         await self._mesh.news.until(lambda: name not in services, ARRIVE)
 
