@@ -21,7 +21,7 @@ import chain_lists
 import click
 
 import nsmesh
-from nsmesh.chains import settings, settings_kubernetes, variables
+from nsmesh.chains import settings, settings_kubernetes, settings_ovs, variables
 from nsmesh.cli.main import cli
 from nsmesh.core.metrics import DECLARED
 from nsmesh.model.settings import Setting, describe
@@ -32,6 +32,7 @@ NOTE = "<!-- Written by tools/reference.py from the code. -->"
 DAEMONS = {
     "nsm run nsmgr": settings.NsmgrSettings,
     "nsm run forwarder": settings.ForwarderSettings,
+    "nsm run forwarder-ovs": settings_ovs.OvsForwarderSettings,
     "nsm run registry-memory, nsm run registry-sqlite": settings.RegistrySettings,
     "nsm run registry-k8s": settings.KubernetesRegistrySettings,
     "nsm run exclude-prefixes-k8s": settings_kubernetes.ExcludePrefixesSettings,

@@ -148,8 +148,8 @@ def test_a_stopped_switch_leaves_no_device(tmp_path):
 def test_a_stream_through_the_switch_arrives_whole(tmp_path):
     """Four megabytes by TCP arrive as they were sent: checksums are right though no hardware writes them."""
     sent = os.urandom(1 << 22)
-    receive = "import socket,sys;s=socket.create_server(('10.0.1.2',7));print(flush=True);c=s.accept()[0]"
-    receive += ";[sys.stdout.buffer.write(d) for d in iter(lambda: c.recv(65536), b'')]"
+    receive = "import socket,sys;s=socket.create_server(('10.0.1.2',7));s.settimeout(8);print(flush=True)"
+    receive += ";c=s.accept()[0];[sys.stdout.buffer.write(d) for d in iter(lambda: c.recv(65536), b'')]"
     send = "import socket,sys;c=socket.create_connection(('10.0.1.2',7),5);c.sendall(sys.stdin.buffer.read())"
 
     async def main(make, a, b):

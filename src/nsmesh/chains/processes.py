@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from nsmesh.chains.nsc import running_nsc, wanted_services
 from nsmesh.chains.nsc_init import ask_once, initial_client
@@ -17,9 +18,11 @@ from nsmesh.chains.settings import (
     NsmgrSettings,
     RegistrySettings,
 )
+from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.tunnels import mechanisms_of
 from nsmesh.chains.uplinks import driver_of
 from nsmesh.datapath import netns
+from nsmesh.mechanisms.kernel import Kernel
 
 
 async def serve_nsmgr(settings: NsmgrSettings, stop: asyncio.Event) -> None:
@@ -38,6 +41,28 @@ async def serve_forwarder(settings: ForwarderSettings, stop: asyncio.Event) -> N
     async with (
         runtime_of(settings, settings.dial_timeout) as held,
         running_forwarder(settings, held, datapath, mechanisms),
+    ):
+        await stop.wait()
+
+
+async def serve_ovs_forwarder(settings: OvsForwarderSettings, stop: asyncio.Event) -> None:
+    """Run a forwarder of wires through a switch of its own until ``stop``; the switch stays.
+
+    Raises NotFound without Open vSwitch, Unavailable where it does not start.
+    """
+    from nsmesh.datapath.ovs import OvsDatapath  # noqa: PLC0415 - what one role needs, when it runs
+    from nsmesh.datapath.ovs_keeper import keeping  # noqa: PLC0415 - likewise
+
+    datapath = OvsDatapath(
+        Path(settings.switch_directory),
+        owner=f"forwarder:{settings.name}",
+        namespaces=netns.named,
+        bridge=settings.bridge_name,
+    )
+    async with (
+        runtime_of(settings, settings.dial_timeout) as held,
+        keeping(datapath.switch),
+        running_forwarder(settings.plain, held, datapath, [Kernel()]),
     ):
         await stop.wait()
 

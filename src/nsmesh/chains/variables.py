@@ -21,6 +21,7 @@ from nsmesh.chains.settings import (
     RegistrySettings,
 )
 from nsmesh.chains.settings_kubernetes import ExcludePrefixesSettings
+from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.core.errors import Invalid
 from nsmesh.model.names import nearest
 from nsmesh.model.settings import PREFIX, describe
@@ -88,19 +89,25 @@ EVERYWHERE = (
 )
 """What no role serves."""
 _NO_EFFECT = "no effect in NSM either"
+_SRIOV = _of(
+    "SR-IOV: only virtual interfaces are made",
+    "NSM_SRIOV_CONFIG_FILE",
+    "NSM_RESOURCE_POLL_TIMEOUT",
+    "NSM_DEVICE_PLUGIN_PATH",
+    "NSM_POD_RESOURCES_PATH",
+    "NSM_PCI_DEVICES_PATH",
+    "NSM_PCI_DRIVERS_PATH",
+    "NSM_CGROUP_PATH",
+    "NSM_VFIO_PATH",
+)
+_OVS = (
+    _SRIOV,
+    _of("wires to other nodes: nsm run forwarder makes them", "NSM_TUNNEL_IP", "NSM_VXLAN_PORT"),
+    _of("VLANs: nsm run forwarder makes them", "NSM_L2_RESOURCE_SELECTOR_FILE"),
+)
 _FORWARDER = (
-    _of(
-        "SR-IOV: only virtual interfaces are made",
-        "NSM_SRIOV_CONFIG_FILE",
-        "NSM_RESOURCE_POLL_TIMEOUT",
-        "NSM_DEVICE_PLUGIN_PATH",
-        "NSM_POD_RESOURCES_PATH",
-        "NSM_PCI_DEVICES_PATH",
-        "NSM_PCI_DRIVERS_PATH",
-        "NSM_CGROUP_PATH",
-        "NSM_VFIO_PATH",
-    ),
-    _of("Open vSwitch: wires are veth pairs", "NSM_BRIDGE_NAME"),
+    _SRIOV,
+    _of("Open vSwitch: nsm run forwarder-ovs has it", "NSM_BRIDGE_NAME"),
     _of("VPP: wires are veth pairs", "NSM_VPP_*"),
     _of(
         "TLS for metrics: let a proxy or a network policy guard them",
@@ -133,6 +140,7 @@ _KUBELET = (
 UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
     NsmgrSettings: EVERYWHERE,
     ForwarderSettings: (*_FORWARDER, *EVERYWHERE),
+    OvsForwarderSettings: (*_OVS, *EVERYWHERE),
     RegistrySettings: (*_REGISTRY, *_KUBELET, *EVERYWHERE),
     KubernetesRegistrySettings: (*_REGISTRY, *EVERYWHERE),
     ExcludePrefixesSettings: EVERYWHERE,

@@ -14,6 +14,7 @@ import structlog
 from nsmesh.attestation.settings import AgentSettings, AuthoritySettings
 from nsmesh.chains import settings as s
 from nsmesh.chains.settings_kubernetes import ExcludePrefixesSettings
+from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core import garbage, logging
 from nsmesh.core.errors import Invalid
@@ -100,6 +101,15 @@ def forwarder() -> None:
 
     settings = _settings(s.ForwarderSettings)
     _run(settings.name, settings, lambda stop: serve_forwarder(settings, stop))
+
+
+@run.command("forwarder-ovs", epilog=_epilog(OvsForwarderSettings))
+def forwarder_ovs() -> None:
+    """Run a forwarder of wires through an Open vSwitch of its own; needs root."""
+    from nsmesh.chains.processes import serve_ovs_forwarder  # noqa: PLC0415 - likewise
+
+    settings = _settings(OvsForwarderSettings)
+    _run(settings.name, settings, lambda stop: serve_ovs_forwarder(settings, stop))
 
 
 @run.command("registry-memory", epilog=_epilog(s.RegistrySettings))

@@ -18,6 +18,7 @@ from nsmesh.chains.settings import (
     RegistrySettings,
 )
 from nsmesh.chains.settings_kubernetes import ExcludePrefixesSettings
+from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core.errors import Invalid
 from nsmesh.endpoints.options import describe_options, read_options
@@ -36,14 +37,14 @@ COMPONENTS = {
     "cmd-registry-k8s": (KubernetesRegistrySettings, None),
     "cmd-exclude-prefixes-k8s": (ExcludePrefixesSettings, None),
     "cmd-forwarder-vpp": (ForwarderSettings, None),
-    "cmd-forwarder-ovs": (ForwarderSettings, None),
+    "cmd-forwarder-ovs": (OvsForwarderSettings, None),
     "cmd-forwarder-sriov": (ForwarderSettings, None),
 }
 """Who takes the place of which component: its settings, and the type of an endpoint."""
 OTHERWISE = {
     ("cmd-registry-memory", "NSM_EXPIRE_PERIOD"): "not used there: a minute is fixed",
     ("cmd-forwarder-vpp", "NSM_VXLAN_PORT"): "0 stands for 4789 there",
-    ("cmd-forwarder-ovs", "NSM_MAX_TOKEN_LIFETIME"): "one forwarder stands for three",
+    ("cmd-forwarder-ovs", "NSM_MAX_TOKEN_LIFETIME"): "one for both forwarders of a node",
     ("cmd-forwarder-ovs", "NSM_DIAL_TIMEOUT"): "50 ms are too few on a busy node",
     ("cmd-forwarder-sriov", "NSM_DIAL_TIMEOUT"): "50 ms are too few on a busy node",
     ("cmd-forwarder-sriov", "NSM_NAME"): "one forwarder stands for three",
