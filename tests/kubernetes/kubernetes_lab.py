@@ -65,10 +65,12 @@ class ApiServer:
 
 
 def _alive(pid: int) -> bool:
+    """Say whether a thread is left: a killed process may be a zombie while others of it hold its sockets."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+        stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:
-        return False
+        return Path(f"/proc/{pid}").exists()
+    return any(stat.rsplit(") ", 1)[1][0] not in "ZX" for stat in stats)
 
 
 def until(what: str, probe: Callable[[], Any], limit: float = 30) -> Any:
