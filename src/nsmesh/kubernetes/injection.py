@@ -28,15 +28,18 @@ class Injection:
 
     ``init_images`` run to their end before the pod's own containers, ``images`` beside them; with
     ``native_sidecar`` the latter are init containers with ``restartPolicy: Always``, which end after the
-    pod's own containers and do not keep a Job from completing. ``envs``: entries ``NAME=value``. ``limits``
-    and ``requests``: Kubernetes quantities by resource name. ``silent``: a bad annotation is put into the
-    pod as it is, and only the client says what is wrong with it.
+    pod's own containers and do not keep a Job from completing. ``init_args`` and ``args``: what those images
+    are started with, for an image of several roles; the last one is the container's name then. ``envs``:
+    entries ``NAME=value``. ``limits`` and ``requests``: Kubernetes quantities by resource name. ``silent``: a
+    bad annotation is put into the pod as it is, and only the client says what is wrong with it.
     """
 
     annotation: str = "networkservicemesh.io"
     variable: str = "NSM_NETWORK_SERVICES"
     init_images: Sequence[str] = ()
     images: Sequence[str] = ()
+    init_args: Sequence[str] = ()
+    args: Sequence[str] = ()
     envs: Sequence[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, str] = field(default_factory=lambda: {"memory": "80Mi", "cpu": "200m"})
@@ -60,11 +63,11 @@ def injected(
     """
     name = "$(POD_NAME)" if generated else f"$(POD_NAME)-{uuid.uuid4()}"
 
-    def build(image: str) -> Object:
-        return _container(settings, image, value, name, level)
+    def build(image: str, args: Sequence[str]) -> Object:
+        return _container(settings, image, args, value, name, level)
 
-    first = [build(image) for image in settings.init_images]
-    beside = [build(image) for image in settings.images]
+    first = [build(image, settings.init_args) for image in settings.init_images]
+    beside = [build(image, settings.args) for image in settings.images]
     if settings.native_sidecar:
         return [*first, *({**one, "restartPolicy": "Always"} for one in beside)], []
     return first, beside
@@ -77,7 +80,9 @@ def volumes(level: str) -> list[Object]:
     return [_directory(SPIRE_VOLUME, SPIRE_SOCKETS), _directory(NSM_VOLUME, NSM_SOCKETS)]
 
 
-def _container(settings: Injection, image: str, value: str, name: str, level: str) -> Object:
+def _container(
+    settings: Injection, image: str, args: Sequence[str], value: str, name: str, level: str
+) -> Object:
     own = [
         {"name": "SPIFFE_ENDPOINT_SOCKET", "value": SPIRE_ENDPOINT},
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -85,8 +90,9 @@ def _container(settings: Injection, image: str, value: str, name: str, level: st
         {"name": "NSM_NAME", "value": name},
     ]
     made: Object = {
-        "name": container_name(image),
+        "name": args[-1] if args else container_name(image),
         "image": image,
+        **({"args": list(args)} if args else {}),
         "imagePullPolicy": "IfNotPresent",
         "env": [*map(_variable, settings.envs), *own],
         "resources": {"limits": dict(settings.limits), "requests": dict(settings.requests)},
@@ -96,7 +102,13 @@ def _container(settings: Injection, image: str, value: str, name: str, level: st
         ],
     }
     if level == RESTRICTED:
-        made["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        # A pod may fulfil the level by its own containers alone, so ours have to fulfil it by themselves.
+        made["securityContext"] = {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
     return made
 
 
@@ -107,7 +119,9 @@ def _variable(entry: str) -> Object:
 
 
 def _directory(name: str, path: str) -> Object:
-    return {"name": name, "hostPath": {"path": path, "type": "Directory"}}
+    # Made where it is missing: on a node that starts, a pod may come before what listens in it, and waits for
+    # the socket. NSM demands the directory, and the kubelet then tries the mount again for up to two minutes.
+    return {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
 
 
 def _csi(name: str, driver: str) -> Object:

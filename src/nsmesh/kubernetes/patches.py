@@ -17,6 +17,9 @@ from nsmesh.model.nsurl import NsUrlError, parse_list
 
 WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet")
 """Kinds of group apps whose template is patched, besides Pod."""
+APPS = "apps"
+SOURCES = ("hostPath", "csi")
+"""Where a volume of ours may have its files from."""
 
 
 def answer(review: Mapping[str, Any], settings: Injection, namespace: Mapping[str, Any]) -> Object:
@@ -50,8 +53,8 @@ def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[st
     Raises :class:`Invalid` for an annotation that names no network services, unless ``settings.silent``.
     """
     made = request.get("object")
-    kind = (request.get("kind") or {}).get("kind", "")
-    if request.get("operation") != "CREATE" or not isinstance(made, Mapping):
+    kind = _kind(request)
+    if request.get("operation") != "CREATE" or not kind or not isinstance(made, Mapping):
         return []
     found = _wanted(kind, made, settings.annotation, namespace)
     if found is None:
@@ -59,11 +62,24 @@ def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[st
     value, where = found
     if not settings.silent:
         _check(value, where, settings.annotation)
+    whose = _named(kind, _part(made, "metadata"))
     pod, root = (made, "") if kind == "Pod" else (made["spec"]["template"], "/spec/template")
     level = _part(namespace, "metadata", "labels").get(LEVEL_LABEL, "")
     # Names of pods of a template differ: generated, or numbered by a StatefulSet.
     generated = kind != "Pod" or bool(_part(made, "metadata").get("generateName"))
-    return _changes(pod, root, settings, value, generated=generated, level=level)
+    return _changes(pod, root, settings, value, generated=generated, level=level, whose=whose)
+
+
+def _kind(request: Mapping[str, Any]) -> str:
+    """Return the kind of what is made, where it is one that is patched: a kind is of a group."""
+    asked = _part(request, "kind")
+    kind, group = str(asked.get("kind", "")), asked.get("group", "")
+    ours = (kind == "Pod" and not group) or (kind in WORKLOADS and group == APPS)
+    return kind if ours and not request.get("subResource") else ""
+
+
+def _named(kind: str, meta: Mapping[str, Any]) -> str:
+    return f"{kind} {meta.get('name') or meta.get('generateName') or ''!r}"
 
 
 def _wanted(
@@ -72,13 +88,12 @@ def _wanted(
     """Return the annotation's value and the thing that carries it."""
     meta = _part(made, "metadata")
     own = _part(meta, "annotations").get(annotation, "")
-    name = meta.get("name") or meta.get("generateName") or ""
     if kind == "Pod":
         if own:
-            return own, f"pod {name!r}"
+            return own, _named(kind, meta)
         inherited = _part(namespace, "metadata", "annotations").get(annotation, "")
         return (inherited, f"namespace {_part(namespace, 'metadata').get('name')!r}") if inherited else None
-    if kind not in WORKLOADS or not own:
+    if not own:
         return None
     if kind == "ReplicaSet" and any(
         one.get("kind") == "Deployment" for one in meta.get("ownerReferences") or ()
@@ -87,7 +102,7 @@ def _wanted(
         return None
     if _part(made, "spec", "template", "metadata", "annotations"):
         return None
-    return own, f"{kind} {name!r}"
+    return own, _named(kind, meta)
 
 
 def _check(value: str, where: str, annotation: str) -> None:
@@ -107,16 +122,20 @@ def _check(value: str, where: str, annotation: str) -> None:
 
 
 def _changes(
-    pod: Mapping[str, Any], root: str, settings: Injection, value: str, *, generated: bool, level: str
+    pod: Mapping[str, Any],
+    root: str,
+    settings: Injection,
+    value: str,
+    *,
+    generated: bool,
+    level: str,
+    whose: str,
 ) -> list[Object]:
     spec = _part(pod, "spec")
-    present = {one.get("name") for key in ("initContainers", "containers") for one in spec.get(key) or ()}
     first, beside = injected(settings, value, generated=generated, level=level)
-    if any(one["name"] in present for one in (*first, *beside)):
-        # Its template was patched, or it was made from a patched pod: a second set would be refused.
+    if _has_them(spec, [*first, *beside], settings.variable, whose):
         return []
-    mounted = {one.get("name") for one in spec.get("volumes") or ()}
-    held = [one for one in volumes(level) if one["name"] not in mounted]
+    held = _missing(spec, volumes(level), whose)
     labels = {**_part(pod, "metadata", "labels"), **settings.labels}
     changes = [
         # In front, so that the pod's own init containers have the wires already.
@@ -127,6 +146,48 @@ def _changes(
     if "metadata" in pod:
         return [*changes, _add(f"{root}/metadata/labels", labels)]
     return [*changes, _add(f"{root}/metadata", {"labels": labels})]
+
+
+def _has_them(spec: Mapping[str, Any], ours: list[Object], variable: str, whose: str) -> bool:
+    """Say whether a pod has our containers already; raises Invalid where another one has such a name.
+
+    It has them where its template was patched, or it was made from a patched pod. They are known by name and
+    by the variable that the webhook sets.
+    """
+    names = {one["name"] for one in ours}
+    present = [one for key in ("initContainers", "containers") for one in spec.get(key) or ()]
+    same = [one for one in present if one.get("name") in names]
+    for one in same:
+        if not any(entry.get("name") == variable for entry in one.get("env") or ()):
+            raise Invalid(
+                f"{whose} has a container {one['name']!r} of its own, and one of that name is to be added for"
+                " its wires",
+                remedy="rename the container, or remove the annotation",
+            )
+    return bool(same)
+
+
+def _missing(spec: Mapping[str, Any], ours: list[Object], whose: str) -> list[Object]:
+    """Return the volumes that a pod lacks; raises Invalid where another one has such a name."""
+    present = {one.get("name"): one for one in spec.get("volumes") or ()}
+    missing = []
+    for one in ours:
+        other = present.get(one["name"])
+        if other is None:
+            missing.append(one)
+        elif _place(other) != _place(one):
+            raise Invalid(
+                f"{whose} has a volume {one['name']!r} of its own, and one of that name is to be added for"
+                f" its wires, {_place(one)}",
+                remedy="rename the volume, or remove the annotation",
+            )
+    return missing
+
+
+def _place(volume: Mapping[str, Any]) -> str:
+    """Return where a volume's files are."""
+    path, driver = (_part(volume, source) for source in SOURCES)
+    return f"directory {path.get('path')}" if path else f"CSI driver {driver.get('driver')}"
 
 
 def _add(path: str, value: object) -> Object:

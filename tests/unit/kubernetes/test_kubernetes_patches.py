@@ -37,8 +37,9 @@ def made(kind, annotations=None, template=None, **meta):
     return {"metadata": {"name": "one", "annotations": annotations, **meta}, "spec": {"template": inner}}
 
 
-def request(kind, body, operation="CREATE"):
-    return {"uid": "u", "kind": {"kind": kind}, "operation": operation, "object": body}
+def request(kind, body, operation="CREATE", group=None):
+    group = ("" if kind == "Pod" else "apps") if group is None else group
+    return {"uid": "u", "kind": {"group": group, "kind": kind}, "operation": operation, "object": body}
 
 
 def values(changes):
@@ -120,7 +121,7 @@ def test_what_is_left_alone(kind, body, operation):
 def test_a_patched_pod_is_not_patched_again():
     """Pods made from a patched template have the containers already."""
     body = pod({KEY: URL})
-    body["spec"]["containers"].append({"name": "cmd-nsc"})
+    body["spec"]["containers"].append({"name": "cmd-nsc", "env": [{"name": "NSM_NETWORK_SERVICES"}]})
     assert patch(request("Pod", body), SETTINGS, place()) == []
 
 
@@ -163,3 +164,56 @@ def test_an_answer_carries_the_patch_in_base64():
 def test_a_container_is_called_as_its_image(image, name):
     """Registry, tag and digest are no part of the name."""
     assert container_name(image) == name
+
+
+@pytest.mark.parametrize(("kind", "group"), [("Pod", "example.org"), ("Deployment", ""), ("Deployment", "x")])
+def test_another_group_is_left_alone(kind, group):
+    """Kinds are of a group: somebody's own Deployment has no template that we know."""
+    assert patch(request(kind, made(kind, {KEY: URL}), group=group), SETTINGS, place()) == []
+
+
+def test_a_subresource_is_left_alone():
+    """A binding or an eviction of a pod is no pod."""
+    asked = {**request("Pod", pod({KEY: URL})), "subResource": "binding"}
+    assert patch(asked, SETTINGS, place()) == []
+
+
+@pytest.mark.parametrize("key", ["initContainers", "containers"])
+def test_a_container_of_ours_by_name_alone_is_refused(key):
+    """A pod's own container of such a name is no client: it would have no wires, and nobody would say so."""
+    body = pod({KEY: URL})
+    body["spec"].setdefault(key, []).append({"name": "cmd-nsc", "image": "other"})
+    with pytest.raises(Invalid, match=r"Pod 'one' has a container 'cmd-nsc' of its own.*rename"):
+        patch(request("Pod", body), SETTINGS, place())
+
+
+def test_a_volume_of_ours_by_name_alone_is_refused():
+    """The same directory is shared; another one under the name would be mounted as the sockets."""
+    body = pod({KEY: URL})
+    body["spec"]["volumes"] = [
+        {"name": "nsm-socket", "hostPath": {"path": "/var/lib/networkservicemesh"}},
+        {"name": "data", "emptyDir": {}},
+    ]
+    found = values(patch(request("Pod", body), SETTINGS, place()))["/spec/volumes"]
+    assert [one["name"] for one in found] == ["nsm-socket", "data", "spire-agent-socket"]
+    for other in ({"emptyDir": {}}, {"hostPath": {"path": "/tmp"}}, {"csi": {"driver": "x"}}):
+        body["spec"]["volumes"][0] = {"name": "nsm-socket", **other}
+        with pytest.raises(Invalid, match="volume 'nsm-socket' of its own"):
+            patch(request("Pod", body), SETTINGS, place())
+
+
+def test_directories_are_made_where_they_are_missing():
+    """A pod on a node that starts waits for the socket, not for a mount that is tried every two minutes."""
+    found = values(patch(request("Pod", pod({KEY: URL})), SETTINGS, place()))["/spec/volumes"]
+    assert {one["hostPath"]["type"] for one in found} == {"DirectoryOrCreate"}
+
+
+def test_one_image_for_both_containers():
+    """What an image is started with names its container, or both would have one name."""
+    both = Injection(
+        init_images=["r/nsm:1"], images=["r/nsm:1"], init_args=["run", "nsc-init"], args=["run", "nsc"]
+    )
+    found = values(patch(request("Pod", pod({KEY: URL})), both, place()))
+    first, last = found["/spec/initContainers"][0], found["/spec/containers"][-1]
+    assert (first["name"], first["args"]) == ("nsc-init", ["run", "nsc-init"])
+    assert (last["name"], last["args"]) == ("nsc", ["run", "nsc"])
