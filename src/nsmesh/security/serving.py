@@ -1,0 +1,206 @@
+"""Certificates of a server that is known by DNS names, and the authorities that sign them.
+
+For a server whose callers are told which authorities to trust: an admission webhook. An authority is replaced
+long before it ends, in three steps, so that no caller meets a certificate whose authority it does not know:
+a new one is *prepared* (trusted, signs nothing), *activated* (signs), and the former one *retired* when
+nothing of it is valid any more. All of it is pure: what is due is worked out from the time.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from nsmesh.core.errors import Invalid
+from nsmesh.security.certificates import BACKDATE
+
+PREPARE, ACTIVATE = 0.5, 0.75
+"""Parts of an authority's life after which its successor is prepared, and signs."""
+_SIGNER, _NEXT, _FORMER, _SINCE = "signer.pem", "next.pem", "former.pem", "since"
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """One authority: its certificate and its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def end(self) -> float:
+        """Wall time at which it ends, seconds since the epoch."""
+        return self.certificate.not_valid_after_utc.timestamp()
+
+    def age(self, now: float) -> float:
+        """Return which part of its life is over."""
+        begin = self.certificate.not_valid_before_utc.timestamp() + BACKDATE
+        return (now - begin) / (self.end - begin)
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """Who signs (since wall time ``since``), who will, and who did."""
+
+    signer: Signer
+    since: float
+    next: Signer | None = None
+    former: x509.Certificate | None = None
+
+    @property
+    def bundle(self) -> tuple[x509.Certificate, ...]:
+        """What callers shall trust."""
+        following = (self.next.certificate,) if self.next else ()
+        former = (self.former,) if self.former else ()
+        return (*former, self.signer.certificate, *following)
+
+    @property
+    def pem(self) -> str:
+        """The bundle as text."""
+        return "".join(one.public_bytes(Encoding.PEM).decode() for one in self.bundle)
+
+
+def due(held: Authorities | None, now: float, lifetime: float, ttl: float, trusted: str) -> Authorities:
+    """Return the authorities after the step that is due at wall time ``now``; ``held`` where none is.
+
+    ``lifetime``: seconds that a new authority lives. ``ttl``: the longest life of what it signs. ``trusted``:
+    the bundle (PEM) that callers know now; nobody signs who is not in it.
+    """
+    if held is None or now >= held.signer.end:
+        return Authorities(make_signer(now, lifetime), now)
+    age = held.signer.age(now)
+    following = held.next
+    if following is None:
+        if age >= PREPARE:
+            return replace(held, next=make_signer(now, lifetime))
+    elif age >= ACTIVATE and following.certificate.public_bytes(Encoding.PEM).decode() in trusted:
+        return Authorities(following, now, former=held.signer.certificate)
+    if held.former is not None and now >= held.since + ttl:
+        return replace(held, former=None)
+    return held
+
+
+def make_signer(now: float, lifetime: float) -> Signer:
+    """Return a new authority that lives ``lifetime`` seconds from wall time ``now``."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    serial = x509.random_serial_number()
+    # each has a name of its own, so that a verifier need not try the keys of all
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nsmesh"),
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"),
+        ]
+    )
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        _builder(name, name, key.public_key(), serial, now, now + lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Signer(certificate, key)
+
+
+def issue(signer: Signer, dns_names: Sequence[str], now: float, ttl: float) -> tuple[bytes, float]:
+    """Return a new key with its certificate as PEM, and the wall time of its end.
+
+    It lives for ``ttl`` seconds from wall time ``now``, and not longer than its authority.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    end = min(now + ttl, signer.end)
+    authority = signer.certificate
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nsmesh")])
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key())
+    names = x509.SubjectAlternativeName([x509.DNSName(one) for one in dns_names])
+    certificate = (
+        _builder(name, authority.subject, key.public_key(), x509.random_serial_number(), now, end)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(identifier, critical=False)
+        .add_extension(names, critical=False)
+        .sign(signer.key, hashes.SHA256())
+    )
+    return certificate.public_bytes(Encoding.PEM) + _key(key), end
+
+
+def dump(held: Authorities) -> dict[str, bytes]:
+    """Return the authorities as the named files of a Secret."""
+    files = {_SIGNER: _both(held.signer), _SINCE: f"{held.since:.3f}".encode()}
+    if held.next is not None:
+        files[_NEXT] = _both(held.next)
+    if held.former is not None:
+        files[_FORMER] = held.former.public_bytes(Encoding.PEM)
+    return files
+
+
+def load(files: Mapping[str, bytes]) -> Authorities:
+    """Return the authorities that :func:`dump` wrote; raises Invalid for anything else."""
+    try:
+        return Authorities(
+            signer=_signer(files[_SIGNER]),
+            since=float(files[_SINCE]),
+            next=_signer(files[_NEXT]) if _NEXT in files else None,
+            former=x509.load_pem_x509_certificate(files[_FORMER]) if _FORMER in files else None,
+        )
+    except (KeyError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise Invalid(f"these are no authorities: {error!r}") from error
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, serial: int, now: float, end: float
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(serial)
+        .not_valid_before(dt.datetime.fromtimestamp(int(now - BACKDATE), tz=dt.UTC))
+        .not_valid_after(dt.datetime.fromtimestamp(int(end), tz=dt.UTC))
+    )
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _both(signer: Signer) -> bytes:
+    return signer.certificate.public_bytes(Encoding.PEM) + _key(signer.key)
+
+
+def _signer(pem: bytes) -> Signer:
+    key = load_pem_private_key(pem, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError("the key is no EC key")
+    certificate = x509.load_pem_x509_certificate(pem)
+    if certificate.public_key() != key.public_key():
+        raise ValueError("key and certificate do not belong together")
+    return Signer(certificate, key)
