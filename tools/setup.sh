@@ -10,7 +10,8 @@ say() { printf '%s\n' "$*" >&2; }
 
 # program:package, for what is called at run time; the tests and benchmarks need a little more
 wanted="ip:iproute2 nft:nftables ping:iputils-ping wireguard-go:wireguard-go"
-[ "$what" = dev ] && wanted="$wanted iperf3:iperf3 tc:iproute2 git:git curl:curl sysctl:procps tcpdump:tcpdump dpdk-testpmd:dpdk-dev"
+[ "$what" = dev ] && wanted="$wanted iperf3:iperf3 tc:iproute2 git:git curl:curl sysctl:procps tcpdump:tcpdump dpdk-testpmd:dpdk-dev \
+    ovs-vswitchd:openvswitch-switch /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk:openvswitch-switch-dpdk"
 
 missing=""
 for pair in $wanted; do
@@ -59,9 +60,20 @@ if [ -n "$missing" ]; then
     fi
     say "installing:$missing"
     export DEBIAN_FRONTEND=noninteractive
+    # only programs are wanted: no service shall start, now or when this machine does
+    veto=/usr/sbin/policy-rc.d
+    if [ ! -e "$veto" ]; then
+        trap 'rm -f "$veto"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$veto"
+        chmod 755 "$veto"
+    fi
     # shellcheck disable=SC2086 - a list of words
     apt-get install -y -q --no-install-recommends $missing >/dev/null 2>&1 ||
         { apt-get update -q >/dev/null && apt-get install -y -q --no-install-recommends $missing >/dev/null; }
+    case " $missing " in *" openvswitch-switch "*)
+        systemctl disable -q openvswitch-switch ovs-vswitchd ovsdb-server ovs-record-hostname dpdk \
+            >/dev/null 2>&1 || true ;;
+    esac
 fi
 
 # An environment is of one interpreter: another one makes it anew.

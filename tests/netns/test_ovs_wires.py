@@ -12,7 +12,7 @@ import pytest
 
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_keeper import keeping
-from nsmesh.datapath.ovs_switch import running
+from nsmesh.datapath.ovs_programs import running
 
 pytestmark = [
     pytest.mark.root,

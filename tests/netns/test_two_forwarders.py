@@ -15,7 +15,8 @@ import vxlan_lab
 from nsmesh.chains.registrar import registrar
 from nsmesh.chains.runtime import runtime
 from nsmesh.core.call import Call, Peer
-from nsmesh.datapath.ovs_switch import Switch, running
+from nsmesh.datapath.ovs_programs import running
+from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.model.messages import Destination, Match, Metadata, NetworkService
 
 pytestmark = [

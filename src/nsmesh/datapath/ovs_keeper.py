@@ -11,7 +11,8 @@ import structlog
 
 from nsmesh.core.errors import MeshError
 from nsmesh.core.scope import Scope
-from nsmesh.datapath.ovs_switch import PROGRAMS, Switch, running
+from nsmesh.datapath.ovs_programs import running
+from nsmesh.datapath.ovs_switch import PROGRAMS, Switch
 
 log = structlog.get_logger()
 

@@ -16,6 +16,7 @@ from nsmesh.core.errors import NotFound, Unavailable
 from nsmesh.datapath import ovs_database as database
 from nsmesh.datapath import ovs_openflow as openflow
 from nsmesh.datapath.ovs_database import mapping, members, transact, unmapped
+from nsmesh.datapath.ovs_programs import running
 
 SCHEMA_FILE = "/usr/share/openvswitch/vswitch.ovsschema"
 BRIDGE = "br-nsm"
@@ -25,16 +26,6 @@ _LEAVING = 5.0
 """Seconds within which ``ovs-vswitchd`` must have taken its devices away."""
 _TURN_UP = 5000
 """Milliseconds within which the switch must take up a port."""
-
-
-def running(pid_file: Path, program: str) -> int:
-    """Return the pid of the program that a pid file tells, or 0 where it does not run."""
-    try:
-        pid = int(pid_file.read_text())
-        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
-    except (OSError, ValueError):
-        return 0
-    return pid if name and program.startswith(name) and rest.split()[0] not in {"Z", "X"} else 0
 
 
 class Switch:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from nsmesh.core.errors import MeshError
+from nsmesh.datapath import ovs_programs
 from nsmesh.standalone import features
 from nsmesh.standalone.paths import MeshPaths
 
@@ -114,6 +115,18 @@ def _wireguard() -> Finding:
     return Finding(name, MISSING, said, "apt-get install wireguard-go", needed_for)
 
 
+def _switch() -> Iterator[Finding]:
+    """Look for Open vSwitch and its build with DPDK: only a mesh that asks for it needs either."""
+    for name, why, package, needed_for in (
+        ("ovs", ovs_programs.lacks_switch(), ovs_programs.PACKAGE, "nsm up --forwarders linux,ovs"),
+        ("ovs dpdk", ovs_programs.lacks_dpdk(), ovs_programs.DPDK_PACKAGE, "memif and vhost-user by ovs"),
+    ):
+        if why:
+            yield Finding(name, LIMITED, why, f"apt-get install {package}", needed_for)
+        else:
+            yield Finding(name, FINE, "works", needed_for=needed_for)
+
+
 def _nftables() -> Iterator[Finding]:
     """Try the kernel's half of nftables, where its program is there to try it with."""
     if not shutil.which("nft"):
@@ -147,6 +160,7 @@ def examine(paths: MeshPaths) -> list[Finding]:
         _program("ip", "iproute2", "vpn-gateway, several nodes (nsm up --nodes), the examples"),
         _program("ping", "iputils-ping", "the demo"),
         _program("nft", "nftables", "firewall, vpn-gateway"),
+        *_switch(),
     ]
     if os.geteuid() == 0:
         try:

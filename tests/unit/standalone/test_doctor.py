@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nsmesh.core.errors import Unauthorized
+from nsmesh.datapath import ovs_programs
 from nsmesh.standalone import doctor, features
 from nsmesh.standalone.doctor import FINE, LIMITED, MISSING
 from nsmesh.standalone.features import Feature
@@ -21,7 +22,11 @@ class Host:
 
     programs: dict[str, str] = field(
         default_factory=lambda: {
-            name: f"/usr/bin/{name}" for name in ("ip", "ping", "nft", "wg", "wireguard-go")
+            name: f"/usr/bin/{name}"
+            for name in (
+                *("ip", "ping", "nft", "wg", "wireguard-go"),
+                *("ovs-vswitchd", "ovsdb-server", "ovsdb-tool"),
+            )
         }
     )
     lacks: dict[str, str] = field(default_factory=dict)
@@ -45,6 +50,7 @@ def host(monkeypatch):
     monkeypatch.setattr(doctor, "_refusal", lambda _rules: host.refused)
     monkeypatch.setattr(shutil, "which", host.programs.get)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(ovs_programs, "switch_program", lambda dpdk: host.programs.get("ovs-vswitchd", ""))
     return host
 
 
@@ -149,3 +155,14 @@ def test_a_folder_that_cannot_be_written(host, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, _mode: path != Path(tmp_path))
     one = findings(tmp_path)["folders"]
     assert (one.state, one.remedy) == (MISSING, "use --run-dir, --state-dir")
+
+
+def test_a_host_without_open_vswitch(host, tmp_path):
+    """Both kinds of wires that need it are told with the package; a mesh without it still runs."""
+    for name in ("ovs-vswitchd", "ovsdb-server", "ovsdb-tool"):
+        del host.programs[name]
+    found = findings(tmp_path)
+    assert {found[name].state for name in ("ovs", "ovs dpdk")} == {LIMITED}
+    assert found["ovs"].remedy == "apt-get install openvswitch-switch"
+    assert found["ovs dpdk"].remedy == "apt-get install openvswitch-switch-dpdk"
+    assert MISSING not in {one.state for one in found.values()}
