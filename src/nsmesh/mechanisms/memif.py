@@ -8,7 +8,7 @@ from nsmesh.core.errors import Invalid
 from nsmesh.model.copying import copy_of
 from nsmesh.model.fileurl import INODE_URL, file_path, file_url
 from nsmesh.model.messages import LOCAL, MEMIF, PAYLOADS, Connection, Mechanism
-from nsmesh.model.sockets import SOCKET_FILE, short_name, socket_of, socket_problem
+from nsmesh.model.sockets import SOCKET_FILE, short_name, socket_of, socket_problem, unreachable
 from nsmesh.model.wire import MemifPort
 from nsmesh.model.wiring import Side
 
@@ -68,7 +68,7 @@ class Memif:
         if not socket and side is Side.CLIENT and self.hands_on:
             return MemifPort("", mtu=connection.context.MTU)
         if not socket:
-            raise Invalid(f"the {side.value}'s MEMIF mechanism names no socket", remedy=_REMEDY)
+            raise Invalid(f"the {side.value}'s MEMIF mechanism {unreachable(mechanism)}", remedy=_REMEDY)
         _check(socket)
         ethernet = connection.context.ethernet_context
         return MemifPort(

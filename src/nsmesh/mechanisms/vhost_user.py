@@ -8,7 +8,7 @@ from nsmesh.core.errors import Invalid
 from nsmesh.model.copying import copy_of
 from nsmesh.model.fileurl import INODE_URL, file_url
 from nsmesh.model.messages import LOCAL, PAYLOADS, VHOST_USER, Connection, Mechanism
-from nsmesh.model.sockets import SOCKET_FILE, short_name, socket_of, socket_problem
+from nsmesh.model.sockets import SOCKET_FILE, short_name, socket_of, socket_problem, unreachable
 from nsmesh.model.wire import VhostUserPort
 from nsmesh.model.wiring import Side
 
@@ -68,6 +68,8 @@ class VhostUser:
         """Return the socket, and who listens there."""
         mode, queues = _checked(mechanism)
         socket = socket_of(mechanism) if mode == SERVER else mechanism.parameters[SOCKET_FILE]
+        if not socket:
+            raise Invalid(f"the {side.value}'s VHOST_USER mechanism {unreachable(mechanism)}", remedy=_REMEDY)
         ethernet = connection.context.ethernet_context
         return VhostUserPort(
             socket,

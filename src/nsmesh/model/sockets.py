@@ -36,9 +36,19 @@ def short_name(connection_id: str) -> str:
 def socket_of(mechanism: Mechanism) -> str:
     """Return by what the socket of a mechanism can be reached: ``@NAME``, or a path; empty where none is.
 
-    A file may have come as a descriptor: then ``inodeURL`` leads to it, whatever its path is elsewhere.
+    A file is reached by ``inodeURL`` alone: its descriptor came along, or it is this side's own. A bare
+    ``socketfile`` is somebody else's word for a file in a file system of their own, and whoever wires may
+    open more than they: it is not followed.
     """
     name = mechanism.parameters.get(SOCKET_FILE, "")
     if name.startswith("@"):
         return name
-    return file_path(mechanism.parameters.get(INODE_URL, "")) or name if name else ""
+    return file_path(mechanism.parameters.get(INODE_URL, "")) or "" if name else ""
+
+
+def unreachable(mechanism: Mechanism) -> str:
+    """Return what is wrong with a mechanism whose socket cannot be reached, as the end of a sentence."""
+    name = mechanism.parameters.get(SOCKET_FILE, "")
+    if not name:
+        return "names no socket"
+    return f"names the socket {name[:60]!r} by its path alone: its descriptor has to come along (inodeURL)"

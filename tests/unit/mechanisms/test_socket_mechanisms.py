@@ -68,6 +68,19 @@ def test_a_socket_that_came_as_a_descriptor_is_opened_there():
     assert Memif().port(MADE, there, Side.ENDPOINT).socket == "/proc/7/fd/9"
 
 
+@pytest.mark.parametrize(
+    ("plugin", "mechanism"),
+    [
+        (Memif(), memif(socketfile="/run/secret.sock")),
+        (VhostUser(), vhost(socketfile="/run/secret.sock", mode="server")),
+    ],
+)
+def test_a_path_without_a_descriptor_is_not_opened(plugin, mechanism):
+    """Whoever wires may open more than who names the path: the Request is refused, and the path named."""
+    with pytest.raises(Invalid, match=r"/run/secret\.sock.*descriptor"):
+        plugin.port(MADE, mechanism, Side.ENDPOINT)
+
+
 def test_the_endpoints_socket_is_handed_on():
     """The client gets it in place of its own namespace, and nothing of an older one stays."""
     client = memif(inodeURL=NETNS)
