@@ -15,7 +15,7 @@ ALPN = ["h2"]
 
 
 @contextmanager
-def _unnamed_file(content: bytes) -> Iterator[str]:
+def unnamed_file(content: bytes) -> Iterator[str]:
     """Yield a path to ``content`` that exists in memory alone: a memfd, or else an unlinked private file."""
     try:
         descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
@@ -55,7 +55,7 @@ def make_context(*, server: bool, pem: bytes, bundles: Iterable[Bundle]) -> ssl.
     anchors = b"".join(bundle.der() for bundle in bundles)
     if anchors:
         context.load_verify_locations(cadata=anchors)
-    with _unnamed_file(pem) as path:
+    with unnamed_file(pem) as path:
         try:
             context.load_cert_chain(path)
         except ssl.SSLError as error:
