@@ -23,7 +23,7 @@ from nsmesh.api import join_pb2
 from nsmesh.attestation.agent import Pods, Signer, read_bundle
 from nsmesh.attestation.api_server import ApiServer
 from nsmesh.attestation.authority import Authority, Keeper
-from nsmesh.attestation.names import SIGN, TOKEN, pod_id
+from nsmesh.attestation.names import POD, SIGN, TOKEN, Member, member_id, pod_id
 from nsmesh.attestation.settings import AgentSettings, AuthoritySettings
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import SystemClock
@@ -137,8 +137,9 @@ def asked(spiffe_id: str) -> bytes:
     return join_pb2.SignRequest(request=make_request(key, spiffe_id)).SerializeToString()
 
 
-async def sign(authority: Authority, token: str, spiffe_id: str) -> bytes:
+async def sign(authority: Authority, token: str, spiffe_id: str, of_pod: str = "") -> bytes:
     metadata = ((TOKEN, f"Bearer {token}"),) if token else ()
+    metadata += ((POD, of_pod),) if of_pod else ()
     call = rpc.ServerCall(
         path=SIGN, metadata=metadata, deadline=None, peer=Peer(), descriptors=None, send=lambda path: path
     )
@@ -208,6 +209,68 @@ def test_ids_that_are_no_pods(attested: Cluster) -> None:
                 await authority.sign(call, b"\xff")
 
     asyncio.run(main())
+
+
+def member(name: str, node: str, uid: str, **labels: str) -> dict[str, Any]:
+    """Return a pod that says it is of the DaemonSet ``web``."""
+    made = pod(name, node)
+    owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "web", "uid": uid, "controller": True}
+    made["metadata"] |= {"ownerReferences": [owner], "labels": labels}
+    return made
+
+
+def test_pods_of_a_daemon_set_share_the_id_of_their_node(attested: Cluster) -> None:
+    """A pod of it on the agent's node gets it; another pod, node, DaemonSet, or none gets nothing."""
+    good = attested.token(AGENT, bound_to="agent")
+    near, far = (f"{attested.namespace}-{number}" for number in (1, 2))
+    container = {"name": "c", "image": "none"}
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}}
+    spec = {"selector": {"matchLabels": {"app": "web"}}, "template": template}
+    whole = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "web"}, "spec": spec}
+    attested.apply(whole)
+    uid = attested.kubectl("get", "daemonset", "web", "-o", "jsonpath={.metadata.uid}")
+    attested.apply(
+        member("web-1", near, uid, app="web"),
+        member("web-2", far, uid, app="web"),
+        member("liar", near, "5d1c9a0e-6f0a-4b52-9d35-8a77f2f0c1ab", app="web"),
+        member("released", near, uid, app="other"),
+    )
+    own = member_id("cluster.nsmesh", Member(attested.namespace, "web", near))
+    refused = {
+        ("web-2", own): "does not run on node",
+        ("near", own): "none of the DaemonSet web",
+        ("liar", own): "none of the DaemonSet web",
+        ("released", own): "none of the DaemonSet web",
+        ("nobody", own): "there is no pod",
+        ("", own): "names no pod",
+        ("web-1?x=/", own): "names no pod",
+        ("web-2", own.replace(near, far)): f"cannot vouch for node {far}",
+        ("web-1", own.replace("/web/", "/other/")): "there is no DaemonSet",
+    }
+
+    async def main() -> None:
+        async with authority_of(attested) as (authority, _):
+            await sign(authority, good, own, "web-1")
+            for (name, identity), reason in refused.items():
+                with pytest.raises(Unauthorized, match=reason):
+                    await sign(authority, good, identity, name)
+
+    asyncio.run(main())
+
+
+def test_a_successor_speaks_with_the_id_of_its_predecessor(attested: Cluster) -> None:
+    """Of two pods that share an ID the agent names the later one, and the other when that is gone."""
+    settings = AgentSettings(namespace=attested.namespace, node_name="n1")
+    pods = Pods(attested.api(AGENT), settings, Entries())
+    shared = member_id(settings.trust_domain, Member(attested.namespace, "web", "n1"))
+    made = [member(f"web-{number}", "n1", "u", app="web") for number in (1, 2)]
+    assert pods.pod_for(shared) == ""
+    for number, one in enumerate(made, 1):
+        one["metadata"] |= {"namespace": attested.namespace, "uid": f"{number}"}
+        pods._put(one)
+        assert pods.pod_for(shared) == f"web-{number}"
+    pods._drop("2")
+    assert pods.pod_for(shared) == "web-1"
 
 
 def test_a_token_is_reviewed_once_a_minute(attested: Cluster) -> None:

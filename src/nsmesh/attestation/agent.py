@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nsmesh import rpc
 from nsmesh.api import join_pb2
 from nsmesh.attestation.api_server import ApiServer
-from nsmesh.attestation.names import SIGN, TOKEN, pod_id, uid_of_process
+from nsmesh.attestation.names import POD, SIGN, TOKEN, id_of, uid_of_process
 from nsmesh.attestation.settings import AgentSettings
 from nsmesh.chains.workload_api import served_workload_api
 from nsmesh.core.call import Peer
@@ -49,12 +49,13 @@ def attest_pod(peer: Peer) -> frozenset[str]:
 class Signer:
     """Implements :class:`nsmesh.security.issuer.Issuer` by the CA of the cluster.
 
-    ``changed`` is called when the bundle has changed.
+    ``changed`` is called when the bundle has changed; ``pod_for`` gives the name of a pod that an ID is of.
     """
 
     def __init__(self, settings: AgentSettings, bundle: Bundle, clock: Clock) -> None:
         self.trust_domain = settings.trust_domain
         self.changed: Callable[[], None] = lambda: None
+        self.pod_for: Callable[[str], str] = lambda spiffe_id: spiffe_id.rpartition("/")[2]
         self._settings = settings
         self._bundle = bundle
         self._clock = clock
@@ -79,7 +80,7 @@ class Signer:
             reply = await client.unary(
                 SIGN,
                 request.SerializeToString(),
-                metadata=((TOKEN, f"Bearer {token}"),),
+                metadata=((TOKEN, f"Bearer {token}"), (POD, self.pod_for(spiffe_id))),
                 deadline=asyncio.get_running_loop().time() + CALL,
             )
         except OSError as error:
@@ -105,8 +106,14 @@ class Pods:
         self._settings = settings
         self._entries = entries
         self._known: dict[str, Entry] = {}
+        self._names: dict[str, str] = {}
         selector = quote(f"spec.nodeName={settings.node_name}")
         self._path = f"/api/v1/pods?fieldSelector={selector}"
+
+    def pod_for(self, spiffe_id: str) -> str:
+        """Return the name of the pod that an ID is of: of several that share it, the one that came last."""
+        found = [uid for uid, entry in self._known.items() if entry.spiffe_id == spiffe_id]
+        return self._names[found[-1]] if found else ""
 
     async def follow(self) -> None:
         """Follow until cancelled. While the API server is away, all entries stay."""
@@ -146,13 +153,15 @@ class Pods:
     def _put(self, pod: dict[str, Any]) -> None:
         meta = pod["metadata"]
         if meta["uid"] not in self._known:
-            name = pod_id(self._settings.trust_domain, meta["namespace"], meta["name"])
-            entry = self._known[meta["uid"]] = Entry(frozenset({_UID + meta["uid"]}), name)
+            spiffe_id = id_of(self._settings.trust_domain, pod)
+            entry = self._known[meta["uid"]] = Entry(frozenset({_UID + meta["uid"]}), spiffe_id)
+            self._names[meta["uid"]] = meta["name"]
             self._entries.register(entry)
 
     def _drop(self, uid: str) -> None:
         entry = self._known.pop(uid, None)
         if entry is not None:
+            del self._names[uid]
             self._entries.remove(entry)
 
 
@@ -179,8 +188,10 @@ async def running_agent(settings: AgentSettings) -> AsyncIterator[Entries]:
     entries = Entries()
     signer.changed = entries.announce
     api = WorkloadApi(signer, entries, clock=clock, attestor=attest_pod)
+    pods = Pods(server, settings, entries)
+    signer.pod_for = pods.pod_for
     async with Scope("identity agent", clock) as scope, served_workload_api(api, settings.listen_on):
-        scope.spawn(Pods(server, settings, entries).follow(), name="pods")
+        scope.spawn(pods.follow(), name="pods")
         yield entries
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from google.protobuf.message import DecodeError
 from nsmesh import rpc
 from nsmesh.api import join_pb2
 from nsmesh.attestation.api_server import ApiServer
-from nsmesh.attestation.names import SIGN, TOKEN, pod_of
+from nsmesh.attestation.names import POD, SIGN, TOKEN, Member, daemon_set_of, member_of, pod_of
 from nsmesh.attestation.settings import AuthoritySettings
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.errors import Invalid, NotFound, Unauthorized
@@ -37,6 +38,8 @@ MAINTENANCE = 3600.0
 """Seconds between two looks at the CA's rotation."""
 _NODE = "authentication.kubernetes.io/node-name"
 _CORE = "/api/v1/namespaces"
+_APPS = "/apis/apps/v1/namespaces"
+_NAME = re.compile(r"[a-z0-9.-]{1,253}")
 
 
 class Keeper:
@@ -107,12 +110,16 @@ class Authority:
             request = join_pb2.SignRequest.FromString(body).request
         except DecodeError as error:
             raise Invalid(f"the message is no SignRequest: {error}") from error
-        node = await self._node(dict(call.metadata).get(TOKEN, ""))
+        metadata = dict(call.metadata)
+        node = await self._node(metadata.get(TOKEN, ""))
         identity, key = read_request(request)
-        pod = pod_of(identity)
-        if pod is None or identity.trust_domain != self._ca.trust_domain:
+        pod, member = pod_of(identity), member_of(identity)
+        if not (pod or member) or identity.trust_domain != self._ca.trust_domain:
             raise Unauthorized(f"the agent of node {node} cannot vouch for {identity}: it is no pod's")
-        await self._check(node, *pod)
+        if pod:
+            await self._checked(node, *pod)
+        elif member:
+            await self._check_member(node, member, metadata.get(POD, ""))
         answer = join_pb2.Identity(
             svid=self._ca.sign(key, str(identity), TTL), bundle=self._ca.bundle().der()
         )
@@ -159,13 +166,43 @@ class Authority:
             )
         return str(nodes[0])
 
-    async def _check(self, node: str, namespace: str, name: str) -> None:
+    async def _checked(self, node: str, namespace: str, name: str) -> dict[str, Any]:
+        """Return a pod that runs on the node, as the API server has it; raises Unauthorized."""
         try:
-            pod = await self._server.call("GET", f"{_CORE}/{namespace}/pods/{name}")
+            pod: dict[str, Any] = await self._server.call("GET", f"{_CORE}/{namespace}/pods/{name}")
         except NotFound:
             raise Unauthorized(f"there is no pod {namespace}/{name}") from None
         if pod.get("spec", {}).get("nodeName") != node:
             raise Unauthorized(f"the pod {namespace}/{name} does not run on node {node}")
+        return pod
+
+    async def _check_member(self, node: str, member: Member, name: str) -> None:
+        """Demand that a pod of this node is one of the DaemonSet; raises Unauthorized.
+
+        A pod says itself whose it is, so the DaemonSet is asked as well. What is left is who may create pods
+        in its namespace: they may use each of its service accounts, too.
+        """
+        if member.node != node:
+            raise Unauthorized(f"the agent of node {node} cannot vouch for node {member.node}")
+        if not _NAME.fullmatch(name):
+            raise Unauthorized(f"the agent of node {node} names no pod of {member.daemon_set}")
+        pod = await self._checked(node, member.namespace, name)
+        where = f"{_APPS}/{member.namespace}/daemonsets/{member.daemon_set}"
+        try:
+            found = await self._server.call("GET", where)
+        except NotFound:
+            raise Unauthorized(f"there is no DaemonSet {member.namespace}/{member.daemon_set}") from None
+        owner = (member.daemon_set, found["metadata"]["uid"])
+        if daemon_set_of(pod) != owner or not _selects(found["spec"], pod):
+            raise Unauthorized(
+                f"the pod {member.namespace}/{name} is none of the DaemonSet {member.daemon_set}"
+            )
+
+
+def _selects(spec: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
+    """Whether a DaemonSet's selector takes a pod, by its labels: else its controller lets go of it."""
+    wanted = spec["selector"].get("matchLabels", {})
+    return bool(wanted.items() <= pod["metadata"].get("labels", {}).items())
 
 
 @asynccontextmanager

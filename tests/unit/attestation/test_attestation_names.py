@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsmesh.attestation.agent import attest_pod
-from nsmesh.attestation.names import pod_id, pod_of, uid_of_cgroups, uid_of_process
+from nsmesh.attestation.names import (
+    Member,
+    id_of,
+    member_id,
+    member_of,
+    pod_id,
+    pod_of,
+    uid_of_cgroups,
+    uid_of_process,
+)
 from nsmesh.core.call import Peer
 from nsmesh.security.spiffe import SpiffeId
 
@@ -82,3 +91,39 @@ def test_a_pods_id_is_read_back() -> None:
     assert pod_of(made) == ("shop", "web-0.a")
     for path in ("/ns/shop/sa/web", "/ns/shop/pod/web/x", "/x/ns/shop/pod/web", "/ns/Shop/pod/web", ""):
         assert pod_of(SpiffeId("cluster.nsmesh", path)) is None
+
+
+def test_the_id_of_a_daemon_set_on_a_node_is_read_back() -> None:
+    """What is made of it is read as it, and as no pod; other paths are none."""
+    member = Member("nsm-system", "forwarder", "node-1.example.org")
+    made = SpiffeId.parse(member_id("cluster.nsmesh", member))
+    assert member_of(made) == member
+    assert pod_of(made) is None
+    for path in ("/ns/shop/pod/web", "/ns/shop/ds/web", "/ns/shop/ds/web/node/", "/ns/shop/ds/web/node/a/b"):
+        assert member_of(SpiffeId("cluster.nsmesh", path)) is None
+
+
+@pytest.mark.parametrize(
+    ("owners", "path"),
+    [
+        ([("apps/v1", "DaemonSet", True)], "ds/web/node/n1"),
+        ([("v1", "ConfigMap", False), ("apps/v1", "DaemonSet", True)], "ds/web/node/n1"),
+        ([("apps/v1", "DaemonSet", False)], "pod/web-x7"),
+        ([("example.org/v1", "DaemonSet", True)], "pod/web-x7"),
+        ([("apps/v1", "ReplicaSet", True)], "pod/web-x7"),
+        ([("apps/v1", "StatefulSet", True)], "pod/web-x7"),
+        ([], "pod/web-x7"),
+    ],
+    ids=["daemon-set", "among-others", "no-controller", "other-group", "deployment", "stateful-set", "none"],
+)
+def test_pods_of_a_daemon_set_share_an_id_on_their_node(
+    owners: list[tuple[str, str, bool]], path: str
+) -> None:
+    """What a DaemonSet controls is its part of the node; every other pod is itself."""
+    references = [
+        {"apiVersion": version, "kind": kind, "name": "web", "uid": UID, "controller": controller}
+        for version, kind, controller in owners
+    ]
+    meta = {"namespace": "shop", "name": "web-x7", "uid": OTHER, "ownerReferences": references}
+    pod = {"metadata": meta, "spec": {"nodeName": "n1"}}
+    assert id_of("cluster.nsmesh", pod) == f"spiffe://cluster.nsmesh/ns/shop/{path}"
