@@ -99,6 +99,13 @@ class Unreachable(Unavailable):
         self.target = target
 
 
+class Unanswered(Unavailable):
+    """The connection ended before the answer came: the peer may have acted, or not have looked.
+
+    What may be said twice can be said again, on a new connection.
+    """
+
+
 class TimedOut(MeshError):
     """The deadline passed."""
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
+from google.protobuf.message import Message
 
 from nsmesh.core.call import Call, Codec, Key
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import Internal, MeshError, Status, Unavailable, Unreachable
+from nsmesh.core.errors import Internal, MeshError, Status, Unanswered, Unavailable, Unreachable
 from nsmesh.core.life import LIFE, REACHED
-from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, at_hand, closing
+from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, at_hand, closing, peer_of
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
     Connection,
@@ -58,8 +60,19 @@ _REFUSALS = frozenset(
 """Answers by which a peer shows that it is alive and has refused."""
 
 
+TRIES = 3
+"""How often a Request, Close or Find is made, whose connection ends before the answer comes."""
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
 class Dial(Element):
     """Reaches the target of a call and puts its Handler into the call.
+
+    Where the connection to the target ends before the answer comes, the call is made again on a new one, at
+    once: to ask twice under one connection id is to ask once. Nobody is waited for: a target that refuses to
+    be dialled is not there, and what is said then is what became of the last try.
 
     The target is ``TARGET`` of the call, else the constructor's, else (a re-request) where the connection
     lives. When it differs from where the connection lives, the connection is closed there first. ``timeout``
@@ -120,19 +133,42 @@ class Dial(Element):
         if place is not None and place.target != target:
             await self._move(call, place, request.connection, next)
             call.state.set(PLACE, _Place(target))  # also when the dial fails: at the old one it lives no more
-        handler = await self._dial(call, target)
-        call.state.set(PLACE, _Place(target))
-        call.state.set(NEXT_HOP, handler)
-        hop = call.get(HOP)
-        if hop is not None:
-            hop.handler = handler
+
+        def at(handler: Handler, request: NetworkServiceRequest) -> Awaitable[Connection]:
+            call.state.set(PLACE, _Place(target))
+            call.state.set(NEXT_HOP, handler)
+            hop = call.get(HOP)
+            if hop is not None:
+                hop.handler = handler
+            return next.request(call.put(DIALLED, handler), request)
+
         try:
-            return await next.request(call.put(DIALLED, handler), request)
+            return await self._answered(call, target, request, at)
         except MeshError as error:
             if place is None and error.status in _REFUSALS and call.state.get(REACHED) is None:
                 # it said no to a first Request: it holds nothing that a Close could end
                 call.state.pop(PLACE)
             raise
+
+    async def _answered(
+        self, call: Call, target: Handler | str, message: M, work: Callable[[Handler, M], Awaitable[T]]
+    ) -> T:
+        """Dial and do ``work`` with who answers; again on a new connection where an answer was cut off."""
+        handler = await self._dial(call, target)
+        if not isinstance(target, str) or peer_of(handler).in_process:
+            return await work(handler, message)
+        spare = copy_of(message)  # elements behind us write into theirs
+        for _ in range(TRIES - 1):
+            try:
+                return await work(handler, message)
+            except Unanswered as error:
+                log.info("asked again: the connection ended before the answer", at=target, error=str(error))
+                try:
+                    handler = await self._dial(call, target)
+                except MeshError:
+                    raise error from None
+                message = copy_of(spare)
+        return await work(handler, message)
 
     async def _move(self, call: Call, place: _Place, connection: Connection, next: Handler) -> None:
         log.info("target changed: close at the old one", connection=connection.id, old=_name(place.target))
@@ -153,8 +189,12 @@ class Dial(Element):
         self, call: Call, target: Handler | str, connection: Connection, next: Handler
     ) -> None:
         try:
-            handler = await self._dial(call, target)
-            await next.close(call.put(DIALLED, handler), connection)
+            await self._answered(
+                call,
+                target,
+                connection,
+                lambda handler, connection: next.close(call.put(DIALLED, handler), connection),
+            )
         except Unavailable as error:
             log.info("close: nobody is there", connection=connection.id, at=_name(target), error=str(error))
 
@@ -174,10 +214,19 @@ class Dial(Element):
         return await next.register(await self._with_handler(call), entry)
 
     async def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
-        """Dial, then pass on."""
-        async with closing(next.find(await self._with_handler(call), query)) as found:
-            async for item in found:
-                yield item
+        """Dial, then pass on; once more where the connection ends before anything was found."""
+        some = False
+        for left in reversed(range(TRIES)):
+            try:
+                async with closing(next.find(await self._with_handler(call), query)) as found:
+                    async for item in found:
+                        some = True
+                        yield item
+            except Unanswered:
+                if some or not left:
+                    raise
+            else:
+                return
 
     async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
         """Dial, then pass on."""

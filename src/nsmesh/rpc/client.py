@@ -11,6 +11,7 @@ import structlog
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, Internal, MeshError, TimedOut
 from nsmesh.core.identity import Identity
+from nsmesh.core.process import start_ticks
 from nsmesh.core.scope import Scope
 from nsmesh.rpc import address, dialing, framing
 from nsmesh.rpc import engine as http2
@@ -195,6 +196,24 @@ async def connect(
     when one side refuses the other's certificate, Invalid for a URL that is none.
     """
     limit = asyncio.get_running_loop().time() + timeout
+    client = await _connected(url, identity, limit, timeout, engine, limits, descriptors)
+    if client.peer.pid and start_ticks(client.peer.pid) is None:
+        # it waited in the backlog of a process that is dead: who has taken it is somebody else, who is told
+        # as the peer of connections that are made from now on
+        await client.aclose(0)
+        client = await _connected(url, identity, limit, timeout, engine, limits, descriptors)
+    return client
+
+
+async def _connected(
+    url: str,
+    identity: Identity | None,
+    limit: float,
+    timeout: float,
+    engine: str | None,
+    limits: Limits,
+    descriptors: Descriptors,
+) -> Client:
     sock = await dialing.dial(address.parse(url), timeout)
     try:
         client = Client(url, http2.make(engine, limits, client=True), limits, descriptors)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nsmesh import __version__
-from nsmesh.core.errors import Internal, MeshError, TimedOut, Unavailable
+from nsmesh.core.errors import Internal, MeshError, TimedOut, Unanswered
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc import framing
 from nsmesh.rpc.connection import Connection
@@ -57,9 +57,9 @@ class ClientConnection(Connection):
         self._heads: dict[str, list[tuple[bytes, bytes]]] = {}
 
     def begin(self, path: str, metadata: framing.Metadata, deadline: float | None) -> tuple[int, Call]:
-        """Open a stream for a call; raises Unavailable, TimedOut, Invalid."""
+        """Open a stream for a call; raises Unanswered, TimedOut, Invalid."""
         if self.closed:
-            raise Unavailable(f"the connection to {self.url} has ended", remedy="connect again")
+            raise Unanswered(f"the connection to {self.url} has ended", remedy="connect again")
         headers = self._heads.get(path) or self._head(path)
         if deadline is not None:
             left = deadline - self.loop.time()
@@ -74,7 +74,7 @@ class ClientConnection(Connection):
         try:
             stream = self.engine.request(headers)
         except http2.EngineError as error:
-            raise Unavailable(f"{self.url} takes no more calls: {error}", remedy="connect again") from error
+            raise Unanswered(f"{self.url} takes no more calls: {error}", remedy="connect again") from error
         call = self.calls[stream] = Call(path, deadline, self.limits.message)
         self.idle.clear()
         if deadline is not None:
@@ -215,7 +215,7 @@ class ClientConnection(Connection):
         for stream, call in list(self.calls.items()):
             if stream > event.last:
                 text = f"{self.url} said goodbye before it looked at {call.path}"
-                self.finish(stream, call, Unavailable(text, remedy="call again on a new connection"))
+                self.finish(stream, call, Unanswered(text, remedy="call again on a new connection"))
         if not self.calls:
             self._became_idle()
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import errno
 
-from nsmesh.core.errors import MeshError, Unauthorized, Unavailable
+from nsmesh.core.errors import MeshError, Unanswered, Unauthorized, Unavailable
 
 _GONE = (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN)
 
 
 def closed(where: str) -> MeshError:
     """Return why: the other side closed it."""
-    return Unavailable(f"{where} closed the connection", remedy="try again, and read its log")
+    return Unanswered(f"{where} closed the connection", remedy="try again, and read its log")
 
 
 def closed_here(where: str) -> MeshError:
     """Return why: this side closed it."""
-    return Unavailable(f"the connection to {where} was closed", remedy="connect again")
+    return Unanswered(f"the connection to {where} was closed", remedy="connect again")
 
 
 def broken(where: str, error: OSError) -> MeshError:
     """Return why: the socket failed with ``error``."""
     if error.errno in _GONE:
-        return Unavailable(f"{where} broke the connection", remedy="try again, and read its log")
-    return Unavailable(f"the connection to {where} failed: {error.strerror}", remedy="try again")
+        return Unanswered(f"{where} broke the connection", remedy="try again, and read its log")
+    return Unanswered(f"the connection to {where} failed: {error.strerror}", remedy="try again")
 
 
 def too_slow(where: str, limit: float) -> MeshError:

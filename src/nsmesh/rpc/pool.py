@@ -143,6 +143,13 @@ class Pool:
             self._forget(client)
             await client.aclose()
 
+    def cut(self, url: str) -> None:
+        """End the connection to ``url`` now, where there is one; calls that wait there raise Unavailable."""
+        client = self._clients.pop(url, None)
+        if client is not None:
+            self._forget(client)
+            client.scope.spawn(client.aclose(0), name="cut connection")
+
     async def aclose(self) -> None:
         """Close all connections; nothing is dialled any more."""
         self._closed = True

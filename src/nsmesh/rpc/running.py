@@ -102,6 +102,11 @@ class Running:
         self.stream = stream
         self.over = False
 
+    @property
+    def single(self) -> bool:
+        """Whether it has one answer."""
+        return isinstance(self._method, Unary)
+
     def charge(self, size: int) -> None:
         """Count bytes that the call costs while it runs; raises Exhausted, and counts nothing then."""
         try:

@@ -9,18 +9,18 @@ import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
 
 from nsmesh.core import metrics
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, MeshError, Unauthorized, Unavailable
 from nsmesh.core.identity import Identity
 from nsmesh.core.scope import Scope
-from nsmesh.rpc import address, foreign, listening, sockets, telling
 from nsmesh.rpc import engine as http2
+from nsmesh.rpc import foreign, sockets, telling
 from nsmesh.rpc.arrivals import Arrivals
 from nsmesh.rpc.descriptors import SHARED, Descriptors
 from nsmesh.rpc.limits import DEFAULT, Limits
+from nsmesh.rpc.listener import Listener
 from nsmesh.rpc.methods import Method
 from nsmesh.rpc.server_connection import ServerConnection
 from nsmesh.rpc.tls import Tls
@@ -31,6 +31,9 @@ ACCEPT_AT_ONCE = 64
 
 PAUSE = 0.1
 """Seconds without accepting after the process ran out of descriptors."""
+
+TOLD = 0.25
+"""Seconds that clients have to say that they know that we go away."""
 
 HANDSHAKES = metrics.Counter(
     "nsm_rpc_handshakes", "Connections that were accepted, by how they began.", ("result",)
@@ -43,7 +46,7 @@ CONNECTIONS = metrics.Gauge(
 class Server:
     """Serves methods on one address; made by :func:`serve`.
 
-    ``url``: where; with the real port where 0 was asked for.
+    ``url``: where; with the real port where 0 was asked for. ``listener``: its socket.
     """
 
     def __init__(
@@ -64,10 +67,9 @@ class Server:
         self._descriptors = descriptors
         self._everybody = bool(socket_mode & 0o006)
         self._loop = asyncio.get_running_loop()
-        self._address = address.parse(url)
-        self._socket = listening.listen(self._address, socket_mode)
-        self.url = listening.listening_url(self._address, self._socket)
-        self._inode = self._own_inode()
+        self.listener = Listener(url, socket_mode)
+        self._socket = self.listener.socket
+        self.url = self.listener.url
         self._scope = Scope(f"server {self.url}")
         self._connections: set[ServerConnection] = set()
         self._arrivals = Arrivals(limits.arrivals, limits.flood_window)
@@ -75,6 +77,7 @@ class Server:
         self._changed = asyncio.Event()
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
+        self._leaving = False
         self._forget_listener = identity.on_rotation(self.renew) if identity is not None else None
 
     def renew(self) -> None:
@@ -229,22 +232,38 @@ class Server:
         if self._closed:
             return
         self._closed = True
+        self._say_goodbye()
+        try:
+            await self._until(lambda connection: connection.quiet, grace)
+        finally:
+            await self._finish()
+
+    async def drain(self, grace: float) -> None:
+        """Accept nothing more; calls with one answer have ``grace`` seconds to end. Then: ``aclose``.
+
+        Streams are not waited for: who watches does so for ever.
+        """
+        self._say_goodbye()
+        await self._until(lambda connection: connection.told, min(grace, TOLD))
+        await self._until(lambda connection: not connection.answering, grace)
+
+    def _say_goodbye(self) -> None:
+        if self._leaving:
+            return
+        self._leaving = True
         if self._forget_listener is not None:
             self._forget_listener()
         self._stop_listening()
         for connection in list(self._connections):
             connection.announce()
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace):
-                    await self._drained()
-        finally:
-            await self._finish()
 
-    async def _drained(self) -> None:
-        while any(not connection.quiet for connection in self._connections):
-            self._changed.clear()
-            await self._changed.wait()
+    async def _until(self, settled: Callable[[ServerConnection], bool], seconds: float) -> None:
+        """Wait until all connections are as they should be, but no longer than that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not all(map(settled, self._connections)):
+                    self._changed.clear()
+                    await self._changed.wait()
 
     async def _finish(self) -> None:
         connections = list(self._connections)
@@ -257,19 +276,7 @@ class Server:
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._socket.fileno())
-        if self._inode is not None and self._inode == self._own_inode():  # not the file of a successor
-            Path(self._address.path).unlink()
-        self._socket.close()
-
-    def _own_inode(self) -> tuple[int, int] | None:
-        """Return device and inode of the socket's file, or None where there is none."""
-        if not self._address.unix or self._address.abstract:
-            return None
-        try:
-            found = Path(self._address.path).stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
+        self.listener.close()
 
 
 @contextlib.asynccontextmanager

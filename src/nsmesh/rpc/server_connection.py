@@ -69,6 +69,7 @@ class ServerConnection(Connection):
         self._descriptors: PeerDescriptors | None = None
         self._calls: dict[int, Running] = {}
         self._highest = 0
+        self._announced = False
         self._draining = False
         self._established = False
 
@@ -192,7 +193,7 @@ class ServerConnection(Connection):
             if not self.engine.queued(stream):
                 self.engine.reset(stream, http2.NO_ERROR)
                 self.soon()
-        if self._draining:
+        if self._announced:
             self._owner.idle()
 
     def on_goaway(self, event: http2.GoAway) -> None:
@@ -205,12 +206,23 @@ class ServerConnection(Connection):
             self._owner.idle()
 
     @property
+    def told(self) -> bool:
+        """Whether the client knows that we go away."""
+        return self._draining or not self._established
+
+    @property
+    def answering(self) -> bool:
+        """Whether a call runs that has one answer."""
+        return any(running.single for running in self._calls.values())
+
+    @property
     def quiet(self) -> bool:
         """Whether the client knows that we go away, and no call runs."""
-        return (self._draining or not self._established) and not self._calls
+        return self.told and not self._calls
 
     def announce(self) -> None:
         """Tell the client to make no new calls."""
+        self._announced = True
         self.engine.goaway(http2.LAST_STREAM, http2.NO_ERROR)
         self.engine.ping(_DRAIN)
         self.soon()

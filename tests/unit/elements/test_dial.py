@@ -14,6 +14,7 @@ from nsmesh.core.errors import (
     NotFound,
     Refused,
     TimedOut,
+    Unanswered,
     Unauthorized,
     Unavailable,
     Unreachable,
@@ -48,11 +49,21 @@ class Remote:
         self.calls = []
         self.error = None
         self.close_error = None
+        self.cut = 0
+        self.then = lambda: None
+
+    def cut_off(self):
+        """End the connection in the middle of as many calls as were said."""
+        if self.cut:
+            self.cut -= 1
+            self.then()
+            raise Unanswered(f"{self.url} closed the connection")
 
     async def request(self, call, request):
         self.seen.append("request")
         self.calls.append(call)
         await asyncio.sleep(0)
+        self.cut_off()
         if self.error is not None:
             raise self.error
         request.connection.network_service_endpoint_name = self.url
@@ -61,6 +72,7 @@ class Remote:
     async def close(self, call, connection):
         self.seen.append("close")
         self.calls.append(call)
+        self.cut_off()
         if self.close_error is not None:
             raise self.close_error
 
@@ -72,6 +84,7 @@ class Remote:
         return entry
 
     async def find(self, call, query):
+        self.cut_off()
         yield NetworkServiceResponse(network_service=NetworkService(name=self.url))
 
     async def unregister(self, call, entry):
@@ -417,3 +430,46 @@ def test_an_address_where_nobody_answers_is_named():
         assert caught.value.target == "unix:///there"
 
     run(main())
+
+
+def test_a_call_whose_answer_is_cut_off_is_made_again():
+    """Request, Close and Find go out again on a new connection, as they were; elements behind see each."""
+
+    class Spoils(Element):
+        """Writes into what it passes on, as SendFdClient and ClientToken do."""
+
+        async def request(self, call, request, next):
+            assert not request.connection.labels
+            request.connection.labels["spoilt"] = "yes"
+            return await next.request(call, request)
+
+    async def body(book, begin, handler):
+        peer = book.peers["a"]
+        peer.cut = 2
+        answer = await handler.request(to("a"), ask())
+        assert (peer.seen, book.dials) == (["request"] * 3, 3)
+        peer.cut = 1
+        await handler.close(Call(), answer)
+        assert peer.seen[3:] == ["close"] * 2
+        peer.cut = 2
+        query = NetworkServiceQuery()
+        assert [found.network_service.name async for found in handler.find(to("a"), query)] == ["a"]
+
+    scenario(body, Spoils())
+
+
+def test_a_call_is_not_made_again_for_ever_nor_where_nobody_is():
+    """After three tries, or when the dial is refused, the caller is told how the last call ended."""
+
+    async def body(book, begin, handler):
+        book.peers["a"].cut = 9
+        with pytest.raises(Unanswered):
+            await handler.request(to("a"), ask())
+        assert book.peers["a"].seen == ["request"] * 3 + ["close"] * 3
+        book.peers["b"].cut = 9
+        book.peers["b"].then = lambda: book.gone.add("b")
+        with pytest.raises(Unanswered):
+            await handler.request(to("b"), ask("y"))
+        assert book.peers["b"].seen == ["request"]
+
+    scenario(body)
