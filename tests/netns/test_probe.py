@@ -23,15 +23,28 @@ def pair():
         yield f"/run/netns/{one}", two
 
 
-def ask(place, source, target, interface="eth0", seconds=0.3):
+def ask(place, source, target, interface="eth0", seconds=0.3, frames=True):
     begin = time.monotonic()
-    return asyncio.run(answers(place, interface, source, target, seconds)), time.monotonic() - begin
+    found = asyncio.run(answers(place, interface, source, target, seconds, frames=frames))
+    return found, time.monotonic() - begin
 
 
+@pytest.fixture(scope="module")
+def routes(pair):
+    """Let each know by way of which interface the other is."""
+    place, two = pair
+    one = place.rpartition("/")[2]
+    for space, other in ((one, 2), (two, 1)):
+        for address in (f"192.0.2.{other}", f"2001:db8::{other}"):
+            ip("-n", space, "route", "add", address, "dev", "eth0")
+
+
+@pytest.mark.usefixtures("routes")
+@pytest.mark.parametrize("frames", [True, False])
 @pytest.mark.parametrize(("source", "target"), [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")])
-def test_who_is_there_answers_at_once(pair, source, target):
-    """The neighbour answers, over IPv4 and IPv6, and the rest of the time is not waited."""
-    there, took = ask(pair[0], source, target, seconds=10)
+def test_who_is_there_answers_at_once(pair, source, target, frames):
+    """The neighbour answers, over IPv4 and IPv6, asked for its link or an echo, and that is all the time."""
+    there, took = ask(pair[0], source, target, seconds=10, frames=frames)
     assert there
     assert took < 5
 

@@ -13,7 +13,7 @@ from nsmesh.core.lookup import Lookup
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.core.node_watching import Echoes
 from nsmesh.core.paths import Paths
-from nsmesh.core.peering import Peers
+from nsmesh.core.peering import Peers, part_with
 from nsmesh.core.tokens import TokenSource
 from nsmesh.datapath.base import Datapath
 from nsmesh.elements.change_tunnel import ChangeTunnel
@@ -60,7 +60,7 @@ class Forwarder:
         policies: tuple[Element, ...] = (),
         paths: Paths | None = None,
         echoes: Echoes | None = None,
-        watch_interval: float = 0.05,
+        watch_interval: float = 0.04,
         dial_timeout: float = 0.75,
         lifetime: float = 600.0,
         journal: Journal | None = None,
@@ -80,7 +80,9 @@ class Forwarder:
             clock=clock,
         )
         monitor = Monitor(name, tokens)
-        nodes = WatchNodes(echoes, monitor.tell, interval=watch_interval)
+        nodes = WatchNodes(
+            echoes, monitor.tell, interval=watch_interval, leave=lambda url: part_with(peers, url)
+        )
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
             self.begin,

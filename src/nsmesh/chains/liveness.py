@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_interface
 
+from nsmesh.core.errors import MeshError
 from nsmesh.datapath import probe
-from nsmesh.model.messages import KERNEL, MPLS, Connection
+from nsmesh.model.messages import IP, KERNEL, MPLS, Connection
 
 LIMIT = 1.0
 """Seconds that one look may take."""
@@ -17,13 +18,29 @@ Look = Callable[[Connection], Awaitable[bool]]
 
 
 def any_of(*looks: Look) -> Look:
-    """Return a look that is content when one of ``looks`` is; all look at the same time.
+    """Return a look that is content as soon as one of ``looks`` is; all look at the same time.
 
-    Some wires carry IP and nothing below it, some functions on the way let no echo pass.
+    Some wires carry IP and nothing below it, some functions on the way let no echo pass. Raises what one
+    raises where none of the others is content.
     """
 
     async def look(connection: Connection) -> bool:
-        return any(await asyncio.gather(*(one(connection) for one in looks)))
+        tasks = {asyncio.ensure_future(one(connection)) for one in looks}
+        try:
+            failed: BaseException | None = None
+            for task in asyncio.as_completed(tasks):
+                try:
+                    if await task:
+                        return True
+                except (MeshError, OSError) as error:
+                    failed = error
+            if failed is not None:
+                raise failed
+            return False
+        finally:
+            for one in tasks:
+                one.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     return look
 
@@ -47,7 +64,8 @@ class Liveness:
         pair = None if connection.payload == MPLS else _addresses(connection)
         if pair is None:
             return probe.running(namespace, interface)
-        return await probe.answers(namespace, interface, *pair, self._limit)
+        frames = connection.payload != IP
+        return await probe.answers(namespace, interface, *pair, self._limit, frames=frames)
 
 
 def _addresses(connection: Connection) -> tuple[str, str] | None:

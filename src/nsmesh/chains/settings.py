@@ -144,7 +144,7 @@ class ForwarderSettings(Connects):
     """The same, as other forwarders of NSM call it; both may be given."""
     tunnels_apart: bool = False
     """Whether tunnels end in the node, where no pod can change them; costs a packet one more step."""
-    node_watch_interval: Seconds = Seconds(0.05)
+    node_watch_interval: Seconds = Seconds(0.04)
     """Time between two echoes to each node that shares wires; dead after three without any; 0: none."""
 
 

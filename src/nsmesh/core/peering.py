@@ -57,6 +57,13 @@ def at_hand(peers: Peers, url: str) -> Handler | None:
     return ask(url) if ask is not None else None
 
 
+def part_with(peers: Peers, url: str) -> None:
+    """End the connection to ``url`` where there is one: calls that wait there fail at once."""
+    leave: Callable[[str], None] | None = getattr(peers, "leave", None)
+    if leave is not None:
+        leave(url)
+
+
 class Hop:
     """An empty place into which the client half puts the Handler that it reached."""
 

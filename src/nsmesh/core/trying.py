@@ -27,6 +27,11 @@ def _as_it_is(request: NetworkServiceRequest, candidate: Candidate) -> None:
     pass
 
 
+def never(url: str) -> bool:  # noqa: ARG001 - nothing is known of any
+    """Say of no URL that nobody answers there."""
+    return False
+
+
 async def try_in_order(
     call: Call,
     request: NetworkServiceRequest,
@@ -36,27 +41,32 @@ async def try_in_order(
     complaint: str,
     unreached: Unreached,
     bound: bool = False,
+    silent: Callable[[str], bool] = never,
     prepare: Prepare = _as_it_is,
 ) -> tuple[Candidate, Connection]:
     """Send the Request to one candidate after the other until one grants it; return who, and the answer.
 
     Each gets a copy of its own, with TARGET set, and half of the time that is left, the last one all of it.
-    Those who lately could not be reached come last. What a failed try of a first Request left behind is
-    closed before the next one. ``bound``: the connection lives at the first; others are asked only when
-    nobody can be reached there. When all fail, the error begins with ``complaint`` and lists what each
-    answered; it has the status that they agree on, else UNAVAILABLE.
+    Those who lately could not be reached come late, and last of all those at a URL of which ``silent`` says
+    that nobody answers; what was learnt while one was asked counts for the next. What a failed try of a first
+    Request left behind is closed before the next one. ``bound``: the connection lives at the first; others
+    are asked only when nobody can be reached there. When all fail, the error begins with ``complaint`` and
+    lists what each answered; it has the status that they agree on, else UNAVAILABLE.
     """
     now = asyncio.get_running_loop().time
-    order = list(candidates) if bound else unreached.in_order(candidates, now())
+    waiting = list(candidates)
     failures: list[tuple[str, MeshError]] = []
-    for number, candidate in enumerate(order, start=1):
+    while waiting:
         if failures:
             await _leave(call, request, failures[-1][1], next)
             if call.deadline is not None and call.deadline <= now():
                 break
+        if not bound:
+            waiting.sort(key=lambda one: (silent(one.url), unreached.last(one, now())))
+        candidate = waiting.pop(0)
         attempt = copy_of(request)
         prepare(attempt, candidate)
-        share = call if bound or number == len(order) else _half(call)
+        share = _half(call) if waiting and not bound else call
         try:
             answer = await next.request(share.put(TARGET, candidate.url), attempt)
         except MeshError as error:
@@ -65,13 +75,12 @@ async def try_in_order(
             log.info(
                 "candidate failed", connection=request.connection.id, name=candidate.name, why=str(error)
             )
-            if bound and number == 1 and not _nobody_at(candidate, error):
-                order = order[:1]
-                break
+            if bound and len(failures) == 1 and not _nobody_at(candidate, error):
+                waiting.clear()
         else:
             unreached.note(candidate, None, now())
             return candidate, answer
-    raise _all_failed(complaint, failures, len(order)) from failures[-1][1]
+    raise _all_failed(complaint, failures, len(waiting)) from failures[-1][1]
 
 
 def _half(call: Call) -> Call:
@@ -94,12 +103,12 @@ async def _leave(call: Call, request: NetworkServiceRequest, error: MeshError, n
         log.warning("undo of a failed try failed", connection=half.id, error=str(second))
 
 
-def _all_failed(complaint: str, failures: list[tuple[str, MeshError]], asked: int) -> MeshError:
+def _all_failed(complaint: str, failures: list[tuple[str, MeshError]], left: int) -> MeshError:
     said: dict[str, list[str]] = {}
     for name, error in failures:
         said.setdefault(str(error), []).append(name)
     text = f"{complaint}: {listed((', '.join(names), why) for why, names in said.items())}"
-    if len(failures) < asked:
-        return TimedOut(f"{text}; no time was left for {asked - len(failures)} more")
+    if left:
+        return TimedOut(f"{text}; no time was left for {left} more")
     statuses = {error.status for _, error in failures}
     return from_status(statuses.pop(), text) if len(statuses) == 1 else Unavailable(text)

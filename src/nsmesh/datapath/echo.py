@@ -16,8 +16,8 @@ from nsmesh.model.messages import Connection
 
 log = structlog.get_logger()
 
-ECHOES = 4
-"""Echo requests sent for one pair of addresses before it counts as dead."""
+FIRST, AGAIN = 0.01, 0.25
+"""Seconds between two echo requests for one pair of addresses: at first, and at the most."""
 _ECHO = {socket.AF_INET: (8, 0), socket.AF_INET6: (128, 129)}
 """Types of an echo request and its reply."""
 _PROTOCOL = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_ICMPV6}
@@ -86,16 +86,19 @@ class Echoes:
 
     async def _echo(self, sock: socket.socket, request: int, reply: int) -> bool:
         loop = asyncio.get_running_loop()
-        for sequence in range(1, ECHOES + 1):
+        end, pause, sequence = loop.time() + self._limit, FIRST, 0
+        while (left := end - loop.time()) > 0:
+            sequence += 1
             # the kernel fills in checksum and identifier, and gives us the replies to ours only
             await loop.sock_sendall(sock, struct.pack("!BBHHH", request, 0, 0, 0, sequence) + bytes(8))
             try:
-                async with asyncio.timeout(self._limit / ECHOES):
+                async with asyncio.timeout(min(pause, left)):
                     while (await loop.sock_recv(sock, 512))[0] != reply:
                         pass
             except TimeoutError:
-                continue
-            return True
+                pause = min(2 * pause, AGAIN)
+            else:
+                return True
         return False
 
 

@@ -2,7 +2,7 @@
 
 That is the one question that every host answers, and every transparent function has to let pass: ARP for
 IPv4, a neighbour solicitation for IPv6. The kernel's own tables see nothing of it. An interface without link
-addresses, such as that of an encrypted tunnel, is asked for an echo instead.
+addresses, such as that of an encrypted tunnel, is asked for an echo instead, and so is a wire of payload IP.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _ARP = struct.Struct("!HHBBH6s4s6s4s")
 _REQUEST, _REPLY = 1, 2
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _SIOCGIFFLAGS = 0x8913
+_SIOCGIFHWADDR = 0x8927
 _IFF_RUNNING = 0x40
 _ARPHRD_ETHER = 1
 
@@ -50,34 +51,53 @@ def running(namespace: str, interface: str) -> bool:
         return False
 
 
-async def answers(namespace: str, interface: str, source: str, target: str, seconds: float) -> bool:
+async def answers(
+    namespace: str, interface: str, source: str, target: str, seconds: float, *, frames: bool = True
+) -> bool:
     """Return whether ``target`` (an address) answers ``source`` at an interface within ``seconds``.
 
-    Asks again and again until then. False where namespace, interface or address are not there.
+    Asks again and again until then. False where namespace, interface or address are not there. ``frames``:
+    whether more than IP comes through; else the question is an echo request.
     """
     try:
         here, there = ip_address(source), ip_address(target)
-        question, sock = netns.call_in(namespace, lambda: _opened(interface, here, there))
+        question, sock = netns.call_in(namespace, lambda: _opened(interface, here, there, frames=frames))
     except (MeshError, OSError, ValueError):
         return False
-    with sock:
-        try:
-            return await _ask(sock, question, seconds)
-        except OSError:
-            return False
+    try:
+        return await _ask(sock, question, seconds)
+    except OSError:
+        return False
+    finally:
+        _let_go(sock)
 
 
-def _opened(interface: str, here: object, there: IPv4Address | IPv6Address) -> tuple[Question, socket.socket]:
+def _opened(
+    interface: str, here: object, there: IPv4Address | IPv6Address, *, frames: bool
+) -> tuple[Question, socket.socket]:
     """Return the question that this kind of interface can be asked, and its socket."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as link:
-        link.bind((interface, 0))
-        has_addresses = link.getsockname()[3] == _ARPHRD_ETHER
     question: Question
-    if not has_addresses:
+    if not frames or _link_address(interface) is None:
         question = EchoRequest(here, there)
     else:
         question = _Arp(here, there) if isinstance(there, IPv4Address) else _Neighbour(here, there)
     return question, question.open(interface)
+
+
+def _link_address(interface: str) -> bytes | None:
+    """Return the MAC of an interface of Ethernet, None of another kind; raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        answer = fcntl.ioctl(any_socket, _SIOCGIFHWADDR, struct.pack("16s24x", interface.encode()))
+    kind: int = struct.unpack_from("=H", answer, 16)[0]
+    return answer[18:24] if kind == _ARPHRD_ETHER else None
+
+
+def _let_go(sock: socket.socket) -> None:
+    """Close a socket; where that waits for the kernel's readers, as for packets, in a thread."""
+    if sock.family == socket.AF_PACKET:
+        asyncio.get_running_loop().run_in_executor(None, sock.close)
+    else:
+        sock.close()
 
 
 async def _ask(sock: socket.socket, question: Question, seconds: float) -> bool:
@@ -128,9 +148,8 @@ class _Arp:
         self._mac = bytes(6)
 
     def open(self, interface: str) -> socket.socket:
-        sock = socket.socket(
-            socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ARP)
-        )
+        # with a protocol it would hear all interfaces, until bind() had waited for the kernel to forget it
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
         try:
             sock.bind((interface, _ETH_P_ARP))
         except OSError:
@@ -165,9 +184,7 @@ class _Neighbour:
         self._index = 0
 
     def open(self, interface: str) -> socket.socket:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as link:
-            link.bind((interface, 0))
-            self._mac = link.getsockname()[4]
+        self._mac = _link_address(interface) or self._mac
         sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMPV6)
         try:
             self._index = socket.if_nametoindex(interface)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Collection
 
@@ -32,7 +33,11 @@ LONGEST = 2.0
 MISSING = 10.0
 """Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
 QUICK = 0.1
-"""Seconds for one look at a wire that the next hop has told as down: time for five questions."""
+"""Most seconds for one look at a wire that the next hop has told as down: time for five questions."""
+QUICKEST = 0.04
+"""Least seconds for it: time for four questions."""
+SLOWER = 8
+"""How many times as long as the longest of the last looks it may take."""
 AT_ONCE = 32
 """Attempts of one process that may be under way at the same time."""
 
@@ -46,11 +51,12 @@ class _Watch:
     """What belongs to one connection.
 
     ``asking``: an attempt of ours is under way in the chain. ``down``: what was heard last. ``missing``: loop
-    time since which nobody finds the endpoint. The connection is kept in its wire form, which takes a quarter
+    time since which nobody finds the endpoint. ``took``: seconds of the longest of the last looks that were
+    answered, infinite before the first. The connection is kept in its wire form, which takes a quarter
     of the memory of the message.
     """
 
-    __slots__ = ("_packed", "asking", "down", "following", "healing", "life", "missing", "probing")
+    __slots__ = ("_packed", "asking", "down", "following", "healing", "life", "missing", "probing", "took")
 
     def __init__(self, life: Life, connection: Connection) -> None:
         self.life = life
@@ -61,6 +67,12 @@ class _Watch:
         self.asking = False
         self.down = False
         self.missing: float | None = None
+        self.took = math.inf
+
+    @property
+    def brief(self) -> float:
+        """Seconds in which it answers, if it does."""
+        return min(max(SLOWER * self.took, QUICKEST), QUICK)
 
     @property
     def connection(self) -> Connection:
@@ -92,7 +104,8 @@ class Heal(Element):
 
     What the next hop's monitor says decides together with ``alive``: with packets going through, the same
     endpoint is asked for again, without (or when nobody can tell) the connection is closed and endpoint and
-    mechanism are chosen anew. An endpoint that nobody finds for :data:`MISSING` is given up, whatever its
+    mechanism are chosen anew; a wire that was told as down is looked at for :data:`QUICK`, or less where its
+    answers came fast. An endpoint that nobody finds for :data:`MISSING` is given up, whatever its
     packets do. It goes on until it succeeds or somebody closes; a stream that ends CANCELLED means nothing.
     ``interval`` and ``limit``: seconds between two probes, and for one.
 
@@ -187,16 +200,24 @@ class Heal(Element):
         """Look for packets until none come back."""
         while True:
             await asyncio.sleep(self._interval)
-            if watch.healing is None and not await self._is_alive(watch.connection):
+            if watch.healing is not None:
+                continue
+            began = self.scope.clock.monotonic()
+            if await self._is_alive(watch.connection):
+                took = self.scope.clock.monotonic() - began
+                watch.took = max(took, 0.9 * watch.took) if watch.took < math.inf else took
+            else:
                 self._start(watch, "no packets come back", alive=False)
 
-    async def _is_alive_after_all(self, connection: Connection) -> bool:
+    async def _is_alive_after_all(self, watch: _Watch) -> bool:
         """Look briefly. A process that stood still meanwhile has not looked, and takes its time."""
-        began = self.scope.clock.monotonic()
-        if await self._is_alive(connection, min(QUICK, self._limit)):
-            return True
-        late = self.scope.clock.monotonic() - began > 2 * QUICK
-        return late and await self._is_alive(connection)
+        for limit in (watch.brief, QUICK, self._limit):
+            began = self.scope.clock.monotonic()
+            if await self._is_alive(watch.connection, min(limit, self._limit)):
+                return True
+            if self.scope.clock.monotonic() - began <= limit + QUICKEST:
+                return False
+        return False
 
     async def _is_alive(self, connection: Connection, limit: float | None = None) -> bool:
         if self._alive is None:
@@ -219,7 +240,7 @@ class Heal(Element):
         try:
             while True:
                 if alive is None:
-                    alive = await self._is_alive_after_all(watch.connection)
+                    alive = await self._is_alive_after_all(watch)
                 done = await self._attempt(watch, reselect=not alive or self._given_up(watch))
                 if done and not watch.down:
                     return

@@ -150,6 +150,10 @@ class RemotePeers:
         client = self._pool.at_hand(url)
         return self._handler(url, client) if client is not None else None
 
+    def leave(self, url: str) -> None:
+        """End the connection to ``url``, and whatever waits there."""
+        self._pool.cut(url)
+
     def _handler(self, url: str, client: rpc.Client) -> Handler:
         known = self._known.get(url)
         if known is None or known.client is not client:
@@ -176,3 +180,7 @@ class LocalPeers:
         """Return the role of this process that serves ``url``, else the remote peer that is connected."""
         here = self.local.get(url) if self._share else None
         return here or self._others.at_hand(url)
+
+    def leave(self, url: str) -> None:
+        """End the connection to ``url``; a role of this process stays reached."""
+        self._others.leave(url)

@@ -8,13 +8,9 @@ from nsmesh.core.call import Call
 from nsmesh.core.deciding import CANDIDATES, ENDPOINT, Candidate
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import NotFound
-from nsmesh.core.trying import try_in_order
+from nsmesh.core.trying import never, try_in_order
 from nsmesh.core.unreached import Unreached
 from nsmesh.model.messages import Connection, NetworkServiceRequest
-
-
-def _never(url: str) -> bool:  # noqa: ARG001 - nothing is known of any
-    return False
 
 
 class RoundRobin(Element):
@@ -32,7 +28,7 @@ class RoundRobin(Element):
 
     after = ("DiscoverEndpoint",)
 
-    def __init__(self, silent: Callable[[str], bool] = _never) -> None:
+    def __init__(self, silent: Callable[[str], bool] = never) -> None:
         self._silent = silent
         self._turns: dict[str, int] = {}
         self._unreached = Unreached()
@@ -48,14 +44,14 @@ class RoundRobin(Element):
         self._turns[candidates.service] = turn + 1
         start = turn % len(candidates.members)
         order = dict.fromkeys(candidates.members[start:] + candidates.members[:start])
-        asked = sorted(order, key=lambda candidate: self._silent(candidate.url))
         chosen, answer = await try_in_order(
             call,
             request,
-            asked,
+            tuple(order),
             next,
             complaint=f"all endpoints of network service {candidates.service} have failed",
             unreached=self._unreached,
+            silent=self._silent,
             prepare=_address,
         )
         call.state.set(ENDPOINT, chosen)

@@ -26,11 +26,19 @@ class Try(Element):
     def __init__(self, *order, bound=False):
         self.order = order
         self.bound = bound
+        self.silent = set()
         self.unreached = Unreached()
 
     async def request(self, call, request, next):
         _, answer = await try_in_order(
-            call, request, self.order, next, complaint="all", unreached=self.unreached, bound=self.bound
+            call,
+            request,
+            self.order,
+            next,
+            complaint="all",
+            unreached=self.unreached,
+            bound=self.bound,
+            silent=self.silent.__contains__,
         )
         return answer
 
@@ -128,6 +136,39 @@ def test_one_that_is_silent_leaves_time_for_the_others():
         assert asyncio.get_running_loop().time() - begun == pytest.approx(16)
 
     scenario(body, A, B, C)
+
+
+def test_a_silent_place_comes_last_of_all():
+    """Behind those that were not reached lately, which may be there again, and also when it is heard late."""
+
+    async def body(ask, hops, element):
+        element.silent = {A.url}
+        hops.down["b"] = Unavailable("away")
+        assert await ask("1") == "bc"
+        hops.down["c"] = Unavailable("away")
+        assert await ask("2") == "cba"
+        element.silent = {B.url, C.url}
+        hops.slow = {"a": 1}
+        hops.down = {"a": Unavailable("away")}
+        asyncio.get_running_loop().call_later(0.5, element.silent.discard, C.url)
+        assert await ask("3") == "ac"
+
+    scenario(body, A, B, C)
+
+
+def test_where_nobody_answers_a_dial_nobody_else_is_looked_for():
+    """Who else is reached by the same URL comes last, now and for the next Requests; one answer ends it."""
+    aa = Candidate("aa", A.url)
+
+    async def body(ask, hops, element):
+        hops.down["a"] = Unreachable(A.url, "no")
+        assert await ask("1") == "ab"
+        assert await ask("2") == "b"
+        hops.down = {"b": Unavailable("away")}
+        assert await ask("3") == "ba"
+        assert await ask("4") == "a"
+
+    scenario(body, A, aa, B)
 
 
 def test_the_only_one_has_all_the_time():

@@ -161,6 +161,30 @@ def test_control_down_without_packets_reselects(alive):
     scenario(body, pulse)
 
 
+@pytest.mark.parametrize(
+    ("way", "least", "most"), [(0.001, 0.04, 0.05), (0.008, 0.06, 0.075), (0.5, 0.1, 0.11)]
+)
+def test_a_look_takes_as_long_as_the_wire_does(way, least, most):
+    """A wire whose answers come fast is known to be dead sooner; no look is shorter than four questions."""
+    pulse = Pulse()
+
+    async def looks(connection):
+        await asyncio.sleep(way if pulse.alive else 1000)
+        return True
+
+    async def body(begin, heal, far, handler):
+        await asyncio.sleep(2)
+        pulse.alive = False
+        asked = asyncio.get_running_loop().time()
+        far.say("x", State.DOWN)
+        while "reselect" not in far.seen:  # noqa: ASYNC110 - time is virtual
+            await asyncio.sleep(0.0005)
+        assert least <= asyncio.get_running_loop().time() - asked <= most
+        pulse.alive = True
+
+    scenario(body, looks)
+
+
 def test_dead_packets_alone_reselect():
     """With the control plane well, what the check says is enough."""
     pulse = Pulse()

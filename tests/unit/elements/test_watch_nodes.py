@@ -9,7 +9,7 @@ import pytest
 
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
-from nsmesh.core.deciding import ENDPOINT, Candidate
+from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT, Candidate
 from nsmesh.core.element import Element, chain
 from nsmesh.core.metrics import DECLARED
 from nsmesh.core.node_session import Condition
@@ -55,16 +55,30 @@ def url_of(node):
 
 
 class Last(Element):
+    """Grants what is asked for; a wire without a remote mechanism leads to the node that its name says."""
+
     async def request(self, call, request, next):
-        node = request.connection.mechanism.parameters["src_ip"]
+        connection = request.connection
+        node = connection.mechanism.parameters.get("src_ip") or connection.network_service
         call.state.set(ENDPOINT, Candidate("nse", url_of(node)))
-        return request.connection
+        if connection.network_service:
+            mechanism = Mechanism(cls="REMOTE", type="VXLAN", parameters={"dst_ip": node})
+            call.state.set(DOWNSTREAM, mechanism)
+        return connection
+
+
+class Told(list):
+    """Events, and ``left``: the URLs that were parted with."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = []
 
 
 @asynccontextmanager
 async def watching(echoes, interval=0.05):
-    told = []
-    element = WatchNodes(echoes, told.append, interval=interval)
+    told = Told()
+    element = WatchNodes(echoes, told.append, interval=interval, leave=told.left.append)
     handler = chain(Begin(), element, Last())
     async with handler.running():
         yield handler, element, told
@@ -73,6 +87,11 @@ async def watching(echoes, interval=0.05):
 def wire(number, node=FAR):
     mechanism = Mechanism(cls="REMOTE", type="VXLAN", parameters={"src_ip": node})
     return Connection(id=f"c{number}", mechanism=mechanism)
+
+
+def onward(number, node=FAR):
+    """Return a wire from here to an endpoint on another node."""
+    return Connection(id=f"c{number}", network_service=node, mechanism=Mechanism(cls="LOCAL", type="KERNEL"))
 
 
 async def ask(handler, connection):
@@ -148,19 +167,64 @@ def test_a_wire_that_moves_to_another_node_is_that_ones():
 
 
 def test_whoever_was_reached_by_way_of_a_dead_node_is_silent():
-    """Its URL is passed over for ten seconds, also when its last wire is closed; others are not."""
+    """Its URL is passed over and parted with, also when its last wire is closed; others are not."""
+
+    async def main():
+        echoes = Answering()
+        async with watching(echoes) as (handler, element, told):
+            await ask(handler, onward(1))
+            await ask(handler, onward(2, OTHER))
+            await asyncio.sleep(0.5)
+            echoes.dead.add(FAR)
+            await asyncio.sleep(0.2)
+            assert told.left == [url_of(FAR)]
+            await handler.close(Call(), onward(1))
+            assert (element.is_silent(url_of(FAR)), element.is_silent(url_of(OTHER))) == (True, False)
+            assert element.watched == {OTHER: Condition.ALIVE}
+            await asyncio.sleep(9.5)
+            assert element.is_silent(url_of(FAR))
+            await asyncio.sleep(2)
+            assert not element.is_silent(url_of(FAR))
+            sent = echoes.sent.count(FAR)
+            await asyncio.sleep(5)
+            assert echoes.sent.count(FAR) == sent
+
+    run(main())
+
+
+def test_a_dead_node_that_is_back_is_not_silent_though_no_wire_leads_there():
+    """Two nodes that die and return in turn never hide each other: the one that is back is known to be."""
 
     async def main():
         echoes = Answering()
         async with watching(echoes) as (handler, element, _told):
+            for number in range(6):
+                dead, other = ((FAR, OTHER), (OTHER, FAR))[number % 2]
+                await ask(handler, onward(number, dead))
+                await asyncio.sleep(0.5)
+                echoes.dead.add(dead)
+                await asyncio.sleep(0.2)
+                await handler.close(Call(), onward(number, dead))
+                assert (element.is_silent(url_of(dead)), element.is_silent(url_of(other))) == (True, False)
+                echoes.dead.clear()
+                await asyncio.sleep(1)
+                assert not element.is_silent(url_of(dead))
+
+    run(main())
+
+
+def test_the_death_of_a_clients_node_says_nothing_of_the_endpoints_here():
+    """Wires that came from there end here: who serves them is not silent, nor is the way to them given up."""
+
+    async def main():
+        echoes = Answering()
+        async with watching(echoes) as (handler, element, told):
             await ask(handler, wire(1))
-            await ask(handler, wire(2, OTHER))
             await asyncio.sleep(0.5)
             echoes.dead.add(FAR)
             await asyncio.sleep(0.2)
-            await handler.close(Call(), wire(1))
-            assert (element.is_silent(url_of(FAR)), element.is_silent(url_of(OTHER))) == (True, False)
-            await asyncio.sleep(10)
+            [event] = told
+            assert (event.up, told.left) == (False, [])
             assert not element.is_silent(url_of(FAR))
 
     run(main())

@@ -44,6 +44,29 @@ def test_callers_share_one_connection(tmp_path, monkeypatch):
     asyncio.run(main())
 
 
+def test_a_connection_that_is_cut_fails_who_waits_there(tmp_path):
+    """Whoever waits hears at once that it is over; the next use dials anew; another URL is not touched."""
+
+    async def main():
+        async with rpc.serve(f"unix://{tmp_path}/s.sock", Service().methods()) as server:
+            pool = rpc.Pool()
+            client = await pool.get(server.url)
+            waiting = asyncio.ensure_future(client.unary("/test.Echo/Wait", b""))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            pool.cut(f"unix://{tmp_path}/another.sock")
+            pool.cut(server.url)
+            async with asyncio.timeout(1):
+                with pytest.raises(Unavailable, match="was closed"):
+                    await waiting
+            another = await pool.get(server.url)
+            assert another is not client
+            assert (await another.unary(ECHO, b"x")).message == b"x"
+            await pool.aclose()
+
+    asyncio.run(main())
+
+
 def test_callers_share_one_failure(tmp_path, monkeypatch):
     """A refused dial fails at once for all who wait for it, and is tried again at the next use."""
     dials = counted(monkeypatch, 0.01)
