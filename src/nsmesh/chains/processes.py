@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from nsmesh.chains.nsc import running_nsc, wanted_services
 from nsmesh.chains.nsc_init import ask_once, initial_client
@@ -22,7 +21,6 @@ from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.tunnels import mechanisms_of
 from nsmesh.chains.uplinks import driver_of
 from nsmesh.datapath import netns
-from nsmesh.mechanisms.kernel import Kernel
 
 
 async def serve_nsmgr(settings: NsmgrSettings, stop: asyncio.Event) -> None:
@@ -50,19 +48,11 @@ async def serve_ovs_forwarder(settings: OvsForwarderSettings, stop: asyncio.Even
 
     Raises NotFound without Open vSwitch, Unavailable where it does not start.
     """
-    from nsmesh.datapath.ovs import OvsDatapath  # noqa: PLC0415 - what one role needs, when it runs
-    from nsmesh.datapath.ovs_keeper import keeping  # noqa: PLC0415 - likewise
+    from nsmesh.chains.forwarder_ovs import running_ovs_forwarder  # noqa: PLC0415 - when it runs
 
-    datapath = OvsDatapath(
-        Path(settings.switch_directory),
-        owner=f"forwarder:{settings.name}",
-        namespaces=netns.named,
-        bridge=settings.bridge_name,
-    )
     async with (
         runtime_of(settings, settings.dial_timeout) as held,
-        keeping(datapath.switch),
-        running_forwarder(settings.plain, held, datapath, [Kernel()]),
+        running_ovs_forwarder(settings, held),
     ):
         await stop.wait()
 

@@ -29,6 +29,9 @@ class OvsForwarderSettings(Connects):
     switch_directory: str = "/run/nsmesh-ovs"
     """Folder of the switch, which goes on when the forwarder ends; the next one takes it over."""
 
+    switch_netns: str = ""
+    """Path of the network namespace where the switch lives; empty: the forwarder's own."""
+
     @property
     def plain(self) -> ForwarderSettings:
         """What any forwarder has of these."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsmesh.api import control_pb2
-from nsmesh.cli import control
+from nsmesh.cli import already_up, control
 from nsmesh.cli.context import Context, require_root, run
-from nsmesh.cli.quantities import mechanisms, percent, seconds
-from nsmesh.core.errors import Conflict, MeshError, Refused
+from nsmesh.cli.quantities import forwarders, mechanisms, percent, seconds
+from nsmesh.core.errors import MeshError, NotFound, Refused
 from nsmesh.model import control as api
 from nsmesh.model.duration import format_duration
 from nsmesh.standalone import launch
@@ -21,7 +21,6 @@ from nsmesh.standalone.lock import holder
 if TYPE_CHECKING:
     from nsmesh.standalone.joining.place import Place
     from nsmesh.standalone.nodes import Conditions
-    from nsmesh.standalone.paths import MeshPaths
 
 RESTORED = 30.0
 """Seconds that ``nsm up`` waits for what an earlier run had."""
@@ -37,6 +36,13 @@ RESTORED = 30.0
     type=click.IntRange(1, 50),
     default=1,
     help="Play that many nodes: node1, node2, ..., each a network namespace with roles of its own.",
+)
+@click.option(
+    "--forwarders",
+    metavar="KINDS",
+    default="linux",
+    callback=forwarders,
+    help="Forwarders of each node, side by side: linux,ovs. Matches choose by the label forwarder.",
 )
 @click.option(
     "--underlay-mtu",
@@ -120,9 +126,8 @@ def up(
     found = holder(paths.lock)
     if found is not None and found.mesh == paths.mesh:
         if place is not None:
-            _check_listening(paths, place)
-        if _given("nodes"):
-            run(_check_nodes(context, underlay["nodes"]))
+            already_up.check_listening(paths, place)
+        run(already_up.check(context, {name: value for name, value in underlay.items() if _given(name)}))
         context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
         options = [*(["--separate"] if separate else []), *_arguments(underlay)]
@@ -142,7 +147,18 @@ def _conditions(underlay: dict[str, Any]) -> Conditions:
     """Return what joins the nodes, as the options say. Raises MeshError where this kernel cannot play it."""
     from nsmesh.standalone.nodes import Conditions  # noqa: PLC0415 - other commands can do without
 
-    found = Conditions(underlay["nodes"], underlay["underlay_mtu"], underlay["latency"], underlay["loss"])
+    found = Conditions(
+        underlay["nodes"],
+        underlay["underlay_mtu"],
+        underlay["latency"],
+        underlay["loss"],
+        underlay["forwarders"],
+    )
+    if "ovs" in found.forwarders:
+        from nsmesh.datapath.ovs_programs import PACKAGE, lacks_switch  # noqa: PLC0415 - seldom
+
+        if why := lacks_switch():
+            raise NotFound(f"--forwarders has ovs, and {why}", remedy=f"apt-get install {PACKAGE}")
     if found.latency or found.loss:
         from nsmesh.standalone.underlay import check_conditions  # noqa: PLC0415 - seldom
 
@@ -179,29 +195,6 @@ def _place(context: Context, listen: str, name: str, *, apart: bool) -> Place | 
     return Place(node_name(name), parse_address(listen))
 
 
-def _check_listening(paths: MeshPaths, place: Place) -> None:
-    """Raise Conflict where a mesh that is up does not listen where it is asked to."""
-    from nsmesh.standalone.joining.first import remembered  # noqa: PLC0415 - seldom
-
-    if remembered(paths.listening) != place:
-        raise Conflict(
-            f"the mesh {paths.mesh} is up already, and other hosts cannot join it at {place.address}",
-            remedy=f"take it down first: nsm --mesh {paths.mesh} down",
-        )
-
-
-async def _check_nodes(context: Context, wanted: int) -> None:
-    """Raise Conflict where a mesh that is up has another number of nodes on this host than is asked for."""
-    async with context.control() as client:
-        count = sum(row["here"] for row in await control.rows(client, "nodes"))
-    if count != wanted:
-        mesh = context.paths.mesh
-        raise Conflict(
-            f"the mesh {mesh} is up already, with {count} {'node' if count == 1 else 'nodes'}",
-            remedy=f"take it down first: nsm --mesh {mesh} down",
-        )
-
-
 def _given(name: str) -> bool:
     """Say whether an option stands on the command line."""
     source = click.get_current_context().get_parameter_source(name)
@@ -210,9 +203,11 @@ def _given(name: str) -> bool:
 
 def _arguments(underlay: dict[str, Any]) -> list[str]:
     """Return the options that say the same to the daemon."""
+    kinds = [f"--forwarders={','.join(underlay['forwarders'])}"]
     if underlay["nodes"] == 1:
-        return []
+        return kinds
     return [
+        *kinds,
         f"--nodes={underlay['nodes']}",
         f"--underlay-mtu={underlay['underlay_mtu']}",
         f"--latency={format_duration(underlay['latency'])}",

@@ -1,4 +1,4 @@
-"""Values of options that are more than text: callbacks that read quantities with a unit, and mechanisms."""
+"""Values of options that are more than text: callbacks that read quantities with a unit, and lists."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from nsmesh.model.names import nearest
 
 BETWEEN_NODES = ("VXLAN", "GENEVE", "GRE", "SRV6", "WIREGUARD")
 """Mechanisms that join forwarders of two nodes, in their usual order."""
+
+
+KINDS = ("linux", "ovs")
+"""Forwarders that a node may have."""
+
+
+def forwarders(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Return the kinds of forwarders in a list such as ``linux,ovs``, each once."""
+    found = tuple(dict.fromkeys(name.strip().lower() for name in value.split(",") if name.strip()))
+    for name in found:
+        if name not in KINDS:
+            raise click.BadParameter(
+                f"{name} is no kind of forwarder; there are {', '.join(KINDS)}", context, parameter
+            )
+    if not found:
+        raise click.BadParameter("a node needs a forwarder", context, parameter)
+    return found
 
 
 def seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:

@@ -43,6 +43,7 @@ async def settle(mesh: Mesh) -> list[str]:
     for name in strays:
         mesh.children.drop_process(name)
     owners = wanted | set(mesh.spaces.known) | set(mesh.nodes) | {UNDERLAY}
+    owners |= {one.space for node in mesh.nodes.values() for one in node.forwarders}
     kept = {mesh.paths.netns(owner) for owner in owners}
     for name in sorted(mesh.children.namespaces - kept):
         gone.append(f"namespace {name}")

@@ -11,7 +11,7 @@ from nsmesh.datapath.leaks import Leak, counted, leaks, stray_namespaces
 from nsmesh.endpoints.firewall_table import table_name
 from nsmesh.endpoints.vpn_gateway import TABLE
 from nsmesh.standalone.mesh import Mesh
-from nsmesh.standalone.nodes import MOST, nodes_of
+from nsmesh.standalone.nodes import MOST, nodes_of, owners_of
 from nsmesh.standalone.paths import MeshPaths
 
 AGAIN = 0.5
@@ -30,8 +30,9 @@ async def leaked(mesh: Mesh) -> list[Leak]:
 
 async def left_behind(paths: MeshPaths, places: Iterable[str] = ()) -> list[Leak]:
     """Return what is there of a mesh that is down; ``places``: paths of others' namespaces that had wires."""
-    names = {node.forwarder for count in (1, MOST) for node in nodes_of(paths, count).values()}
-    groups = {group_of(paths.owner_of(name)): () for name in names} | {group_of(paths.link_owner): ()}
+    nodes = [node for count in (1, MOST) for node in nodes_of(paths, count).values()]
+    owners = {owner for node in nodes for one in node.forwarders for owner in owners_of(paths, one)}
+    groups = {group_of(owner): () for owner in (*owners, paths.link_owner)}
 
     def look() -> list[Leak]:
         spaces = stray_namespaces(f"{paths.mesh}.", ())
@@ -65,8 +66,10 @@ def _of(mesh: Mesh) -> list[Leak]:
         for segment in connection.path.path_segments
     }
     owned = {
-        group_of(paths.owner_of(node.forwarder)): {wire for name, wire in held if name == node.forwarder}
+        group: {wire for name, wire in held if name == one.name}
         for node in mesh.nodes.values()
+        for one in node.forwarders
+        for group in map(group_of, owners_of(paths, one))
     }
     owned[group_of(paths.link_owner)] = {f"link:{name}" for name in mesh.spaces.links}
     tables = {TABLE, *(table_name(wire) for _, wire in held)}

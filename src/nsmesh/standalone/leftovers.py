@@ -15,7 +15,7 @@ from nsmesh.standalone import processes
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.hosting import remembered
 from nsmesh.standalone.lock import MeshLock
-from nsmesh.standalone.nodes import MOST, node_of_host, nodes_of
+from nsmesh.standalone.nodes import MOST, node_of_host, nodes_of, owners_of
 from nsmesh.standalone.paths import MeshPaths
 
 log = structlog.get_logger()
@@ -66,7 +66,8 @@ def _owners(paths: MeshPaths, namespaces: Collection[str]) -> list[str]:
     (single,) = nodes_of(paths, 1).values()
     place = remembered(paths)
     among = node_of_host(paths, place).values() if place else ()
-    return [paths.owner_of(node.forwarder) for node in (single, *among, *nodes)]
+    every = [one for node in (single, *among, *nodes) for one in node.forwarders]
+    return [owner for one in every for owner in owners_of(paths, one)]
 
 
 async def end_inside(namespace: str) -> None:

@@ -36,6 +36,7 @@ from nsmesh.standalone.processes import Started, alive
 from nsmesh.standalone.read_model import ReadModel
 from nsmesh.standalone.spaces import Spaces
 from nsmesh.standalone.supervisor import Death, Supervisor, Unit
+from nsmesh.standalone.switches import Switches
 from nsmesh.standalone.underlay import UNDERLAY, Underlay
 
 log = structlog.get_logger()
@@ -68,6 +69,7 @@ class Mesh:
     events: Events
     supervisor: Supervisor
     spaces: Spaces
+    switches: Switches
     documents: Documents
     connects: Connects
     clients: Clients
@@ -104,7 +106,8 @@ class Mesh:
         """Names that parts of the mesh have, as processes, namespaces, logs or in paths."""
         names = {"registry", "nsmgr", "forwarder", "daemon"} | set(filter(None, self.nodes))
         for node in self.nodes.values():
-            names |= {node.manager, node.manager_unit, node.forwarder, node.forwarder_unit}
+            names |= {node.manager, node.manager_unit}
+            names |= {name for one in node.forwarders for name in (one.name, one.unit, one.space) if name}
         return names | {UNDERLAY} if self.several else names
 
 
@@ -135,7 +138,8 @@ async def composed(
         )
     )
     hosts = await running_hosts(paths, stack, authority, held, events, listen)
-    nodes = node_of_host(paths, hosts.place) if hosts else nodes_of(paths, conditions.nodes)
+    kinds = conditions.forwarders
+    nodes = node_of_host(paths, hosts.place, kinds) if hosts else nodes_of(paths, conditions.nodes, kinds)
     placement = Placement(nodes)
 
     def make_client(name: str, place: str) -> Chain:
@@ -183,6 +187,7 @@ async def composed(
             born=lambda unit, process: _born(identities, unit, process),
         ),
         spaces=Spaces(paths, children, identities),
+        switches=Switches(paths, children),
         documents=Documents(paths.documents),
         connects=connects,
         clients=clients,
@@ -199,14 +204,17 @@ async def composed(
 
 def _go_on(identities: Identities, paths: MeshPaths, children: Children, conditions: Conditions) -> None:
     """Give those who live on from a killed daemon the IDs that they had."""
-    nodes = nodes_of(paths, conditions.nodes).values()
-    units = {"registry", *(unit for node in nodes for unit in (node.manager_unit, node.forwarder_unit))}
+    nodes = nodes_of(paths, conditions.nodes, conditions.forwarders).values()
+    units = {"registry", *(node.manager_unit for node in nodes)}
+    units |= {one.unit for node in nodes for one in node.forwarders}
+    unowned = {paths.netns(UNDERLAY)}
+    unowned |= {paths.netns(one.space) for node in nodes for one in node.forwarders if one.space}
     roles = {name: one for name, one in children.processes.items() if name in units and alive(one)}
     own = f"{paths.mesh}."
     spaces = {
         name.removeprefix(own): f"{netns.RUN_NETNS}/{name}"
         for name in sorted(children.namespaces)
-        if name != paths.netns(UNDERLAY) and children.same_namespace(name)
+        if name not in unowned and children.same_namespace(name)
     }
     identities.go_on_with(roles, spaces)
 

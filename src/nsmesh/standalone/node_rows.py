@@ -17,7 +17,8 @@ ALONE = "this host"
 
 def parts(mesh: Mesh) -> dict[str, str]:
     """Return which node each manager and forwarder is on, by name."""
-    found = {name: node.name for node in mesh.nodes.values() for name in (node.manager, node.forwarder)}
+    found = {node.manager: node.name for node in mesh.nodes.values()}
+    found |= {one.name: node.name for node in mesh.nodes.values() for one in node.forwarders}
     for name in mesh.elsewhere:
         found |= dict.fromkeys(names_of(mesh.paths, name), name)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from nsmesh.core.errors import NotFound, Refused
@@ -15,13 +15,15 @@ MOST = 50
 """Nodes that one host can play."""
 UNDERLAY_NET = "100.64.0"
 """First three bytes of the underlay's addresses: shared address space, which wires hardly ever use."""
+LINUX, OVS = FORWARDERS = ("linux", "ovs")
+"""Kinds of forwarders that a node may have side by side: of the kernel, and of an Open vSwitch."""
 MANAGER_PORT = 5001
 """TCP port of a manager, as in NSM's deployments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What joins several nodes.
+    """How many nodes there are, what joins several, and which kinds of forwarders each has.
 
     ``mtu`` in bytes; ``latency`` in seconds and ``loss`` in percent, of the way from one node to another.
     """
@@ -30,11 +32,27 @@ class Conditions:
     mtu: int = 1500
     latency: float = 0.0
     loss: float = 0.0
+    forwarders: tuple[str, ...] = (LINUX,)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeForwarder:
+    """One forwarder of a node: its kind, its name in paths and in the registry, its process and its socket.
+
+    ``switch``: the folder of its Open vSwitch, and ``space`` the name of the namespace where that lives.
+    """
+
+    kind: str
+    name: str
+    unit: str
+    url: str
+    switch: str = ""
+    space: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: its manager and its forwarder, with the names of their processes (``*_unit``).
+    """One node: its manager and its forwarders, with the names of their processes (``*_unit``).
 
     The only node of a mesh has no ``name`` and no ``ip``, and lives in the host's own namespace (``netns``
     empty); where there are other hosts, it has both. ``port``: of the manager.
@@ -46,9 +64,7 @@ class Node:
     manager: str
     manager_unit: str
     manager_url: str
-    forwarder: str
-    forwarder_unit: str
-    forwarder_url: str
+    forwarders: tuple[NodeForwarder, ...]
     port: int = MANAGER_PORT
 
     @property
@@ -59,44 +75,57 @@ class Node:
         return f"tcp://[{self.ip}]:{self.port}" if ":" in self.ip else f"tcp://{self.ip}:{self.port}"
 
 
-def nodes_of(paths: MeshPaths, count: int) -> dict[str, Node]:
-    """Return the nodes of a mesh by name, in order."""
+def nodes_of(paths: MeshPaths, count: int, kinds: Iterable[str] = FORWARDERS) -> dict[str, Node]:
+    """Return the nodes of a mesh by name, in order, with forwarders of these kinds."""
+    kinds = tuple(kinds)
     if count == 1:
-        return {"": _node(paths, "", "", "")}
+        return {"": _node(paths, "", "", "", kinds)}
     found = {}
     for number in range(1, count + 1):
         name = f"node{number}"
         path = f"{netns.RUN_NETNS}/{paths.netns(name)}"
-        found[name] = _node(paths, name, path, f"{UNDERLAY_NET}.{number}")
+        found[name] = _node(paths, name, path, f"{UNDERLAY_NET}.{number}", kinds)
     return found
 
 
-def node_of_host(paths: MeshPaths, place: Place) -> dict[str, Node]:
+def node_of_host(paths: MeshPaths, place: Place, kinds: Iterable[str] = FORWARDERS) -> dict[str, Node]:
     """Return the node that is this host itself, one of several hosts."""
-    node = _node(paths, place.name, "", place.address.ip)
+    node = _node(paths, place.name, "", place.address.ip, tuple(kinds))
     return {node.name: replace(node, port=place.address.port + 1)}
 
 
-def names_of(paths: MeshPaths, name: str) -> tuple[str, str]:
-    """Return the names of manager and forwarder of a node."""
+def names_of(paths: MeshPaths, name: str) -> tuple[str, ...]:
+    """Return the names of the manager of a node and of all forwarders that it may have."""
     tail = f"-{name}" if name else ""
-    return f"{paths.manager_name}{tail}", f"{paths.forwarder_name}{tail}"
+    return f"{paths.manager_name}{tail}", *(_forwarder(paths, name, kind).name for kind in FORWARDERS)
 
 
-def _node(paths: MeshPaths, name: str, path: str, ip: str) -> Node:
+def _forwarder(paths: MeshPaths, name: str, kind: str) -> NodeForwarder:
+    tail = f"-{name}" if name else ""
+    # what is added stands in front: behind, it might be the name of a mesh or of a node
+    front = "" if kind == LINUX else f"{kind}-"
+    unit = f"{front}forwarder{tail}"
+    made = NodeForwarder(kind, f"{front}{paths.forwarder_name}{tail}", unit, f"unix://{paths.socket(unit)}")
+    return replace(made, switch=str(paths.switch(name)), space=f"ovs{tail}") if kind == OVS else made
+
+
+def owners_of(paths: MeshPaths, forwarder: NodeForwarder) -> list[str]:
+    """Return as whose a forwarder marks its interfaces; one of Open vSwitch makes two for each wire."""
+    owner = paths.owner_of(forwarder.name)
+    return [owner] if forwarder.kind == LINUX else [f"{owner}/ovs-a", f"{owner}/ovs-b"]
+
+
+def _node(paths: MeshPaths, name: str, path: str, ip: str, kinds: tuple[str, ...]) -> Node:
     tail = f"-{name}" if name else ""
     socket = paths.socket(f"nsmgr{tail}") if path else paths.manager
-    manager, forwarder = names_of(paths, name)
     return Node(
         name,
         path,
         ip,
-        manager=manager,
+        manager=names_of(paths, name)[0],
         manager_unit=f"nsmgr{tail}",
         manager_url=f"unix://{socket}",
-        forwarder=forwarder,
-        forwarder_unit=f"forwarder{tail}",
-        forwarder_url=f"unix://{paths.socket(f'forwarder{tail}')}",
+        forwarders=tuple(_forwarder(paths, name, kind) for kind in kinds),
     )
 
 

@@ -73,6 +73,10 @@ class MeshPaths:
             role = f"{role[: _LONGEST_SOCKET - 11]}+{digest}"
         return self.run / "sock" / f"{role}.sock"
 
+    def switch(self, node: str = "") -> Path:
+        """Folder of the Open vSwitch of a node; short, since there are sockets in it."""
+        return self.run / (f"ovs-{node[:8]}" if node else "ovs")
+
     @property
     def lock(self) -> Path:
         """Held by the living daemon; see :mod:`nsmesh.standalone.lock`."""

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
+from nsmesh.chains.forwarder_ovs import running_ovs_forwarder
 from nsmesh.chains.registry import running_registry
 from nsmesh.chains.roles import running_forwarder, running_nsmgr
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings, RegistrySettings
+from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.tunnels import mechanisms_of
 from nsmesh.chains.uplinks import driver_of
 from nsmesh.core.element import Chain
@@ -19,7 +21,7 @@ from nsmesh.core.errors import Invalid, MeshError, Unavailable
 from nsmesh.datapath import netns
 from nsmesh.model.settings import PREFIX, SettingsError, load
 from nsmesh.standalone.mesh import Mesh
-from nsmesh.standalone.nodes import Node
+from nsmesh.standalone.nodes import OVS, Node, NodeForwarder
 from nsmesh.standalone.processes import Command
 from nsmesh.standalone.supervisor import Unit
 from nsmesh.standalone.telling import last_words
@@ -48,7 +50,7 @@ def search_path() -> str:
 
 
 async def start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
-    """Run registry, manager and forwarder of the only node in this process."""
+    """Run registry, manager and forwarders of the only node in this process."""
     paths, held = mesh.paths, mesh.runtime
     (node,) = mesh.nodes.values()
     if not mesh.first:
@@ -61,14 +63,47 @@ async def start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
         excluded_prefixes_file=_excluded(mesh),
     )
     await stack.enter_async_context(running_nsmgr(manager, held))
-    forwarder = forwarder_settings(node, os.environ)
-    datapath = driver_of(forwarder, owner=paths.owner_of(node.forwarder), namespaces=netns.named)
-    await stack.enter_async_context(running_forwarder(forwarder, held, datapath, mechanisms_of(forwarder)))
-    what = f"manager and forwarder of node {node.name}" if mesh.first else "registry, manager and forwarder"
+    for one in node.forwarders:
+        if one.kind == OVS:
+            stack.push_async_callback(_end_switches, mesh)
+            place = await mesh.switches.make(one)
+            await stack.enter_async_context(running_ovs_forwarder(ovs_settings(node, one, place), held))
+            continue
+        forwarder = forwarder_settings(node, one, os.environ)
+        datapath = driver_of(forwarder, owner=paths.owner_of(one.name), namespaces=netns.named)
+        await stack.enter_async_context(
+            running_forwarder(forwarder, held, datapath, mechanisms_of(forwarder))
+        )
+    several = "forwarders" if len(node.forwarders) > 1 else "forwarder"
+    what = f"manager and {several} of node {node.name}" if mesh.first else f"registry, manager and {several}"
     mesh.events.add("mesh", f"mesh {paths.mesh} is up: {what} in one process")
 
 
-def forwarder_settings(node: Node, environment: Mapping[str, str]) -> ForwarderSettings:
+async def _end_switches(mesh: Mesh) -> None:
+    if not mesh.hands_over:
+        await mesh.switches.aclose()
+
+
+def labels_of(node: Node, forwarder: NodeForwarder) -> dict[str, str]:
+    """Return the labels of a forwarder; beside another one it has its kind among them, for matches."""
+    return {"p2p": "true"} | ({"forwarder": forwarder.kind} if len(node.forwarders) > 1 else {})
+
+
+def ovs_settings(node: Node, forwarder: NodeForwarder, place: str) -> OvsForwarderSettings:
+    """Return the settings of a forwarder whose switch lives in the namespace ``place``."""
+    return OvsForwarderSettings(
+        name=forwarder.name,
+        labels=labels_of(node, forwarder),
+        connect_to=node.manager_url,
+        listen_on=forwarder.url,
+        switch_directory=forwarder.switch,
+        switch_netns=place,
+    )
+
+
+def forwarder_settings(
+    node: Node, forwarder: NodeForwarder, environment: Mapping[str, str]
+) -> ForwarderSettings:
     """Return the settings of the forwarder of this process: of the environment, what is not the node's.
 
     As for a forwarder that is a process of its own. Raises Invalid for variables that cannot be used.
@@ -81,9 +116,10 @@ def forwarder_settings(node: Node, environment: Mapping[str, str]) -> ForwarderS
         raise Invalid(str(error), remedy="correct these variables") from error
     kept = {name: getattr(wishes, name) for name in FORWARDER_WISHES}
     return ForwarderSettings(
-        name=node.forwarder,
+        name=forwarder.name,
+        labels=labels_of(node, forwarder),
         connect_to=node.manager_url,
-        listen_on=node.forwarder_url,
+        listen_on=forwarder.url,
         tunnel_ip=node.ip,
         **kept,
     )
@@ -127,19 +163,26 @@ def role_units(mesh: Mesh) -> list[tuple[Unit, str]]:
             "NSM_JOURNAL": str(paths.journal(node.manager_unit)),
             "NODE_NAME": node.name,
         }
-        forwarder = {
-            "NSM_NAME": node.forwarder,
-            "NSM_CONNECT_TO": node.manager_url,
-            "NSM_LISTEN_ON": node.forwarder_url,
-            "NSM_TUNNEL_IP": node.ip,
-            "NSM_JOURNAL": str(paths.journal(node.forwarder_unit)),
-        }
-        found += [
-            _unit(mesh, node.manager_unit, "nsmgr", manager, node.netns),
-            _unit(mesh, node.forwarder_unit, "forwarder", forwarder, node.netns),
-        ]
-        urls += [node.manager_url, node.forwarder_url]
+        found.append(_unit(mesh, node.manager_unit, "nsmgr", manager, node.netns))
+        found += [_forwarder_unit(mesh, node, one) for one in node.forwarders]
+        urls += [node.manager_url, *(one.url for one in node.forwarders)]
     return list(zip(found, urls, strict=True))
+
+
+def _forwarder_unit(mesh: Mesh, node: Node, forwarder: NodeForwarder) -> Unit:
+    environment = {
+        "NSM_NAME": forwarder.name,
+        "NSM_CONNECT_TO": node.manager_url,
+        "NSM_LISTEN_ON": forwarder.url,
+        "NSM_LABELS": ",".join(f"{key}:{value}" for key, value in labels_of(node, forwarder).items()),
+        "NSM_JOURNAL": str(mesh.paths.journal(forwarder.unit)),
+    }
+    if forwarder.kind == OVS:
+        environment["NSM_SWITCH_DIRECTORY"] = forwarder.switch
+        environment["NSM_SWITCH_NETNS"] = f"{netns.RUN_NETNS}/{mesh.paths.netns(forwarder.space)}"
+        return _unit(mesh, forwarder.unit, "forwarder-ovs", environment, node.netns)
+    environment["NSM_TUNNEL_IP"] = node.ip
+    return _unit(mesh, forwarder.unit, "forwarder", environment, node.netns)
 
 
 def _unit(mesh: Mesh, name: str, program: str, environment: dict[str, str], place: str = "") -> Unit:
@@ -154,6 +197,10 @@ async def start_apart(mesh: Mesh) -> None:
         await mesh.underlay.make(mesh.nodes.values())
         for node in mesh.nodes.values():
             mesh.identities.add(node.name, node.netns)
+    for node in mesh.nodes.values():
+        for forwarder in node.forwarders:
+            if forwarder.kind == OVS:
+                await mesh.switches.make(forwarder)
     units = role_units(mesh)
     for unit, _ in units:
         mesh.supervisor.start(unit)

@@ -15,7 +15,7 @@ from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServ
 from nsmesh.standalone.clients import Client
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.node_rows import managers_elsewhere, node_rows, parts
-from nsmesh.standalone.nodes import Node
+from nsmesh.standalone.nodes import Node, NodeForwarder
 from nsmesh.standalone.refused import refused
 from nsmesh.standalone.rows_connection import Row, connection_row
 from nsmesh.standalone.telling import describe_match, duration
@@ -181,15 +181,15 @@ class Rows:
         }
 
     def _forwarders(self) -> list[Row]:
-        nodes = {node.forwarder: node for node in self._mesh.nodes.values()}
+        here = {one.name: one for node in self._mesh.nodes.values() for one in node.forwarders}
         return [
-            self._forwarder(entry, nodes.get(entry.name))
+            self._forwarder(entry, here.get(entry.name))
             for entry in self._mesh.model.endpoints.values()
             if FORWARDER_SERVICE in entry.network_service_names
         ]
 
-    def _forwarder(self, entry: NetworkServiceEndpoint, node: Node | None) -> Row:
-        state, pid = self._role_state(node.forwarder_unit) if node else ("external", None)
+    def _forwarder(self, entry: NetworkServiceEndpoint, here: NodeForwarder | None) -> Row:
+        state, pid = self._role_state(here.unit) if here else ("external", None)
         labels = dict(entry.network_service_labels[FORWARDER_SERVICE].labels)
         mechanisms, missing = labels.pop(MECHANISMS, ""), labels.pop(LACKS, "")
         return {
@@ -206,7 +206,7 @@ class Rows:
                 for segment in connection.path.path_segments
             ),
             "node": parts(self._mesh).get(entry.name, ""),
-            "url": node.forwarder_url if node else entry.url,
+            "url": here.url if here else entry.url,
             "pid": pid,
         }
 
@@ -242,10 +242,8 @@ class Rows:
         registry = ("registry", f"registry-{mesh.paths.mesh}", "registry", mesh.registry_url, "")
         roles = [] if mesh.first else [registry]
         for node in mesh.nodes.values():
-            roles += [
-                ("nsmgr", node.manager, node.manager_unit, node.public_url, node.name),
-                ("forwarder", node.forwarder, node.forwarder_unit, node.forwarder_url, node.name),
-            ]
+            roles.append(("nsmgr", node.manager, node.manager_unit, node.public_url, node.name))
+            roles += [("forwarder", one.name, one.unit, one.url, node.name) for one in node.forwarders]
         return [
             {
                 "role": role,

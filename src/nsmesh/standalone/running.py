@@ -65,6 +65,8 @@ async def _take_down(mesh: Mesh) -> None:
         ("links and namespaces", mesh.spaces.aclose),
         *((f"roles: {role}", partial(_stop_role, mesh, role)) for role in ("forwarder", "nsmgr", "registry")),
     ]
+    if mesh.separate:
+        steps.append(("switches", mesh.switches.aclose))
     if mesh.underlay is not None:
         steps.append(("nodes", mesh.underlay.aclose))
     for what, step in steps:
@@ -77,7 +79,7 @@ async def _take_down(mesh: Mesh) -> None:
 
 async def _stop_role(mesh: Mesh, role: str) -> None:
     """Stop all processes of a role while those that they say goodbye to are still there."""
-    units = [name for name in _units(mesh, roles=True) if name.partition("-")[0] == role]
+    units = [name for name in _units(mesh, roles=True) if name.removeprefix("ovs-").startswith(role)]
     await mesh.supervisor.stop(*units)
 
 

@@ -54,6 +54,26 @@ class Space:
     made: bool
 
 
+async def own_namespace(children: Children, name: str) -> str:
+    """Return the path of a namespace of ours: the very one that a killed mesh had, else a new one."""
+    if children.same_namespace(name):
+        return f"{netns.RUN_NETNS}/{name}"
+    children.add_namespace(name)
+    await delete_namespace(name)  # what a dead mesh left under our own name
+    path = netns.create(name)
+    children.prove_namespace(name)
+    return path
+
+
+async def delete_namespace(name: str) -> None:
+    """Delete a namespace of ours by its name, and what still runs in it."""
+    path = f"{netns.RUN_NETNS}/{name}"
+    if os.path.lexists(path):
+        await end_inside(path)
+        silence(path)  # whoever holds a descriptor of it keeps it alive, and its wires must not look so
+        netns.delete(name)
+
+
 class Spaces:
     """Makes, finds and deletes them; knows each by its owner's name."""
 
@@ -74,21 +94,11 @@ class Spaces:
             space = Space(existing(given, pid), made=False)
             self._children.add_place(space.path)
         else:
-            space = Space(await self._own(self._paths.netns(owner)), made=True)
+            space = Space(await own_namespace(self._children, self._paths.netns(owner)), made=True)
         self.known[owner] = space
         if space.made:  # who shares a namespace with others shares their identity
             self._identities.add(owner, space.path)
         return space
-
-    async def _own(self, name: str) -> str:
-        """Return the path of a namespace of ours: the very one that a killed mesh had, else a new one."""
-        if self._children.same_namespace(name):
-            return f"{netns.RUN_NETNS}/{name}"
-        self._children.add_namespace(name)
-        await self._delete(name)  # what a dead mesh left under our own name
-        path = netns.create(name)
-        self._children.prove_namespace(name)
-        return path
 
     def of(self, owner: str) -> Space:
         """Return the namespace of ``owner``; raises NotFound."""
@@ -107,17 +117,10 @@ class Spaces:
             return
         if space.made:
             name = self._paths.netns(owner)
-            await self._delete(name)
+            await delete_namespace(name)
             self._children.drop_namespace(name)
         elif all(other.path != space.path for other in self.known.values()):
             self._children.drop_place(space.path)
-
-    async def _delete(self, name: str) -> None:
-        path = f"{netns.RUN_NETNS}/{name}"
-        if os.path.lexists(path):
-            await end_inside(path)
-            silence(path)  # whoever holds a descriptor of it keeps it alive, and its wires must not look so
-            netns.delete(name)
 
     async def link(self, link: Link) -> None:
         """Make a link as it is described; idempotent."""

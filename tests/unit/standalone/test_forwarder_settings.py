@@ -3,16 +3,18 @@
 import pytest
 
 from nsmesh.core.errors import Invalid
-from nsmesh.standalone.nodes import Node
+from nsmesh.standalone.nodes import Node, NodeForwarder
 from nsmesh.standalone.roles import forwarder_settings
 
-NODE = Node("", "", "192.0.2.1", "m", "m", "unix:///m", "f", "f", "unix:///f")
+HERE = NodeForwarder("linux", "f", "f", "unix:///f")
+NODE = Node("", "", "192.0.2.1", "m", "m", "unix:///m", (HERE,))
 
 
 def test_wishes_count_and_places_do_not():
     """As for a forwarder that is a process of its own: what the mesh decides is the mesh's."""
     made = forwarder_settings(
         NODE,
+        HERE,
         {
             "NSM_MECHANISM_PRIORITY": "WIREGUARD",
             "NSM_MECHANISMS": "WIREGUARD,VXLAN",
@@ -33,4 +35,4 @@ def test_wishes_count_and_places_do_not():
 def test_what_cannot_be_used_ends_the_start():
     """With the variable's name."""
     with pytest.raises(Invalid, match="NSM_VXLAN_PORT"):
-        forwarder_settings(NODE, {"NSM_VXLAN_PORT": "many"})
+        forwarder_settings(NODE, HERE, {"NSM_VXLAN_PORT": "many"})

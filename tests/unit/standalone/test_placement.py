@@ -23,7 +23,7 @@ def test_several_nodes_have_nothing_in_common():
     """Each has a namespace, an address, and names of its own; other nodes reach its manager over tcp."""
     found = nodes(3)
     assert list(found) == ["node1", "node2", "node3"]
-    for field in ("netns", "ip", "manager", "manager_url", "forwarder", "forwarder_url", "public_url"):
+    for field in ("netns", "ip", "manager", "manager_url", "forwarders", "public_url"):
         assert len({getattr(node, field) for node in found.values()}) == 3
     assert found["node2"].public_url == "tcp://100.64.0.2:5001"
     assert found["node2"].netns == "/run/netns/m.node2"

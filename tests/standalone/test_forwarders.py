@@ -1,0 +1,147 @@
+"""Two kinds of forwarders on each node, of the kernel and of Open vSwitch: nsm up --forwarders linux,ovs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from mesh_lab import Lab, documents, is_gone, ping, responder, until
+
+from nsmesh.datapath import netns, ovs_programs
+from nsmesh.datapath.ovs_programs import running
+from nsmesh.datapath.ovs_switch import Switch
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(bool(ovs_programs.lacks_switch()), reason="Open vSwitch is not installed"),
+]
+BOTH = ("--forwarders", "linux,ovs")
+SERVICE = """
+apiVersion: networkservicemesh.io/v1
+kind: NetworkService
+metadata: {{name: by-{kind}}}
+spec:
+  payload: IP
+  matches:
+    - routes: [{{destination_selector: {{app: behind-{kind}}}}}]
+      metadata: {{labels: {{forwarder: {kind}}}}}
+"""
+CLIENT = """
+apiVersion: nsmesh/v1
+kind: Workload
+metadata:
+  name: box
+  annotations: {networkservicemesh.io: "kernel://by-linux/nsm-1,kernel://by-ovs/nsm-2"}
+spec: {NODE command: [sleep, infinity]}
+"""
+ADDRESSES = {"linux": "172.30.1.0", "ovs": "172.30.2.0"}
+
+
+def populated(lab, *options):
+    """Bring a mesh up whose client has a wire by each forwarder, to endpoints of its own node."""
+    node = "node: node1, " if "--nodes" in options else ""
+    lab.up(*BOTH, *options)
+    endpoints = [responder(f"behind-{kind}", f"by-{kind}", f"{ADDRESSES[kind]}/24") for kind in ADDRESSES]
+    if node:
+        endpoints = [text.replace("spec:", "spec:\n  node: node1") for text in endpoints]
+    services = [SERVICE.format(kind=kind) for kind in ADDRESSES]
+    lab.apply(documents(*services, *endpoints, CLIENT.replace("NODE ", node))).ok()
+    return lab
+
+
+def switch_of(lab, *options):
+    tail = "-node1" if "--nodes" in options else ""
+    return Switch(lab.run / f"ovs{tail}", f"{netns.RUN_NETNS}/{lab.mesh}.ovs{tail}")
+
+
+class Stream:
+    """A hundred packets a second through the wire of the switch."""
+
+    def __init__(self, lab):
+        argv = ["ip", "netns", "exec", f"{lab.mesh}.box", "ping", "-n", "-q", "-i", "0.01", ADDRESSES["ovs"]]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+    def lost(self):
+        time.sleep(0.2)
+        self.process.send_signal(signal.SIGINT)
+        out, _ = self.process.communicate(timeout=10)
+        sent, _, rest = out.partition(" packets transmitted, ")
+        return int(sent.split()[-1]) - int(rest.split()[0])
+
+
+@pytest.mark.parametrize("options", [(), ("--separate",), ("--nodes", "2")], ids=" ".join)
+def test_a_match_chooses_and_the_wire_outlives_the_daemon(options):
+    """Each wire goes by its forwarder; the daemon is killed and started again, and no packet is lost.
+
+    After down there is no process and no namespace, the switch's own included.
+    """
+    with Lab() as lab:
+        populated(lab, *options)
+        for address in ADDRESSES.values():
+            assert ping(f"{lab.mesh}.box", address)
+        rows = {row["name"]: row for row in lab.get("forwarders") if row["node"] in {"", "node1"}}
+        assert {row["labels"]["forwarder"]: row["wires"] for row in rows.values()} == {"linux": 1, "ovs": 1}
+        (ports,) = asyncio.run(switch_of(lab, *options).ports()).values()
+        assert len(ports) == 2
+        stream = Stream(lab)
+        pid = lab.daemon()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: is_gone(pid))
+        assert "removed" not in lab.nsm("up", *BOTH, *options).ok().out
+        until(lambda: [row["state"] for row in lab.get("clients")] == ["up"], 20)
+        assert stream.lost() == 0
+        assert lab.nsm("status", "-o", "json").ok().json()["audit"] == []
+        lab.nsm("down").ok()
+        assert lab.left() == []
+
+
+def test_down_after_a_kill_takes_the_switch_along():
+    """Its daemons are no children of the mesh, and yet none of them is left, nor their namespace."""
+    with Lab() as lab:
+        populated(lab)
+        pid_files = [(lab.run / "ovs" / f"{name}.pid", name) for name in ("ovs-vswitchd", "ovsdb-server")]
+        pids = [running(*one) for one in pid_files]
+        assert all(pids)
+        pid = lab.daemon()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: is_gone(pid))
+        lab.nsm("down").ok()
+        assert all(map(is_gone, pids))
+        assert lab.left() == []
+
+
+def test_a_daemon_of_the_switch_that_dies_is_back_without_a_request():
+    """After its death the wire carries packets again by itself; a restart by the book loses none."""
+    with Lab() as lab:
+        populated(lab)
+        pid = running(lab.run / "ovs" / "ovs-vswitchd.pid", "ovs-vswitchd")
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: is_gone(pid))
+        until(lambda: ping(f"{lab.mesh}.box", ADDRESSES["ovs"]), 10)
+        stream = Stream(lab)
+        lab.nsm("restart", "daemon").ok()
+        assert stream.lost() == 0
+
+
+def test_two_meshes_with_switches_stand_side_by_side():
+    """Each switch has a namespace of its own, so that their devices are not in each other's way."""
+    with Lab("one") as one, Lab("two") as two:
+        for lab in (one, two):
+            populated(lab)
+        for lab in (one, two):
+            assert ping(f"{lab.mesh}.box", ADDRESSES["ovs"])
+        home = Path("/sys/class/net")
+        assert not (home / "ovs-netdev").exists()
+
+
+def test_other_forwarders_than_there_are_is_said(lab):
+    """A mesh that is up has the forwarders that it has; words that are none are told apart."""
+    lab.nsm("up", "--forwarders", "linux,vpp").fails("vpp is no kind of forwarder", code=2)
+    lab.up()
+    lab.nsm("up", *BOTH).fails("up already, with forwarders of linux", "down")
