@@ -36,6 +36,7 @@ DAEMONS = {
     "nsm run registry-memory, nsm run registry-sqlite": settings.RegistrySettings,
     "nsm run registry-k8s": settings.KubernetesRegistrySettings,
     "nsm run exclude-prefixes-k8s": settings_kubernetes.ExcludePrefixesSettings,
+    "nsm run admission-webhook-k8s": settings_kubernetes.AdmissionWebhookSettings,
     "nsm run nsc": settings.NscSettings,
     "nsm run nsc-init": settings.NscInitSettings,
     "nsm run nse": settings.NseSettings,
@@ -198,7 +199,7 @@ def _settings(items: Iterable[Setting]) -> str:
 
 def _default(item: Setting) -> str:
     if item.kind == "duration" and item.default:
-        return f"`{float(item.default.removesuffix('s')):g}s`"
+        return f"`{float(item.default.removesuffix('s')):.10g}s`"
     if item.kind == "map":
         pairs = item.default.strip("{}").replace("'", "").replace(": ", ":")
         return f"`{pairs}`" if pairs else "-"

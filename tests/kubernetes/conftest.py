@@ -98,9 +98,8 @@ def api_server(request: pytest.FixtureRequest) -> Iterator[ApiServer]:
             (LAB / f".{name}.lock").unlink(missing_ok=True)
 
 
-@pytest.fixture
-def own_api_server() -> Iterator[ApiServer]:
-    """Give an API server of the test's own, to be stopped, restarted and compacted."""
+@contextmanager
+def _own() -> Iterator[ApiServer]:
     if why := _missing():
         pytest.skip(why)
     if shutil.which("go") is not None:
@@ -111,6 +110,20 @@ def own_api_server() -> Iterator[ApiServer]:
         yield ApiServer(LAB / name)
     finally:
         _script("api-down.sh", NSMESH_API=name)
+
+
+@pytest.fixture
+def own_api_server() -> Iterator[ApiServer]:
+    """Give an API server of the test's own, to be stopped, restarted and compacted."""
+    with _own() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def webhook_server() -> Iterator[ApiServer]:
+    """Give an API server of a module's own: what is registered there is called for all of its objects."""
+    with _own() as server:
+        yield server
 
 
 @pytest.fixture

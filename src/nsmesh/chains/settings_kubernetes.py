@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nsmesh.chains.settings import Common
+from nsmesh.model.settings import Seconds
+
+EXEMPT = ("kube-system", "kube-public", "kube-node-lease", "spire", "nsm-system")
+"""Namespaces whose pods a node needs before it has a mesh, or that are the mesh."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +31,71 @@ class ExcludePrefixesSettings(Common):
     """File to write, where the output is file."""
     prefixes_output_type: str = "file"
     """What to write: file or config-map."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmissionWebhookSettings(Common):
+    """Gives wires to annotated pods of a cluster."""
+
+    name: str = "admission-webhook-k8s"
+    """Name of its MutatingWebhookConfiguration, with selfregister."""
+    service_name: str = "default"
+    """Name of the Service by which API servers reach it."""
+    namespace: str = "default"
+    """Namespace of that Service; nothing in it is patched."""
+    annotation: str = "networkservicemesh.io"
+    """Annotation with the network services of a pod."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Labels that a patched pod gets."""
+    nsurl_env_name: str = "NSM_NETWORK_SERVICES"
+    """Variable by which the containers that are added learn the annotation."""
+    init_container_images: tuple[str, ...] = ()
+    """Images that run to their end before the pod's own containers."""
+    container_images: tuple[str, ...] = ()
+    """Images that run beside the pod's own containers."""
+    init_container_args: tuple[str, ...] = ()
+    """What the former are started with, for an image of several roles: run,nsc-init."""
+    container_args: tuple[str, ...] = ()
+    """What the latter are started with: run,nsc."""
+    native_sidecars: bool = False
+    """Whether the latter are init containers that stay: they start first, end last, let a Job complete."""
+    envs: tuple[str, ...] = ()
+    """More variables for the containers that are added, as NAME=value."""
+    webhook_mode: str = "spire"
+    """Who registers it and signs its certificate: selfregister (itself), spire (others, Workload API)."""
+    cert_file_path: str = ""
+    """File with a certificate to use instead, PEM; read again when it changes."""
+    key_file_path: str = ""
+    """File with its key."""
+    ca_bundle_file_path: str = ""
+    """File with who signed it, for selfregister."""
+    sidecar_limits_memory: str = "80Mi"
+    """Memory that each container that is added may take."""
+    sidecar_limits_cpu: str = "200m"
+    """Processor time that it may take."""
+    sidecar_requests_memory: str = "40Mi"
+    """Memory that it is sure to get."""
+    sidecar_requests_cpu: str = "100m"
+    """Processor time that it is sure to get."""
+    kubelet_qps: int = 50
+    """The most calls per second to the API server."""
+    listen_on: str = "tcp://:443"
+    """Where it listens."""
+    service_port: int = 443
+    """Port of the Service."""
+    silent: bool = False
+    """Whether an annotation that names no network service is put into the pod as it is, as NSM does."""
+    exempt_namespaces: tuple[str, ...] = EXEMPT
+    """Namespaces in which nothing is patched, besides its own."""
+    failure_policy: str = "Fail"
+    """What becomes of annotated objects while it is away: Fail (refused) or Ignore (made without wires)."""
+    webhook_timeout: int = 10
+    """Seconds that they wait for it."""
+    secret_name: str = "admission-webhook-k8s"  # noqa: S105 - the name of it
+    """Secret with the authorities that sign its certificates, shared by all replicas."""
+    authority_lifetime: Seconds = Seconds(365 * 86400)
+    """How long such an authority lives; its successor takes over at three quarters."""
+    certificate_lifetime: Seconds = Seconds(86400)
+    """How long a certificate lives; it is replaced at its half."""
+    unregister_itself: bool = False
+    """Whether its configuration is removed when it ends, as NSM does; for one replica."""

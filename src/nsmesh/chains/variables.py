@@ -20,7 +20,7 @@ from nsmesh.chains.settings import (
     NsmgrSettings,
     RegistrySettings,
 )
-from nsmesh.chains.settings_kubernetes import ExcludePrefixesSettings
+from nsmesh.chains.settings_kubernetes import AdmissionWebhookSettings, ExcludePrefixesSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.core.errors import Invalid
 from nsmesh.model.names import nearest
@@ -144,6 +144,7 @@ UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
     RegistrySettings: (*_REGISTRY, *_KUBELET, *EVERYWHERE),
     KubernetesRegistrySettings: (*_REGISTRY, *EVERYWHERE),
     ExcludePrefixesSettings: EVERYWHERE,
+    AdmissionWebhookSettings: EVERYWHERE,
     NscSettings: (*_NSC, *EVERYWHERE),
     NscInitSettings: (*_NSC, *EVERYWHERE),
     NseSettings: (*_NSE, *EVERYWHERE),

@@ -13,7 +13,7 @@ import structlog
 
 from nsmesh.attestation.settings import AgentSettings, AuthoritySettings
 from nsmesh.chains import settings as s
-from nsmesh.chains.settings_kubernetes import ExcludePrefixesSettings
+from nsmesh.chains.settings_kubernetes import AdmissionWebhookSettings, ExcludePrefixesSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core import garbage, logging
@@ -146,6 +146,15 @@ def exclude_prefixes_k8s() -> None:
 
     settings = _settings(ExcludePrefixesSettings)
     _run("exclude-prefixes-k8s", settings, lambda stop: serve_exclude_prefixes(settings, stop))
+
+
+@run.command("admission-webhook-k8s", epilog=_epilog(AdmissionWebhookSettings))
+def admission_webhook_k8s() -> None:
+    """Give wires to annotated pods of a cluster: serve its admission webhook; needs nsmesh[kubernetes]."""
+    from nsmesh.chains.admission_webhook import serve_admission_webhook  # noqa: PLC0415 - likewise
+
+    settings = _settings(AdmissionWebhookSettings)
+    _run("admission-webhook-k8s", settings, lambda stop: serve_admission_webhook(settings, stop))
 
 
 @run.command(epilog=_epilog(s.NscSettings))

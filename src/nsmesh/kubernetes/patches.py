@@ -35,6 +35,9 @@ def answer(review: Mapping[str, Any], settings: Injection, namespace: Mapping[st
             remedy="only the API server should call it",
         )
     response: Object = {"uid": request["uid"], "allowed": True}
+    warning = _unheeded(request, settings.annotation)
+    if warning:
+        response["warnings"] = [warning]
     try:
         changes = patch(request, settings, namespace)
     except Invalid as error:
@@ -53,7 +56,7 @@ def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[st
     Raises :class:`Invalid` for an annotation that names no network services, unless ``settings.silent``.
     """
     made = request.get("object")
-    kind = _kind(request)
+    kind = kind_of(request)
     if request.get("operation") != "CREATE" or not kind or not isinstance(made, Mapping):
         return []
     found = _wanted(kind, made, settings.annotation, namespace)
@@ -70,12 +73,26 @@ def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[st
     return _changes(pod, root, settings, value, generated=generated, level=level, whose=whose)
 
 
-def _kind(request: Mapping[str, Any]) -> str:
+def kind_of(request: Mapping[str, Any]) -> str:
     """Return the kind of what is made, where it is one that is patched: a kind is of a group."""
     asked = _part(request, "kind")
     kind, group = str(asked.get("kind", "")), asked.get("group", "")
     ours = (kind == "Pod" and not group) or (kind in WORKLOADS and group == APPS)
     return kind if ours and not request.get("subResource") else ""
+
+
+def _unheeded(request: Mapping[str, Any], annotation: str) -> str:
+    """Return what an author should know whose annotation has no effect, or nothing."""
+    kind, made = kind_of(request), request.get("object")
+    if kind not in WORKLOADS or request.get("operation") != "CREATE" or not isinstance(made, Mapping):
+        return ""
+    inner = _part(made, "spec", "template", "metadata", "annotations")
+    if not inner or annotation in inner or not _part(made, "metadata", "annotations").get(annotation):
+        return ""
+    return (
+        f"annotation {annotation} of {_named(kind, _part(made, 'metadata'))} has no effect: its template has"
+        f" annotations of its own; write it there"
+    )
 
 
 def _named(kind: str, meta: Mapping[str, Any]) -> str:

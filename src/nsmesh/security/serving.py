@@ -69,7 +69,7 @@ class Authorities:
     @property
     def pem(self) -> str:
         """The bundle as text."""
-        return "".join(one.public_bytes(Encoding.PEM).decode() for one in self.bundle)
+        return "".join(map(pem_of, self.bundle))
 
 
 def due(held: Authorities | None, now: float, lifetime: float, ttl: float, trusted: str) -> Authorities:
@@ -85,11 +85,16 @@ def due(held: Authorities | None, now: float, lifetime: float, ttl: float, trust
     if following is None:
         if age >= PREPARE:
             return replace(held, next=make_signer(now, lifetime))
-    elif age >= ACTIVATE and following.certificate.public_bytes(Encoding.PEM).decode() in trusted:
+    elif age >= ACTIVATE and pem_of(following.certificate) in trusted:
         return Authorities(following, now, former=held.signer.certificate)
     if held.former is not None and now >= held.since + ttl:
         return replace(held, former=None)
     return held
+
+
+def pem_of(certificate: x509.Certificate) -> str:
+    """Return a certificate as text."""
+    return certificate.public_bytes(Encoding.PEM).decode()
 
 
 def make_signer(now: float, lifetime: float) -> Signer:
