@@ -21,6 +21,7 @@ from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings
 from nsmesh.chains.tunnels import described, lacking
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
+from nsmesh.core.ending import hands_over
 from nsmesh.core.errors import MeshError
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath.base import Datapath
@@ -134,7 +135,8 @@ async def registered(
 ) -> AsyncIterator[None]:
     """Register entries, in order and in the background, until it worked; ``done`` is called then.
 
-    On leaving, endpoints are unregistered (services stay: others may provide them).
+    On leaving, endpoints are unregistered (services stay: others may provide them), unless a successor goes
+    on under their names.
     """
     stored: list[Entry] = []
 
@@ -159,7 +161,7 @@ async def registered(
         task.cancel()
         await asyncio.wait([task])
         for entry in reversed(stored):
-            if unregister and isinstance(entry, NetworkServiceEndpoint):
+            if unregister and not hands_over() and isinstance(entry, NetworkServiceEndpoint):
                 try:
                     await chain.unregister(Call(peer=Peer(in_process=True)).within(UNREGISTER), entry)
                 except MeshError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import structlog
 
 from nsmesh import rpc
 from nsmesh.chains.secured import Secured
@@ -22,6 +25,12 @@ from nsmesh.elements import serve
 from nsmesh.elements.peer import LocalPeers, RemotePeers
 from nsmesh.journal.file import FileJournal
 from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POLICIES
+
+log = structlog.get_logger()
+
+
+DRAIN = 2.0
+"""Seconds that a role that ends gives the calls that it serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,8 @@ async def served(
 ) -> AsyncIterator[list[str]]:
     """Serve ``handler`` at ``urls`` (and in memory, to roles of this process); yield the real URLs.
 
+    On leaving nothing more is accepted, and Requests that run have :data:`DRAIN` to be answered.
+
     Raises Invalid for a tcp URL without an identity.
     """
     for url in urls:
@@ -126,15 +137,24 @@ async def served(
     methods |= serve.health(methods)
     methods |= extra or {}
     async with AsyncExitStack() as stack:
-        real = []
+        real, served = [], []
         for url in urls:
             server = await stack.enter_async_context(rpc.serve(url, methods, identity=runtime.identity))
             runtime.servers.add(server)
             stack.callback(runtime.servers.discard, server)
+            served.append(server)
             real.append(server.url)
             runtime.peers.local[server.url] = handler
+        for url in rpc.unclaimed():
+            log.warning(
+                "a socket was passed to this process, and it serves another address",
+                socket=url,
+                serves=real,
+                remedy="let NSM_LISTEN_ON and the socket unit name the same address",
+            )
         try:
             yield real
         finally:
             for url in real:
                 runtime.peers.local.pop(url, None)
+            await asyncio.gather(*(server.drain(DRAIN) for server in served))

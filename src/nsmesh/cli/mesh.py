@@ -116,12 +116,16 @@ def up(
     conditions = _conditions(underlay)
     paths.make()
     if foreground:
-        from nsmesh.standalone import daemon  # noqa: PLC0415 - the whole mesh, for this one command
+        from nsmesh.cli import fork_server  # noqa: PLC0415 - the whole mesh, for this one command
+        from nsmesh.standalone import daemon  # noqa: PLC0415 - likewise
+        from nsmesh.standalone.forking import forked  # noqa: PLC0415 - likewise
 
         _tell_forwarders(mechanisms, device_selector)
         level = ("INFO", "DEBUG", "TRACE")[min(context.verbose, 2)]
+        title = f"nsm --mesh {paths.mesh} --run-dir {paths.run} fork-server"
+        forks = forked(lambda channel: fork_server.work(channel, title))
         wishes = daemon.Wishes(separate, conditions, place)
-        daemon.run(paths, wishes, "WARN" if context.quiet else level)
+        daemon.run(paths, wishes, "WARN" if context.quiet else level, forks)
         return
     found = holder(paths.lock)
     if found is not None and found.mesh == paths.mesh:

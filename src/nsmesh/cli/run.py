@@ -11,12 +11,14 @@ from typing import Any
 import click
 import structlog
 
+from nsmesh import rpc
 from nsmesh.attestation.settings import AgentSettings, AuthoritySettings
 from nsmesh.chains import settings as s
 from nsmesh.chains.settings_kubernetes import AdmissionWebhookSettings, ExcludePrefixesSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core import garbage, logging
+from nsmesh.core.ending import hand_over
 from nsmesh.core.errors import Invalid
 from nsmesh.model.duration import format_duration
 from nsmesh.model.settings import Setting, SettingsError, describe, load
@@ -41,7 +43,9 @@ def _run(
     serve: Callable[[asyncio.Event], Awaitable[None]],
     also: Iterable[str] = (),
 ) -> None:
-    """Run until SIGTERM or SIGINT. SIGUSR1 logs everything, SIGUSR2 goes back.
+    """Run until SIGTERM or SIGINT, or SIGQUIT, after which a successor goes on.
+
+    SIGUSR1 logs everything, SIGUSR2 goes back.
 
     ``also``: variables that the role reads besides its settings.
     """
@@ -49,9 +53,17 @@ def _run(
     for notice in notices(type(settings), os.environ, also):
         log.warning(notice)
 
+    rpc.take_from_environment(os.environ)
+
     async def main() -> None:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
+
+        def succeed() -> None:
+            hand_over()
+            stop.set()
+
+        loop.add_signal_handler(signal.SIGQUIT, succeed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")

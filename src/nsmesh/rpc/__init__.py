@@ -3,6 +3,7 @@
 from nsmesh.rpc.client import Client, connect
 from nsmesh.rpc.client_connection import Reply
 from nsmesh.rpc.descriptors import Descriptors, PeerDescriptors
+from nsmesh.rpc.inherited import take_from_environment, unclaimed
 from nsmesh.rpc.limits import Limits
 from nsmesh.rpc.methods import Bidi, Method, ServerCall, ServerStream, Unary
 from nsmesh.rpc.pool import Pool
@@ -23,4 +24,6 @@ __all__ = [
     "Unary",
     "connect",
     "serve",
+    "take_from_environment",
+    "unclaimed",
 ]

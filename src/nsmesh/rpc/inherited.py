@@ -18,6 +18,8 @@ from nsmesh.rpc.address import Address
 
 FIRST = 3
 """The first descriptor that is passed (SD_LISTEN_FDS_START)."""
+OURS = "NSM_PASSED_SOCKETS"
+"""Variable with the descriptors that a mesh passes to a process of its own, whatever their numbers."""
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 _WAITING: list[socket.socket] = []
@@ -25,10 +27,12 @@ _WAITING: list[socket.socket] = []
 
 
 def take_from_environment(environment: MutableMapping[str, str]) -> None:
-    """Take the sockets that ``LISTEN_FDS`` counts, if they are for this process; its children get none.
+    """Take the sockets that the environment speaks of, if they are for this process; its children get none.
 
     Raises Invalid where the variables cannot be read, or what they count is no listening socket.
     """
+    if ours := environment.pop(OURS, ""):
+        take(int(fd) for fd in ours.split(","))
     pid, count, _ = (environment.pop(name, "") for name in VARIABLES)
     if not count or (pid and pid != str(os.getpid())):
         return

@@ -17,6 +17,7 @@ from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.model.settings import SettingsError, load
 from nsmesh.standalone import adopting, leftovers
 from nsmesh.standalone.control import Control
+from nsmesh.standalone.forking import ForkServer
 from nsmesh.standalone.joining.member import Member
 from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.lock import MeshLock
@@ -41,17 +42,18 @@ class Wishes:
     listen: Place | None = None
 
 
-def run(paths: MeshPaths, wishes: Wishes, level: str) -> None:
+def run(paths: MeshPaths, wishes: Wishes, level: str, forks: ForkServer) -> None:
     """Run until SIGTERM, SIGINT or ``nsm down``; then take everything down, the run directory too.
 
-    Raises Conflict when this mesh is up already. SIGUSR1 logs everything, SIGUSR2 goes back.
+    ``forks`` starts its processes. Raises Conflict when this mesh is up already. SIGUSR1 logs everything,
+    SIGUSR2 goes back.
     """
     logging.configure(role=f"mesh-{paths.mesh}", level=level)
     lock = MeshLock(paths)
     lock.take()
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):  # asked to end before it was up
-            if asyncio.run(_main(paths, wishes, level)):
+            if asyncio.run(_main(paths, wishes, level, forks)):
                 return
         if not leftovers.find(paths):
             paths.clear()
@@ -59,7 +61,7 @@ def run(paths: MeshPaths, wishes: Wishes, level: str) -> None:
         lock.release()
 
 
-async def _main(paths: MeshPaths, wishes: Wishes, level: str) -> bool:
+async def _main(paths: MeshPaths, wishes: Wishes, level: str, forks: ForkServer) -> bool:
     """Run the mesh; return whether another daemon goes on with it."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -78,7 +80,7 @@ async def _main(paths: MeshPaths, wishes: Wishes, level: str) -> bool:
     mode = adopting.mode_of(wishes.conditions, separate=separate)
     left = await adopting.take_over(paths, mode)
     running = running_mesh(
-        paths, separate=wishes.separate, conditions=wishes.conditions, listen=wishes.listen
+        paths, separate=wishes.separate, conditions=wishes.conditions, listen=wishes.listen, forks=forks
     )
     async with _telemetry(paths), running as mesh:
         starting = None

@@ -24,6 +24,7 @@ from nsmesh.standalone.connects import Connects
 from nsmesh.standalone.documents import Documents
 from nsmesh.standalone.events import Events
 from nsmesh.standalone.followers import Followers
+from nsmesh.standalone.fork_keeper import ForkKeeper
 from nsmesh.standalone.hosting import opened, running_hosts
 from nsmesh.standalone.identity import Identities, running_identities
 from nsmesh.standalone.joining.hosts import Hosts
@@ -68,6 +69,7 @@ class Mesh:
     identities: Identities
     events: Events
     supervisor: Supervisor
+    forks: ForkKeeper
     spaces: Spaces
     switches: Switches
     documents: Documents
@@ -167,6 +169,13 @@ async def composed(
         name: await stack.enter_async_context(_registrar(held, node).running())
         for name, node in nodes.items()
     }
+    supervisor = Supervisor(
+        scope,
+        children,
+        died=lambda unit, death: _died(events, unit, death),
+        born=lambda unit, process: _born(identities, unit, process),
+    )
+    supervisor.title = f"nsm --mesh {paths.mesh} --run-dir {paths.run}"
     return Mesh(
         paths=paths,
         separate=separate,
@@ -180,12 +189,8 @@ async def composed(
         children=children,
         identities=identities,
         events=events,
-        supervisor=Supervisor(
-            scope,
-            children,
-            died=lambda unit, death: _died(events, unit, death),
-            born=lambda unit, process: _born(identities, unit, process),
-        ),
+        supervisor=supervisor,
+        forks=ForkKeeper(supervisor, scope, paths.logs / "daemon.log"),
         spaces=Spaces(paths, children, identities),
         switches=Switches(paths, children),
         documents=Documents(paths.documents),

@@ -17,7 +17,10 @@ from typing import Any
 from nsmesh.core.errors import Invalid, NotFound, Unauthorized
 from nsmesh.core.process import start_ticks
 from nsmesh.datapath import netns
+from nsmesh.rpc import inherited
 
+NSM = ("-m", "nsmesh.cli.main")
+"""What follows the name of Python in a command that runs ``nsm``."""
 KILL = 2.0
 """Seconds within which a killed process is gone."""
 
@@ -46,19 +49,27 @@ class Command:
     directory: str = ""
 
     @property
+    def own(self) -> Sequence[str]:
+        """The arguments of ``nsm`` where it is that which is run; else empty."""
+        return self.argv[3:] if tuple(self.argv[1:3]) == NSM else ()
+
+    @property
     def digest(self) -> str:
-        """What tells it from other commands; where the output goes does not count."""
-        what = [list(self.argv), self.netns, dict(self.environment), self.directory]
+        """What tells it from other commands; where the output goes does not count, nor by which Python."""
+        argv = ["nsm", *self.own] if self.own else list(self.argv)
+        what = [argv, self.netns, dict(self.environment), self.directory]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def start(command: Command) -> subprocess.Popen[bytes]:
-    """Start a command as the leader of its own session.
+def start(command: Command, listen: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """Start a command as the leader of its own session; ``listen``: sockets that are passed to it.
 
     Raises NotFound (program or namespace), Invalid or Unauthorized, each naming the command.
     """
     name = command.argv[0]
     environment = {**os.environ, **command.environment}
+    if listen:
+        environment[inherited.OURS] = ",".join(map(str, listen))
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(command.log.open("ab"))
         try:
@@ -78,6 +89,7 @@ def start(command: Command) -> subprocess.Popen[bytes]:
                     env=environment,
                     cwd=command.directory or None,
                     start_new_session=True,
+                    pass_fds=listen,
                 )
         except FileNotFoundError:
             where = f" in {command.directory}" if command.directory else ""
@@ -143,6 +155,17 @@ def send(process: Started, number: signal.Signals) -> None:
     for pid in members(process):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+async def succeed(process: Started, grace: float = 5.0) -> bool:
+    """Ask a process of ours to end for a successor; kill it after ``grace`` seconds and return False then."""
+    with contextlib.suppress(ProcessLookupError):
+        if alive(process):
+            os.kill(process.pid, signal.SIGQUIT)
+    ended = not await _outlive([process], grace, alive)
+    send(process, signal.SIGKILL)  # what it started ends with it
+    await _outlive([process], KILL)
+    return ended
 
 
 async def stop(processes: Sequence[Started], grace: float = 3.0) -> list[Started]:

@@ -12,6 +12,7 @@ import structlog
 
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath.leaks import LEAKS
+from nsmesh.standalone.forking import ForkServer
 from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.leaks import counts
 from nsmesh.standalone.log_files import keep_small
@@ -28,17 +29,25 @@ PATIENCE = 6.0
 
 @asynccontextmanager
 async def running_mesh(
-    paths: MeshPaths, *, separate: bool, conditions: Conditions | None = None, listen: Place | None = None
+    paths: MeshPaths,
+    *,
+    separate: bool,
+    conditions: Conditions | None = None,
+    listen: Place | None = None,
+    forks: ForkServer | None = None,
 ) -> AsyncIterator[Mesh]:
     """Run a mesh while the block runs; leaving takes down everything that it made.
 
     ``conditions``: several nodes, and what joins them; their roles run apart in any case. ``listen``: where
-    other hosts may join.
+    other hosts may join. ``forks`` starts our processes.
     """
     conditions = conditions or Conditions()
     separate = separate or conditions.nodes > 1
     async with AsyncExitStack() as stack:
         mesh = await composed(paths, stack, separate=separate, conditions=conditions, listen=listen)
+        if forks is not None:
+            stack.callback(mesh.forks.close)
+            await mesh.forks.use(forks)
         if separate:
             stack.push_async_callback(_take_down, mesh)  # also of a start that fails half-way
             await start_apart(mesh)

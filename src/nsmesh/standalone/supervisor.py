@@ -19,6 +19,8 @@ from nsmesh.core.process import start_ticks
 from nsmesh.core.scope import Scope
 from nsmesh.standalone import processes
 from nsmesh.standalone.children import Children
+from nsmesh.standalone.forking import ForkServer
+from nsmesh.standalone.held_sockets import HeldSockets
 
 log = structlog.get_logger()
 
@@ -29,6 +31,8 @@ BACKOFF = (0.1, 0.5, 2.0, 5.0)
 """Seconds before the first, second, ... restart in a row; the last one repeats."""
 NOTICED = 2.0
 """Seconds within which the end of a process that was stopped must be noticed."""
+PATIENT = 0.5
+"""Seconds: who comes again that soon is waited for, and its sockets are held."""
 STEADY = 10.0
 """Seconds of life after which a process counts as healthy again."""
 
@@ -56,6 +60,7 @@ class Unit:
     restart: str = "never"
     process: processes.Started | None = None
     child: subprocess.Popen[bytes] | None = None
+    forks: ForkServer | None = None
     watch: processes.Watch | None = None
     started_at: float = 0.0
     failures: int = 0
@@ -65,6 +70,12 @@ class Unit:
     timer: Any = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     gone: Callable[[], None] = _nothing
+
+    @property
+    def listens(self) -> list[str]:
+        """Where it listens, as its settings say; ports that it chooses itself left out."""
+        found = self.command.environment.get("NSM_LISTEN_ON", "") if self.command.own else ""
+        return [url for url in found.split(",") if ":" in url and not url.endswith(":0")]
 
     @property
     def state(self) -> str:
@@ -94,6 +105,9 @@ class Supervisor:
         self.died = died
         self.born = born
         self.units: dict[str, Unit] = {}
+        self.sockets = HeldSockets()
+        self.forks: ForkServer | None = None
+        self.title = "nsm"
         self.deaths: deque[Death] = deque(maxlen=100)
 
     def start(self, unit: Unit) -> None:
@@ -104,10 +118,12 @@ class Supervisor:
         self.units[unit.name] = unit
         there = self.adoptable(unit)
         if there is not None:
+            self.sockets.take_over(unit.name, unit.listens, there)
             self._follow(unit, there)
             return
         other = self.children.processes.get(unit.name)
         if other is not None:  # of a killed mesh, and it runs something else
+            self.sockets.take_over(unit.name, unit.listens, other)
             processes.send(other, signal.SIGKILL)
         self._launch(unit)
 
@@ -118,24 +134,47 @@ class Supervisor:
     def _launch(self, unit: Unit) -> None:
         unit.timer = None
         unit.ended.clear()
-        unit.child = processes.start(unit.command)
-        ticks = start_ticks(unit.child.pid) or 0
-        self._follow(unit, processes.Started(unit.child.pid, ticks))
+        listen = self.sockets.open(unit.name, unit.listens, unit.command.netns)
+        unit.forks = self.forks
+        process = self._forked(unit, listen)
+        if process is None:
+            unit.forks = None
+            unit.child = processes.start(unit.command, listen)
+            process = processes.Started(unit.child.pid, start_ticks(unit.child.pid) or 0)
+        self._follow(unit, process)
+
+    def _forked(self, unit: Unit, listen: list[int]) -> processes.Started | None:
+        """Have one of our own commands started by the fork server, where there is one; else return None."""
+        if unit.forks is None or unit.forks.gone or not unit.command.own:
+            return None
+        title = f"{self.title} {' '.join(unit.command.own)}"
+        try:
+            return unit.forks.start(unit.command, unit.name, title, listen)
+        except (MeshError, OSError) as error:
+            log.warning("not forked, but started", unit=unit.name, error=str(error))
+            return None
 
     def _follow(self, unit: Unit, process: processes.Started) -> None:
         unit.process = process
         unit.gone = self.born(unit, process)
         unit.started_at = self.scope.clock.now()
         self.children.add_process(unit.name, process, unit.command.digest)
-        what = "process started" if unit.child is not None else "process gone on with"
+        ours = unit.child is not None or unit.forks is not None
+        what = "process started" if ours else "process gone on with"
         log.info(what, unit=unit.name, kind=unit.kind, pid=process.pid)
         try:
-            unit.watch = processes.Watch(process, lambda: self._over(unit))
+            unit.watch = processes.Watch(process, lambda: self._ended_now(unit))
         except ProcessLookupError:
-            asyncio.get_running_loop().call_soon(self._over, unit)
+            asyncio.get_running_loop().call_soon(self._ended_now, unit)
 
-    def _over(self, unit: Unit) -> None:
-        code = unit.child.wait() if unit.child is not None else None
+    def _ended_now(self, unit: Unit) -> None:
+        """Find out how it ended: its parent knows."""
+        if unit.forks is not None and unit.process is not None:
+            unit.forks.end_of(unit.process, lambda code: self._over(unit, code))
+        else:
+            self._over(unit, unit.child.wait() if unit.child is not None else None)
+
+    def _over(self, unit: Unit, code: int | None) -> None:
         unit.last = _why(code)
         lived = self.scope.clock.now() - unit.started_at
         leftovers, unit.process, unit.child, unit.watch = unit.process, None, None, None
@@ -146,6 +185,7 @@ class Supervisor:
         unit.ended.set()
         if unit.stopping:
             return
+        delay = PATIENT
         again = unit.restart == "always" or (unit.restart == "on-failure" and code != 0)
         death = Death(unit.name, unit.last, self.scope.clock.now(), again)
         if code != 0 or again:
@@ -156,6 +196,8 @@ class Supervisor:
             unit.failures = 0 if lived > STEADY else unit.failures + 1
             delay = BACKOFF[min(unit.failures, len(BACKOFF)) - 1] if unit.failures else 0.0
             unit.timer = self.scope.after(delay, lambda: self._again(unit))
+        if not again or delay > PATIENT:
+            self.sockets.release(unit.name)
         self.died(unit, death)
 
     def _again(self, unit: Unit) -> None:
@@ -169,8 +211,10 @@ class Supervisor:
             unit.timer = self.scope.after(BACKOFF[-1], lambda: self._again(unit))
             log.warning("restart failed", unit=unit.name, error=str(error))
 
-    async def restart(self, name: str, grace: float = 3.0) -> None:
+    async def restart(self, name: str) -> None:
         """End a unit by the book and start it again at once; its deaths and restarts are not counted.
+
+        It finishes what it was asked, and who asks meanwhile waits for the next one at the socket.
 
         Raises Unavailable where its process does not end, and what :func:`processes.start` raises.
         """
@@ -181,7 +225,8 @@ class Supervisor:
                 unit.timer.cancel()
                 unit.timer = None
             if unit.process is not None:
-                await processes.stop([unit.process], grace)
+                if not await processes.succeed(unit.process):
+                    log.warning("process had to be killed", pid=unit.process.pid)
                 await self._ended(unit)
         finally:
             unit.stopping = False
@@ -217,6 +262,7 @@ class Supervisor:
                     await unit.ended.wait()
         for unit in units:
             self.units.pop(unit.name, None)
+            self.sockets.release(unit.name)
             self.children.drop_process(unit.name)
 
 

@@ -164,11 +164,11 @@ def test_an_end_that_is_not_noticed_is_told(tmp_path, monkeypatch):
         process = unit.process
         monkeypatch.setattr(supervisor, "NOTICED", 0.01)
 
-        async def hangs(_processes, _grace):
-            return []
+        async def hangs(_process):
+            return True
 
         with monkeypatch.context() as patch:
-            patch.setattr(supervisor.processes, "stop", hangs)
+            patch.setattr(supervisor.processes, "succeed", hangs)
             with pytest.raises(Unavailable, match=f"process {process.pid} of workload u") as told:
                 await bench.supervisor.restart("u")
         assert "nsm restart u" in told.value.remedy

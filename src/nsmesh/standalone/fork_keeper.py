@@ -1,0 +1,69 @@
+"""Sees to it that the supervisor of a mesh has a fork server; one that dies is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import structlog
+
+from nsmesh.core.errors import MeshError
+from nsmesh.core.scope import Scope
+from nsmesh.standalone.forking import ForkServer, spawned
+from nsmesh.standalone.supervisor import Supervisor
+
+log = structlog.get_logger()
+
+READY = 20.0
+"""Seconds within which a fork server has imported everything."""
+PAUSE = 1.0
+"""Seconds between the end of a fork server and the start of the next one."""
+
+
+class ForkKeeper:
+    """Gives ``supervisor`` its fork server. While there is none, processes start more slowly."""
+
+    def __init__(self, supervisor: Supervisor, scope: Scope, output: Path) -> None:
+        self._supervisor = supervisor
+        self._scope = scope
+        self._output = output
+        self._closed = False
+
+    async def use(self, forks: ForkServer) -> None:
+        """Have processes forked from now on by this one, once it is ready."""
+        forks.follow()
+        await ready(forks)
+        before, self._supervisor.forks = self._supervisor.forks, forks
+        if before is not None:
+            before.on_gone = lambda: None
+            before.close()
+        forks.on_gone = self._replace
+        if forks.gone:
+            self._replace()
+
+    def _replace(self) -> None:
+        if not self._closed and self._scope.running:
+            self._supervisor.forks = None
+            self._scope.spawn(self._again(), name="fork server")
+
+    async def _again(self) -> None:
+        await asyncio.sleep(PAUSE)
+        try:
+            await self.use(spawned(self._output, self._supervisor.title))
+        except MeshError as error:
+            log.warning("there is no fork server: processes start more slowly", error=str(error))
+
+    def close(self) -> None:
+        """Let it go."""
+        self._closed = True
+        forks, self._supervisor.forks = self._supervisor.forks, None
+        if forks is not None:
+            forks.close()
+
+
+async def ready(forks: ForkServer) -> None:
+    """Wait until it can fork, or is gone, but not for ever."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY):
+            await forks.ready.wait()
