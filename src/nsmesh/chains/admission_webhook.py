@@ -16,7 +16,6 @@ from cryptography import x509
 from nsmesh.chains.settings_kubernetes import AdmissionWebhookSettings
 from nsmesh.chains.webhook_plan import Plan
 from nsmesh.chains.workload_client import fetched_identity
-from nsmesh.core.errors import Invalid
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import Api, connected
@@ -141,11 +140,6 @@ async def _identified(
     settings: AdmissionWebhookSettings, plan: Plan, certificate: Certificate
 ) -> AsyncIterator[tuple[Callable[[], str], Shown]]:
     """Show the SVID of the Workload API, whoever registers the webhook."""
-    if not settings.spiffe_endpoint_socket:
-        raise Invalid(
-            "the webhook has no certificate",
-            remedy="set SPIFFE_ENDPOINT_SOCKET, NSM_CERT_FILE_PATH or NSM_WEBHOOK_MODE=selfregister",
-        )
     async with fetched_identity(settings.spiffe_endpoint_socket) as source:
         svid = _Svid(source, plan.registration.dns_names, certificate.show)
         svid.take()

@@ -73,6 +73,12 @@ def _check(settings: AdmissionWebhookSettings) -> None:
             "of a certificate in files both are needed",
             remedy="set NSM_CERT_FILE_PATH and NSM_KEY_FILE_PATH, or neither",
         )
+    spire = settings.webhook_mode.lower() == SPIRE and not settings.cert_file_path
+    if spire and not settings.spiffe_endpoint_socket:
+        raise Invalid(
+            "the webhook has no certificate",
+            remedy=f"set SPIFFE_ENDPOINT_SOCKET, NSM_CERT_FILE_PATH or NSM_WEBHOOK_MODE={SELF}",
+        )
     if address.parse(settings.listen_on).unix:
         raise Invalid("API servers reach no unix socket", remedy="set NSM_LISTEN_ON to tcp://:PORT")
     if not settings.init_container_images and not settings.container_images:

@@ -212,7 +212,8 @@ def _add(path: str, value: object) -> Object:
 
 
 def _part(whole: Mapping[str, Any], *names: str) -> Object:
-    """Return a part of an object; what is absent or null is empty."""
+    """Return a part of an object; what is absent, null or no mapping is empty."""
     for name in names:
-        whole = whole.get(name) or {}
+        part = whole.get(name)
+        whole = part if isinstance(part, Mapping) else {}
     return dict(whole)

@@ -78,7 +78,11 @@ class Reviewer:
         namespace: Object = {}
         if kind_of(asked) and asked.get("operation") == "CREATE" and isinstance(where, str) and where:
             namespace = await self._namespace(where)
-        answered = answer(review, self._settings, namespace)
+        try:
+            answered = answer(review, self._settings, namespace)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # API servers send objects that their schema has passed; this is none.
+            raise Invalid(f"the webhook was sent an object that is no {kind_of(asked)}") from error
         response = answered["response"]
         outcome = PATCHED if "patch" in response else LEFT if response["allowed"] else REFUSED
         if outcome != LEFT:

@@ -17,7 +17,7 @@ from nsmesh.chains.settings import (
     NsmgrSettings,
     RegistrySettings,
 )
-from nsmesh.chains.settings_kubernetes import ExcludePrefixesSettings
+from nsmesh.chains.settings_kubernetes import AdmissionWebhookSettings, ExcludePrefixesSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core.errors import Invalid
@@ -36,6 +36,7 @@ COMPONENTS = {
     "cmd-registry-memory": (RegistrySettings, None),
     "cmd-registry-k8s": (KubernetesRegistrySettings, None),
     "cmd-exclude-prefixes-k8s": (ExcludePrefixesSettings, None),
+    "cmd-admission-webhook-k8s": (AdmissionWebhookSettings, None),
     "cmd-forwarder-vpp": (ForwarderSettings, None),
     "cmd-forwarder-ovs": (OvsForwarderSettings, None),
     "cmd-forwarder-sriov": (ForwarderSettings, None),
