@@ -24,6 +24,7 @@ from nsmesh.core import logging
 ROOT = (
     *("request", "across", "thousand", "anew", "idle", "start", "floor", "packets", "remote", "firewall"),
     "heal",
+    "ovs",
 )
 """Those that make namespaces and interfaces."""
 MODULES = {
@@ -42,6 +43,7 @@ MODULES = {
     "remote": "remote_wire",
     "firewall": "transparent_firewall",
     "heal": "heal",
+    "ovs": "ovs_wires",
 }
 
 

@@ -69,6 +69,15 @@ def test_it_runs_as_root(name, tmp_path):
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
+def test_wires_by_a_switch_are_measured_or_it_says_what_is_missing(tmp_path):
+    """With Open vSwitch every way has its time beside the switch's own commands."""
+    out, rows = measured(tmp_path, "ovs")
+    assert len(rows) == 3 or "ovs: missing" in out
+    assert all(row["p50"] for row in rows)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
 def test_packets_pass_or_it_says_what_is_missing(tmp_path):
     """Those that need other programs measure, or name the program."""
     out, rows = measured(tmp_path, "packets", "firewall")

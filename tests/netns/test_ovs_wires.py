@@ -47,7 +47,7 @@ def test_a_wire_through_the_switch_carries_both_families_and_goes_without_a_trac
         assert len(await datapath.has()) == 4
         await datapath.remove(wire.id)
         await datapath.aclose()
-        assert await datapath.switch.ports() == {}
+        assert await datapath.switch.ports.owners() == {}
         assert lab.names(a) == lab.names(b) == set()
 
     with driver(tmp_path) as (make, a, b):
@@ -67,7 +67,7 @@ def test_the_switch_outlives_its_driver_and_is_adopted(tmp_path):
         await second.aclose()
         third = make()
         assert {gone.id for gone in await third.sweep([])} == {"w1"}
-        assert await third.switch.ports() == {}
+        assert await third.switch.ports.owners() == {}
         assert lab.names(a) == set()
         await third.aclose()
 
@@ -164,6 +164,27 @@ def test_a_stream_through_the_switch_arrives_whole(tmp_path):
             _, arrived = await asyncio.gather(sending, asyncio.to_thread(server.stdout.read))
             assert arrived == sent
         await datapath.aclose()
+
+    with driver(tmp_path) as (make, a, b):
+        asyncio.run(main(make, a, b))
+
+
+def test_wires_that_are_asked_for_together_all_carry_frames(tmp_path):
+    """Twenty at once, one of whose pods is gone: that one is refused, the others work, and go at once."""
+
+    async def main(make, a, b):
+        datapath = make()
+        wires = [lab.simple(a, b, f"w{number}", number) for number in range(1, 21)]
+        wires[7] = lab.simple("/run/netns/not-there", b, "w8", 8)
+        results = await asyncio.gather(*map(datapath.apply, wires), return_exceptions=True)
+        assert [number for number, one in enumerate(results, 1) if isinstance(one, Exception)] == [8]
+        for number in set(range(1, 21)) - {8}:
+            assert lab.pings(a, f"10.0.{number}.2"), number
+        assert len(await datapath.switch.ports.owners()) == 19
+        await asyncio.gather(*(datapath.remove(wire.id) for wire in wires))
+        assert await datapath.switch.ports.owners() == {}
+        await datapath.aclose()
+        assert lab.names(a) == lab.names(b) == set()
 
     with driver(tmp_path) as (make, a, b):
         asyncio.run(main(make, a, b))

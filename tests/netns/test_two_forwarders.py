@@ -97,7 +97,7 @@ def test_a_match_chooses_the_forwarder(mesh):
         assert vxlan_lab.pings(found.pods[1], address), address
     for kind in KINDS:
         assert found.log(f"fwd-{kind}").count('"event": "wire applied"') == 1
-    (ports,) = asyncio.run(switch.ports()).values()
+    (ports,) = asyncio.run(switch.ports.owners()).values()
     assert len(ports) == 2
 
 

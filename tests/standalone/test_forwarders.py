@@ -87,7 +87,7 @@ def test_a_match_chooses_and_the_wire_outlives_the_daemon(options):
             assert ping(f"{lab.mesh}.box", address)
         rows = {row["name"]: row for row in lab.get("forwarders") if row["node"] in {"", "node1"}}
         assert {row["labels"]["forwarder"]: row["wires"] for row in rows.values()} == {"linux": 1, "ovs": 1}
-        (ports,) = asyncio.run(switch_of(lab, *options).ports()).values()
+        (ports,) = asyncio.run(switch_of(lab, *options).ports.owners()).values()
         assert len(ports) == 2
         stream = Stream(lab)
         pid = lab.daemon()

@@ -8,6 +8,7 @@ the frames of one port to the other.
 from __future__ import annotations
 
 import array
+import asyncio
 import fcntl
 import hashlib
 import os
@@ -22,9 +23,13 @@ from nsmesh.core.errors import Invalid, Refused
 from nsmesh.datapath import netns
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelRefused
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.datapath.ovs_switch import BRIDGE, Switch
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
+SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
+WANTED = 0x1 | 0x100
+"""IFF_UP and IFF_PROMISC."""
 
 
 def names_of(wire_id: str) -> tuple[str, str]:
@@ -82,8 +87,11 @@ class OvsDatapath:
                 await self._leg(leg, wire, port, name)
                 for leg, port, name in zip(self._legs, (a, b), names_of(wire.id), strict=True)
             ]
-            numbers = [await self.switch.plug(name, self._index(name), wire.id) for name in names_of(wire.id)]
-            await self.switch.connect(wire.id, *numbers)
+            one, other = (
+                SwitchPort(name, mark=str(index))
+                for name, index in zip(names_of(wire.id), self._open(names_of(wire.id)), strict=True)
+            )
+            await self.switch.ports.connect(wire.id, one, other)
         except BaseException:
             if wire.id not in known:
                 await self.remove(wire.id)
@@ -108,21 +116,24 @@ class OvsDatapath:
             netns.call_in(port.netns, lambda: _checksum_here(port.name))
         return applied
 
-    def _index(self, name: str) -> int:
-        return netns.call_in(self._home, lambda: socket.if_nametoindex(name))
+    def _open(self, names: Iterable[str]) -> list[int]:
+        """Have the switch's interfaces take frames for everybody; return their indexes.
+
+        The switch would do so itself; but after each change of an interface it looks at all of them.
+        """
+        return netns.call_in(self._home, lambda: [_promiscuous(name) for name in names])
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""
         if self._known is not None:
             self._known.discard(wire_id)
-        await self._unplug(wire_id, names_of(wire_id))
+        await self._unplug(wire_id)
         for leg in self._legs:
             await leg.remove(wire_id)
 
-    async def _unplug(self, wire_id: str, names: Iterable[str]) -> None:
+    async def _unplug(self, wire_id: str) -> None:
         if self.switch.flows.exists():
-            await self.switch.disconnect(wire_id)
-            await self.switch.unplug(tuple(names))
+            await self.switch.ports.disconnect(wire_id)
 
     def refused(self) -> Mapping[str, Mapping[str, int]]:
         """See :meth:`Datapath.refused`."""
@@ -141,18 +152,29 @@ class OvsDatapath:
         kept = set(owned)
         self._known = None
         if self.switch.flows.exists():
-            for wire_id, names in (await self.switch.ports()).items():
-                if wire_id not in kept:
-                    await self._unplug(wire_id, names)
+            gone = [wire_id for wire_id in await self.switch.ports.owners() if wire_id not in kept]
+            await asyncio.gather(*(self._unplug(wire_id) for wire_id in gone))
         return [existing for leg in self._legs for existing in await leg.sweep(kept)]
 
     async def aclose(self) -> None:
         """See :meth:`Datapath.aclose`; the switch stays."""
+        await self.switch.ports.close()
         for leg in self._legs:
             await leg.aclose()
         if self._own >= 0:
             os.close(self._own)
             self._own = -1
+
+
+def _promiscuous(name: str) -> int:
+    """Have an interface take frames for everybody, and be up; return its index."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        answer = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("16s24x", name.encode()))
+        (flags,) = struct.unpack_from("=H", answer, 16)
+        if flags & WANTED != WANTED:
+            request = struct.pack("=16sH22x", name.encode(), flags | WANTED)
+            fcntl.ioctl(control, SIOCSIFFLAGS, request)
+    return socket.if_nametoindex(name)
 
 
 def _checksum_here(name: str) -> None:

@@ -57,26 +57,58 @@ def forget(cookie: int) -> bytes:
     return message(FLOW_MOD, flow + _MATCH_ALL.pack(1, 4))
 
 
-async def send(socket: Path, messages: Iterable[bytes]) -> None:
-    """Send requests to the switch at ``socket`` and wait until it has done them.
+def both_ways(owner: str, one: int, other: int) -> tuple[bytes, bytes]:
+    """Return the flows of a wire between two ports."""
+    cookie = cookie_of(owner)
+    return forward(cookie, one, other), forward(cookie, other, one)
 
-    Raises Unavailable where it does not answer, Refused with the type and code of its error.
-    """
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            reader, writer = await asyncio.open_unix_connection(socket)
-            try:
-                writer.write(message(HELLO) + b"".join(messages) + message(BARRIER_REQUEST))
-                await _barrier(reader, writer)
-            finally:
-                writer.close()
-    except MeshError:
-        raise
-    except (OSError, EOFError, TimeoutError) as error:
-        raise Unavailable(
-            f"the switch does not answer at {socket}: {error or 'nothing came in time'}",
-            remedy="see the log of ovs-vswitchd in its run directory",
-        ) from error
+
+class Connection:
+    """A connection to the switch at ``socket`` that is kept: it is slow to see new ones."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._kept: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._turn = asyncio.Lock()
+
+    async def send(self, messages: Iterable[bytes]) -> None:
+        """Send requests and wait until the switch has done them.
+
+        Raises Unavailable where it does not answer, Refused with the type and code of its error.
+        """
+        requests = b"".join(messages) + message(BARRIER_REQUEST)
+        try:
+            async with asyncio.timeout(_PATIENCE), self._turn:
+                try:
+                    await self._exchange(requests)
+                except (OSError, EOFError):
+                    # the switch was started anew; what is sent twice does no harm
+                    await self._exchange(requests)
+        except MeshError:
+            raise
+        except (OSError, EOFError, TimeoutError) as error:
+            raise Unavailable(
+                f"the switch does not answer at {self._socket}: {error or 'nothing came in time'}",
+                remedy="see the log of ovs-vswitchd in its run directory",
+            ) from error
+
+    async def _exchange(self, requests: bytes) -> None:
+        try:
+            if self._kept is None:
+                self._kept = await asyncio.open_unix_connection(self._socket)
+                self._kept[1].write(message(HELLO))
+            reader, writer = self._kept
+            writer.write(requests)
+            await _barrier(reader, writer)
+        except BaseException:
+            self.close()  # answers that nobody waited for would be taken for others
+            raise
+
+    def close(self) -> None:
+        """Let go of the connection; the next request makes another one."""
+        if self._kept is not None:
+            self._kept[1].close()
+            self._kept = None
 
 
 async def _barrier(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,118 @@
+"""Rows and operations of the switch's database: ports as we want them, and as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from nsmesh.datapath.ovs_database import Row, mapping, members, unmapped
+
+OWNER, MARK = "nsm-connection", "nsm-mark"
+"""Keys of ``external_ids``: whose port it is, and what it was made of."""
+HIGHEST = 0xFEFF
+"""The highest OpenFlow number of a port."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPort:
+    """A port as it shall be: its name at the switch, what kind it is, and the options of that kind.
+
+    ``mark`` tells what it was made of (an interface's index, a socket's path): a port of the same name with
+    another mark is made anew.
+    """
+
+    name: str
+    kind: str = "system"
+    options: tuple[tuple[str, str], ...] = ()
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPort:
+    """A port that is there: whose it is, its mark, and the OpenFlow number that it asked for."""
+
+    owner: str
+    mark: str
+    number: int
+
+
+@dataclass(slots=True)
+class Inventory:
+    """The ports of wires at the switch, by name."""
+
+    ports: dict[str, KnownPort] = field(default_factory=dict)
+
+    def of(self, owner: str) -> list[str]:
+        """Return the names of a wire's ports."""
+        return [name for name, port in self.ports.items() if port.owner == owner]
+
+    def free(self, count: int) -> list[int]:
+        """Return numbers that no port has; flows can name them before the ports are there."""
+        taken = {port.number for port in self.ports.values()}
+        found = (number for number in range(1, HIGHEST) if number not in taken)
+        return [next(found) for _ in range(count)]
+
+
+def read_inventory(rows: Iterable[Row]) -> Inventory:
+    """Return the ports of wires among the rows of table Interface."""
+    found = Inventory()
+    for row in rows:
+        marks = unmapped(row["external_ids"])
+        if OWNER in marks:
+            asked = members(row["ofport_request"])
+            number = asked[0] if asked else 0
+            found.ports[row["name"]] = KnownPort(marks[OWNER], marks.get(MARK, ""), number)
+    return found
+
+
+def select(table: str, columns: list[str], name: str = "") -> Row:
+    """Return the operation that reads rows, all of them or the one of a name."""
+    where = [["name", "==", name]] if name else []
+    found: Row = {"op": "select", "table": table, "where": where}
+    return {**found, "columns": columns} if columns else found
+
+
+def put(table: str, where: list[list[str]], column: str, how: str, value: object) -> Row:
+    """Return the operation that puts something into a set, or takes it out."""
+    return {"op": "mutate", "table": table, "where": where, "mutations": [[column, how, value]]}
+
+
+def new_port(port: SwitchPort, owner: str = "", number: int = 0) -> list[Row]:
+    """Return the operations that make a port, ``named-uuid`` as :func:`named` says, with its interface."""
+    row: Row = {"name": port.name, "type": port.kind}
+    if port.options:
+        row["options"] = mapping(dict(port.options))
+    if owner:
+        row |= {"external_ids": mapping({OWNER: owner, MARK: port.mark}), "ofport_request": number}
+    interface = f"{_word(port.name)}_i"
+    return [
+        {"op": "insert", "table": "Interface", "row": row, "uuid-name": interface},
+        {
+            "op": "insert",
+            "table": "Port",
+            "row": {"name": port.name, "interfaces": ["named-uuid", interface]},
+            "uuid-name": named(port.name)[1],
+        },
+    ]
+
+
+def named(name: str) -> list[str]:
+    """Return how an operation names a port that another one of its transaction makes."""
+    return ["named-uuid", f"{_word(name)}_p"]
+
+
+def _word(name: str) -> str:
+    return "n_" + "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def taken_up(name: str, milliseconds: int) -> Row:
+    """Return the operation that waits until the switch has taken an interface up, or found out why not."""
+    return {
+        "op": "wait",
+        "table": "Interface",
+        "where": [["name", "==", name]],
+        "columns": ["ofport"],
+        "until": "!=",
+        "rows": [{"ofport": ["set", []]}],
+        "timeout": milliseconds,
+    }
