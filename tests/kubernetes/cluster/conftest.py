@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import lab_cluster as lab
+import lab_mesh
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +38,8 @@ def cluster() -> Iterator[None]:
 def mesh(cluster: None) -> None:
     """Install the mesh in it, by the chart."""
     if "nsmesh" not in lab.helm("list", "-n", lab.SYSTEM, "-q"):
-        lab.install_mesh()
-    lab.wait_for_mesh()
+        lab_mesh.install_mesh()
+    lab_mesh.wait_for_mesh()
 
 
 @pytest.fixture
@@ -49,3 +50,20 @@ def namespace(mesh: None) -> Iterator[str]:
     yield name
     lab.kubectl("delete", "namespace", name, "--wait=false", check=False)
     lab.kubectl("-n", name, "delete", "pod", "--all", "--grace-period=1", check=False)
+
+
+@pytest.fixture(scope="session")
+def options(mesh: None) -> Iterator[None]:
+    """Turn on what the chart can do beyond its defaults, by helm upgrade, and off again by helm rollback."""
+    lab.kubectl("apply", "--server-side", "-f", str(lab.PROJECT / "deploy/crds"))
+    revision = lab_mesh.revision()
+    lab_mesh.upgrade(
+        "registry.role=registry-k8s",
+        "registry.replicas=2",
+        "nsmgr.mirrorConnections=true",
+        "nsmgr.findPrefixes=true",
+        "nsmgr.excludedPrefixes={172.16.3.201/32,172.16.3.202/32}",
+    )
+    yield
+    lab.helm("rollback", "nsmesh", str(revision), "-n", lab.SYSTEM)
+    lab_mesh.wait_for_mesh()

@@ -19,6 +19,8 @@ PREFIX = os.environ.get("NSMESH_NS", "nml")
 IMAGE = "localhost/nsmesh/nsm:test"
 TOOLS = "localhost/nsmesh-lab/tools:1"
 SYSTEM = "nsm-system"
+PYTHON = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
+"""What the image has, too: it is made of the interpreter that runs this."""
 REGISTRY, AUTHORITY = "10.96.0.50", "10.96.0.51"
 """The cluster has no DNS: Services at known addresses."""
 PROGRAMS = [
@@ -125,44 +127,6 @@ def helm(*arguments: str) -> str:
     )
 
 
-def install_mesh(*settings: str) -> None:
-    """Install the chart, and wait until all of it is ready."""
-    repository, _, tag = IMAGE.rpartition(":")
-    values = {
-        "image.repository": repository,
-        "image.tag": tag,
-        "registry.clusterIP": REGISTRY,
-        "registry.host": REGISTRY,
-        "identity.authority.clusterIP": AUTHORITY,
-        "identity.authority.host": AUTHORITY,
-        "logLevel": "DEBUG",
-    }
-    words = [f"--set={name}={value}" for name, value in values.items()]
-    helm(
-        "install",
-        "nsmesh",
-        str(PROJECT / "deploy/helm"),
-        "-n",
-        SYSTEM,
-        "--create-namespace",
-        *words,
-        *settings,
-    )
-    wait_for_mesh()
-
-
-def wait_for_mesh() -> None:
-    """Wait until all pods of the mesh are ready, and forwarders are registered."""
-    for kind in (
-        "deploy/nsm-identity-authority",
-        "ds/nsm-identity-agent",
-        "deploy/registry",
-        "ds/nsmgr",
-        "ds/forwarder",
-    ):
-        kubectl("-n", SYSTEM, "rollout", "status", kind, "--timeout=90s")
-
-
 def _env(**variables: str) -> list[dict[str, Any]]:
     return [
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -237,6 +201,14 @@ def responder(
     return pod(name, node, nse, application())
 
 
+def deployment(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return a Deployment of one such pod."""
+    meta = pod["metadata"]
+    template = {"metadata": {"labels": meta["labels"]}, "spec": pod["spec"]}
+    spec = {"replicas": 1, "selector": {"matchLabels": meta["labels"]}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": meta["name"]}, "spec": spec}
+
+
 def create(namespace: str, *items: dict[str, Any]) -> None:
     """Create objects in a namespace."""
     kubectl(
@@ -282,7 +254,19 @@ def inside(namespace: str, name: str, *command: str, check: bool = True) -> str:
     return kubectl("-n", namespace, "exec", name, "-c", "app", "--", *command, check=check)
 
 
+def python(namespace: str, name: str, container: str, *words: str, check: bool = True) -> str:
+    """Run a program of Python in a container of ours: ``words`` are its text and its arguments."""
+    return kubectl("-n", namespace, "exec", name, "-c", container, "--", PYTHON, "-c", *words, check=check)
+
+
 def pings(namespace: str, name: str, address: str) -> bool:
     """Whether an address answers a ping from within a pod."""
     words = ("ping", "-c", "1", "-W", "1", address)
     return " 0% packet loss" in inside(namespace, name, *words, check=False)
+
+
+def restarts_of(namespace: str, name: str) -> int:
+    """Return how often containers of a pod were started again."""
+    return sum(
+        one["restartCount"] for one in objects("pod", "-n", namespace, name)["status"]["containerStatuses"]
+    )
