@@ -1,4 +1,4 @@
-"""Make the root file system of the image: Debian's Python, the wheel with what it needs, and nft.
+"""Make the root file system of the image: Debian's Python, the wheel with what it needs, and two programs.
 
     rootfs.py FOLDER [--wheel FILE]
 
@@ -27,8 +27,9 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = "usr/local/lib/python{0}.{1}/dist-packages"
 """Where Debian's Python looks for what its administrator installed."""
-PROGRAMS = ("nft",)
-"""What roles call: the firewall endpoint writes its table with it."""
+PROGRAMS = {"nft": "nftables", "wireguard-go": "wireguard-go"}
+"""What roles call, and Debian's package of it: the firewall endpoint writes its table with nft; wireguard-go is
+for nodes whose kernel has no WireGuard."""
 UNUSED = (
     "__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "distutils",
     "pydoc_data", "config-*", "site-packages", "dist-packages", "curses", "dbm", "venv", "unittest",
@@ -119,10 +120,10 @@ def make(root: Path, built: Path) -> None:
         copy_tree(Path(folder), packages)
     shutil.rmtree(packages / "bin", ignore_errors=True)
     python(root)
-    for name in PROGRAMS:
+    for name, package in PROGRAMS.items():
         found = shutil.which(name)
         if found is None:
-            sys.exit(f"error: {name} is missing here\n  -> apt-get install nftables")
+            sys.exit(f"error: {name} is missing here\n  -> apt-get install {package}")
         copy(Path(found), root / "usr/sbin" / name)
     copy_linked([*objects(root), *(root / "usr/sbin").iterdir(), *(root / "usr/bin").iterdir()], root)
     resolver = Path("/lib") / sysconfig.get_config_var("MULTIARCH")

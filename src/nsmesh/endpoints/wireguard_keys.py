@@ -61,13 +61,19 @@ def await_public(path: Path, seconds: float) -> str:
 
 
 def ensure(path: Path) -> PrivateKey:
-    """Read the private key at ``path``, or make one there (mode 0600); write ``path``.pub beside it."""
+    """Read the private key at ``path``, or make one there (mode 0600); write ``path``.pub beside it.
+
+    Beside a key that is there nothing is written where nothing can be, as in a mounted secret.
+    """
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        key = read_private(path)
     except OSError as error:
-        raise NotFound(f"the private key {path} cannot be made: {error.strerror}") from None
+        if path.exists():
+            key = read_private(path)
+            if not os.access(path.parent, os.W_OK):
+                return key
+        else:
+            raise NotFound(f"the private key {path} cannot be made: {error.strerror}") from None
     else:
         key = generate()
         with os.fdopen(file, "wb") as out:

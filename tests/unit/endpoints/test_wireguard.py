@@ -51,6 +51,16 @@ def test_a_key_file_is_made_once_for_its_owner_alone(tmp_path: Path):
     assert wireguard_keys.read_private(path).reveal() == first.reveal()
 
 
+def test_a_key_in_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As in a mounted secret: the key is read, and nothing is written beside it."""
+    path = tmp_path / "wg.key"
+    first = wireguard_keys.ensure(path)
+    (tmp_path / "wg.key.pub").unlink()
+    monkeypatch.setattr(wireguard_keys.os, "access", lambda *_: False)
+    assert wireguard_keys.ensure(path).public == first.public
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_key_files_that_cannot_be_used_are_refused(tmp_path: Path):
     """One that others may read, one that is no key, one that is not there; the error shows no key."""
     path = tmp_path / "wg.key"
