@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -80,7 +80,7 @@ class Mesh:
             check=False,
         )
         with suppress(ValueError):
-            return len(json.loads(text)["spec"]["containers"]) > 1
+            return "initContainers" in json.loads(text)["spec"]
         return False
 
     def effective(self, namespace: str) -> None:
@@ -160,16 +160,21 @@ class Balancer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._turn = 0
-        self._open: set[socket.socket] = set()
+        self._near: set[socket.socket] = set()
         self.served: dict[int, int] = dict.fromkeys(ports, 0)
         Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """End all connections."""
+        """Take no more connections, and end those that there are."""
         self._listener.close()
-        for sock in tuple(self._open):
+        self.forget()
+
+    def forget(self) -> None:
+        """End all connections, and wait until those who called know it: none of their calls is lost."""
+        for near in tuple(self._near):
             with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                near.shutdown(socket.SHUT_WR)
+        until("callers close as well", lambda: not self._near)
 
     def _accept(self) -> None:
         while True:
@@ -181,7 +186,7 @@ class Balancer:
             if far is None:
                 near.close()
                 continue
-            self._open |= {near, far}
+            self._near.add(near)
             for one, other in ((near, far), (far, near)):
                 Thread(target=self._copy, args=(one, other), daemon=True).start()
 
@@ -197,14 +202,15 @@ class Balancer:
         return None
 
     def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        with ExitStack() as stack:
-            stack.callback(self._open.discard, source)
-            stack.callback(source.close)
-            with suppress(OSError):
-                while data := source.recv(65536):
-                    target.sendall(data)
-            with suppress(OSError):
-                target.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+        if source in self._near:
+            self._near.discard(source)
+            source.close()
+            target.close()
 
 
 def pod(value: str | None = URL, name: str = "", **spec) -> dict:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 
 import pytest
 from kubernetes_lab import until
-from kubernetes_webhook import KEY, URL, env_of, pod, webhook, workload
+from kubernetes_webhook import CONFIGURATIONS, KEY, URL, env_of, pod, webhook, workload
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,8 +31,6 @@ def refused(server, namespace, body) -> str:
 @pytest.fixture
 def namespace(webhook_server):
     """Give a namespace for the test's objects."""
-    import uuid
-
     name = f"t-{uuid.uuid4().hex[:8]}"
     webhook_server.kubectl("create", "namespace", name)
     yield name
@@ -109,3 +109,92 @@ def check(spec, metadata, value):
         "/var/lib/networkservicemesh",
     }
     assert metadata["labels"]["spiffe.io/spiffe-id"] == "true"
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_bad_annotation(webhook_server, namespace, tmp_path, silent):
+    """It is refused with its mistake, of a pod, a template, a namespace; silently it is put in as it is."""
+    server = webhook_server
+    options = {"NSM_SILENT": str(silent).lower(), "NSM_NATIVE_SIDECARS": "true"}
+    with webhook(server, namespace, tmp_path, **options) as (_, one):
+        bad = "kernel://a,kernl://b"
+        if silent:
+            made = create(server, namespace, pod(bad))
+            assert env_of(made["spec"]["initContainers"][1])["NSM_NETWORK_SERVICES"] == bad
+        else:
+            for body in (pod(bad), workload("DaemonSet", bad)):
+                why = refused(server, namespace, body)
+                assert f"annotation {KEY}: '{bad}'" in why
+                assert "character 12: the mechanism 'kernl' is unknown" in why
+                assert "did you mean kernel://" in why
+            server.kubectl("annotate", "namespace", namespace, f"{KEY}=kernel://")
+            assert f"namespace '{namespace}'" in refused(server, namespace, pod(None))
+            assert {line["kind"] for line in one.said("refused")} == {"Pod", "DaemonSet"}
+        body = pod()
+        body["spec"]["containers"].append({"name": "cmd-nsc", "image": "other"})
+        assert "container 'cmd-nsc' of its own" in refused(server, namespace, body)
+        native = create(server, namespace, pod())["spec"]
+        assert [(item["name"], item.get("restartPolicy")) for item in native["initContainers"]] == [
+            ("cmd-nsc-init", None),
+            ("cmd-nsc", "Always"),
+        ]
+        assert len(native["containers"]) == 1
+
+
+def test_while_the_webhook_is_away(webhook_server, namespace, tmp_path):
+    """Who asked for wires is refused, and nobody else: a node can start without the mesh."""
+    server = webhook_server
+    places = {"its own": "", "kube-system": "kube-system", "labelled": f"l-{namespace}"}
+    server.kubectl("create", "namespace", "kube-system", check=False)
+    server.kubectl("create", "namespace", places["labelled"])
+    server.kubectl("label", "namespace", places["labelled"], "networkservicemesh.io/webhook=disabled")
+    server.kubectl("annotate", "namespace", namespace, f"{KEY}={URL}")
+    with webhook(server, namespace, tmp_path) as (where, one):
+        places["its own"] = where.namespace
+        until("the namespace is known", lambda: namespace in json.dumps(where.configuration()))
+        for place in places.values():
+            assert len(create(server, place, pod())["spec"]["containers"]) == 1
+        one.kill()
+        begun = time.monotonic()
+        for place in places.values():
+            assert len(create(server, place, pod())["spec"]["containers"]) == 1
+        assert len(create(server, "default", pod(None))["spec"]["containers"]) == 1
+        labelled = pod()
+        labelled["metadata"]["labels"] = {"networkservicemesh.io/webhook": "disabled"}
+        assert len(create(server, "default", labelled)["spec"]["containers"]) == 1
+        assert time.monotonic() - begun < 20
+        for place, body in (("default", pod()), (namespace, pod(None)), (namespace, workload("Deployment"))):
+            assert "failed calling webhook" in refused(server, place, body)
+    server.kubectl("delete", "namespace", places["labelled"], "--wait=false")
+
+
+def test_another_failure_policy(webhook_server, namespace, tmp_path):
+    """With Ignore an annotated pod is made without wires, while the webhook is away."""
+    with webhook(webhook_server, namespace, tmp_path, NSM_FAILURE_POLICY="Ignore") as (_, one):
+        one.kill()
+        assert len(create(webhook_server, namespace, pod())["spec"]["containers"]) == 1
+
+
+def test_the_registration_is_kept_true(webhook_server, namespace, tmp_path):
+    """What others change or delete comes back, with what they added gone; it goes at the end where asked."""
+    server = webhook_server
+    options = {"NSM_UNREGISTER_ITSELF": "true", "NSM_CERTIFICATE_LIFETIME": "5s"}
+    with webhook(server, namespace, tmp_path, **options) as (where, one):
+        before = where.configuration()["webhooks"]
+        other = [{**before[0], "name": "old.example.org", "failurePolicy": "Ignore"}]
+        change = {"webhooks": [{**before[0], "failurePolicy": "Ignore"}, *other]}
+        server.kubectl("patch", CONFIGURATIONS, where.name, "--type=merge", "-p", json.dumps(change))
+        until("it is as before", lambda: where.configuration()["webhooks"] == before)
+        server.kubectl("delete", CONFIGURATIONS, where.name)
+        until("it is there again", lambda: "NotFound" not in gone(server, where.name))
+        where.effective(namespace)
+        server.kubectl("delete", "secret", "-n", where.namespace, "admission-webhook-k8s")
+        until("others sign", lambda: where.configuration()["webhooks"][0] != before[0])
+        where.effective(namespace)
+        one.end()
+        assert "NotFound" in gone(server, where.name)
+
+
+def gone(server, name) -> str:
+    """Return what is said of a configuration."""
+    return server.kubectl("get", CONFIGURATIONS, name, check=False)
