@@ -37,6 +37,7 @@ DAEMONS = {
     "nsm run registry-k8s": settings.KubernetesRegistrySettings,
     "nsm run exclude-prefixes-k8s": settings_kubernetes.ExcludePrefixesSettings,
     "nsm run admission-webhook-k8s": settings_kubernetes.AdmissionWebhookSettings,
+    "nsm run node-cleanup": settings_kubernetes.NodeCleanupSettings,
     "nsm run nsc": settings.NscSettings,
     "nsm run nsc-init": settings.NscInitSettings,
     "nsm run nse": settings.NseSettings,

@@ -99,3 +99,25 @@ class AdmissionWebhookSettings(Common):
     """How long a certificate lives; it is replaced at its half."""
     unregister_itself: bool = False
     """Whether its configuration is removed when it ends, as NSM does; for one replica."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeCleanupSettings(Common):
+    """Takes away what an uninstalled mesh has left on the nodes of a cluster."""
+
+    name: str = "node-cleanup"
+    """Name of this process in logs."""
+    host: str = "/host"
+    """Where the root of the node is mounted."""
+    socket_folders: tuple[str, ...] = ()
+    """Folders of the node of which sockets that nobody serves are removed, and they themselves once empty."""
+    state_folders: tuple[str, ...] = ()
+    """Folders of the node that are removed with all that is in them."""
+    patience: Seconds = Seconds(40.0)
+    """How long roles that still end are waited for, or nodes that are not clean yet."""
+    stay: bool = False
+    """Whether it stays afterwards, as the pod of a DaemonSet must."""
+    wait_for: str = ""
+    """DaemonSet whose pods clean the nodes: wait for it, and clean nothing here."""
+    namespace: str = "nsm-system"
+    """Namespace of that DaemonSet."""

@@ -20,7 +20,11 @@ from nsmesh.chains.settings import (
     NsmgrSettings,
     RegistrySettings,
 )
-from nsmesh.chains.settings_kubernetes import AdmissionWebhookSettings, ExcludePrefixesSettings
+from nsmesh.chains.settings_kubernetes import (
+    AdmissionWebhookSettings,
+    ExcludePrefixesSettings,
+    NodeCleanupSettings,
+)
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.core.errors import Invalid
 from nsmesh.model.names import nearest
@@ -145,6 +149,7 @@ UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
     KubernetesRegistrySettings: (*_REGISTRY, *EVERYWHERE),
     ExcludePrefixesSettings: EVERYWHERE,
     AdmissionWebhookSettings: EVERYWHERE,
+    NodeCleanupSettings: EVERYWHERE,
     NscSettings: (*_NSC, *EVERYWHERE),
     NscInitSettings: (*_NSC, *EVERYWHERE),
     NseSettings: (*_NSE, *EVERYWHERE),

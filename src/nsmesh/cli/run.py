@@ -14,7 +14,11 @@ import structlog
 from nsmesh import rpc
 from nsmesh.attestation.settings import AgentSettings, AuthoritySettings
 from nsmesh.chains import settings as s
-from nsmesh.chains.settings_kubernetes import AdmissionWebhookSettings, ExcludePrefixesSettings
+from nsmesh.chains.settings_kubernetes import (
+    AdmissionWebhookSettings,
+    ExcludePrefixesSettings,
+    NodeCleanupSettings,
+)
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core import garbage, logging
@@ -215,6 +219,15 @@ def identity_agent() -> None:
 
     settings = _settings(AgentSettings)
     _run(settings.name, settings, lambda stop: serve_agent(settings, stop))
+
+
+@run.command("node-cleanup", epilog=_epilog(NodeCleanupSettings))
+def node_cleanup() -> None:
+    """Take away what an uninstalled mesh has left on a node of Kubernetes; the chart runs it."""
+    from nsmesh.chains.node_cleanup import serve_node_cleanup  # noqa: PLC0415 - likewise
+
+    settings = _settings(NodeCleanupSettings)
+    _run(settings.name, settings, lambda stop: serve_node_cleanup(settings, stop))
 
 
 @run.command("vpn-site")
