@@ -119,9 +119,9 @@ def own_api_server() -> Iterator[ApiServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def webhook_server() -> Iterator[ApiServer]:
-    """Give an API server of a module's own: what is registered there is called for all of its objects."""
+    """Give a worker's own API server: webhooks and policies there are about the objects of all its tests."""
     with _own() as server:
         yield server
 
