@@ -21,7 +21,7 @@ import chain_lists
 import click
 
 import nsmesh
-from nsmesh.chains import settings, settings_kubernetes, settings_ovs, variables
+from nsmesh.chains import settings, settings_kubernetes, settings_node_agent, settings_ovs, variables
 from nsmesh.cli.main import cli
 from nsmesh.core.metrics import DECLARED
 from nsmesh.model.settings import Setting, describe
@@ -38,6 +38,7 @@ DAEMONS = {
     "nsm run exclude-prefixes-k8s": settings_kubernetes.ExcludePrefixesSettings,
     "nsm run admission-webhook-k8s": settings_kubernetes.AdmissionWebhookSettings,
     "nsm run node-cleanup": settings_kubernetes.NodeCleanupSettings,
+    "nsm run node-agent-k8s": settings_node_agent.NodeAgentSettings,
     "nsm run nsc": settings.NscSettings,
     "nsm run nsc-init": settings.NscInitSettings,
     "nsm run nse": settings.NseSettings,

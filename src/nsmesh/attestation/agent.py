@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,13 +15,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nsmesh import rpc
 from nsmesh.api import join_pb2
 from nsmesh.attestation.api_server import ApiServer
-from nsmesh.attestation.names import POD, SIGN, TOKEN, id_of, uid_of_process
+from nsmesh.attestation.delegated import Delegated
+from nsmesh.attestation.names import POD, SIGN, TOKEN, id_of
 from nsmesh.attestation.settings import AgentSettings
 from nsmesh.chains.workload_api import served_workload_api
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.errors import Conflict, Invalid, MeshError, NotFound
 from nsmesh.core.scope import Scope
+from nsmesh.kubernetes.pod_processes import uid_of_process
 from nsmesh.security.entries import Entries, Entry
 from nsmesh.security.join_token import pin_of
 from nsmesh.security.signing_request import make_request
@@ -190,7 +192,12 @@ async def running_agent(settings: AgentSettings) -> AsyncIterator[Entries]:
     api = WorkloadApi(signer, entries, clock=clock, attestor=attest_pod)
     pods = Pods(server, settings, entries)
     signer.pod_for = pods.pod_for
-    async with Scope("identity agent", clock) as scope, served_workload_api(api, settings.listen_on):
+    async with AsyncExitStack() as stack:
+        scope = await stack.enter_async_context(Scope("identity agent", clock))
+        await stack.enter_async_context(served_workload_api(api, settings.listen_on))
+        if settings.delegated_listen_on:
+            delegated = Delegated(api, attest_pod, settings.authorized_delegates, kept=settings.namespace)
+            await stack.enter_async_context(rpc.serve(settings.delegated_listen_on, delegated.methods()))
         scope.spawn(pods.follow(), name="pods")
         yield entries
 

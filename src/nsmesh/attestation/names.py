@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nsmesh.security.spiffe import SpiffeId
@@ -23,7 +22,6 @@ POD = "nsmesh-pod"
 _NAME = "[a-z0-9.-]{1,253}"
 _POD = re.compile(rf"/ns/([a-z0-9-]{{1,63}})/pod/({_NAME})")
 _MEMBER = re.compile(rf"/ns/([a-z0-9-]{{1,63}})/ds/({_NAME})/node/({_NAME})")
-_UID = re.compile(r"(?<![0-9A-Za-z])pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})(?![0-9A-Za-z_-])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +71,3 @@ def id_of(trust_domain: str, pod: Mapping[str, Any]) -> str:
     if owner is None:
         return pod_id(trust_domain, meta["namespace"], meta["name"])
     return member_id(trust_domain, Member(meta["namespace"], owner[0], pod["spec"]["nodeName"]))
-
-
-def uid_of_cgroups(text: str) -> str:
-    """Return the pod's uid in the lines of ``/proc/PID/cgroup``, or nothing.
-
-    Drivers write it with dashes (cgroupfs) or underscores (systemd). Where lines name more than one pod, the
-    process is in none that could be trusted.
-    """
-    found = {uid.replace("_", "-") for uid in _UID.findall(text)}
-    return found.pop() if len(found) == 1 else ""
-
-
-def uid_of_process(pid: int, proc: Path = Path("/proc")) -> str:
-    """Return the uid of the pod that a process belongs to; nothing where it is of none, or gone."""
-    try:
-        return uid_of_cgroups((proc / str(pid) / "cgroup").read_text())
-    except OSError:
-        return ""

@@ -61,3 +61,7 @@ class AgentSettings(AttestationSettings):
     """Where pods ask for their identity: the socket that NSM's manifests mount."""
     token_file: str = "/var/run/secrets/tokens/nsm-ca"  # noqa: S105 - a path
     """Projected service-account token with the audience above; read again for each call."""
+    delegated_listen_on: str = ""
+    """Where delegates ask for the identities of pods: unix:///SOCKET in another folder; empty: nowhere."""
+    authorized_delegates: tuple[str, ...] = ()
+    """SPIFFE IDs of those who may act in the name of pods of this node, such as a node agent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -116,11 +116,16 @@ def _receiving(wires: Iterable[Wanted]) -> tuple[Element, ...]:
 
 @asynccontextmanager
 async def running_nsc(
-    settings: NscSettings, runtime: Runtime, *, alive: Alive | None = None
+    settings: NscSettings,
+    runtime: Runtime,
+    *,
+    alive: Alive | None = None,
+    leaves: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[Chain]:
     """Ask for all services in the background while the block runs; close them on leaving.
 
-    ``alive`` takes the place of the look at the wires that the settings ask for.
+    ``alive`` takes the place of the look at the wires that the settings ask for. ``leaves`` says at the end
+    whether the wires stay, for a successor that goes on with the journal.
     """
     wires = [Wanted.of(settings, number, url) for number, url in enumerate(wanted_services(settings))]
     if alive is None and settings.liveness_check_enabled:
@@ -153,7 +158,8 @@ async def running_nsc(
         finally:
             work.cancel()
             await asyncio.wait([work])
-            await _close(settings, chain, wires)
+            if not leaves():
+                await _close(settings, chain, wires)
 
 
 class _Asking:

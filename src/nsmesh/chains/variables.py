@@ -25,6 +25,7 @@ from nsmesh.chains.settings_kubernetes import (
     ExcludePrefixesSettings,
     NodeCleanupSettings,
 )
+from nsmesh.chains.settings_node_agent import NodeAgentSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.core.errors import Invalid
 from nsmesh.model.names import nearest
@@ -149,6 +150,7 @@ UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
     KubernetesRegistrySettings: (*_REGISTRY, *EVERYWHERE),
     ExcludePrefixesSettings: EVERYWHERE,
     AdmissionWebhookSettings: EVERYWHERE,
+    NodeAgentSettings: EVERYWHERE,
     NodeCleanupSettings: EVERYWHERE,
     NscSettings: (*_NSC, *EVERYWHERE),
     NscInitSettings: (*_NSC, *EVERYWHERE),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -123,16 +123,20 @@ class WorkloadWatch:
 
 @asynccontextmanager
 async def fetched_identity(
-    url: str, *, wait: float | None = None, clock: Clock | None = None
+    url: str,
+    *,
+    wait: float | None = None,
+    clock: Clock | None = None,
+    watching: Callable[[str, SvidSource, Clock], WorkloadWatch] = WorkloadWatch,
 ) -> AsyncIterator[SvidSource]:
     """Yield a source that the Workload API at ``url`` keeps up to date, once it holds an SVID.
 
-    ``wait``: seconds to wait for the first SVID; None waits for ever. Raises TimedOut after that, and the
-    API's own error where its answer is final.
+    ``wait``: seconds to wait for the first SVID; None waits for ever. ``watching`` makes what follows the
+    API, or another one. Raises TimedOut after that time, and the API's own error where its answer is final.
     """
     async with Scope("workload api client", clock) as scope:
         source = SvidSource(clock=scope.clock)
-        watch = WorkloadWatch(url, source, scope.clock)
+        watch = watching(url, source, scope.clock)
         scope.spawn(watch.run(), name="workload api")
         scope.spawn(watch.catch_up(), name="kept svid")
         ready = scope.spawn(_ready(source), name="first svid")

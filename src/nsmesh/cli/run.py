@@ -19,6 +19,7 @@ from nsmesh.chains.settings_kubernetes import (
     ExcludePrefixesSettings,
     NodeCleanupSettings,
 )
+from nsmesh.chains.settings_node_agent import NodeAgentSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core import garbage, logging
@@ -171,6 +172,15 @@ def admission_webhook_k8s() -> None:
 
     settings = _settings(AdmissionWebhookSettings)
     _run("admission-webhook-k8s", settings, lambda stop: serve_admission_webhook(settings, stop))
+
+
+@run.command("node-agent-k8s", epilog=_epilog(NodeAgentSettings))
+def node_agent_k8s() -> None:
+    """Make the wires of a node's pods that have no client; needs nsmesh[kubernetes]."""
+    from nsmesh.chains.node_agent import serve_node_agent  # noqa: PLC0415 - likewise
+
+    settings = _settings(NodeAgentSettings)
+    _run("node-agent-k8s", settings, lambda stop: serve_node_agent(settings, stop))
 
 
 @run.command(epilog=_epilog(s.NscSettings))

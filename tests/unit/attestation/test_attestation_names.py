@@ -17,10 +17,9 @@ from nsmesh.attestation.names import (
     member_of,
     pod_id,
     pod_of,
-    uid_of_cgroups,
-    uid_of_process,
 )
 from nsmesh.core.call import Peer
+from nsmesh.kubernetes.pod_processes import uid_of_cgroups, uid_of_process
 from nsmesh.security.spiffe import SpiffeId
 
 UID = "5d1c9a0e-6f0a-4b52-9d35-8a77f2f0c1ab"
