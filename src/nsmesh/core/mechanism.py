@@ -103,6 +103,14 @@ def tunnels(plugins: Iterable[MechanismPlugin]) -> Mapping[str, TunnelPlugin]:
     }
 
 
+def handing(plugins: Iterable[MechanismPlugin]) -> Mapping[str, HandingPlugin]:
+    """Return those plug-ins whose two users may meet at one socket, by type.
+
+    A chain asks once, when it is made: whether an object fits a protocol takes Python 90 us to find out.
+    """
+    return {plugin.type: plugin for plugin in plugins if isinstance(plugin, HandingPlugin)}
+
+
 def lower_mtu(context: ConnectionContext, largest: int) -> None:
     """Lower the MTU of a connection to what fits; 0 leaves it as it is."""
     if largest and (not context.MTU or largest < context.MTU):

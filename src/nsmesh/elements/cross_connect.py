@@ -13,7 +13,7 @@ from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Conflict, Internal, Invalid, NotFound, Refused, TimedOut
 from nsmesh.core.life import LIFE, REPLACED, Life
-from nsmesh.core.mechanism import NEAR_MAC, HandingPlugin, MechanismPlugin, by_type, tunnels
+from nsmesh.core.mechanism import NEAR_MAC, MechanismPlugin, by_type, handing, tunnels
 from nsmesh.datapath.base import Applied, CrossConnect, Datapath, KernelPort, Port
 from nsmesh.datapath.netns import identity
 from nsmesh.datapath.taken import InterfaceTaken
@@ -74,6 +74,7 @@ class CrossConnectWire(Element):
         plugins = list(plugins)
         self._plugins = by_type(plugins)
         self._tunnels = tunnels(plugins)
+        self._handing = handing(plugins)
         self._identify = identify
         self._holders: dict[str, _Holder] = {}
         self._held: dict[Place, _Holder] = {}
@@ -193,10 +194,10 @@ class CrossConnectWire(Element):
     def _hand_on(self, call: Call, answer: Connection) -> bool:
         """Say whether client and endpoint meet at the endpoint's socket, which the answer then names."""
         downstream = call.state.get(DOWNSTREAM)
-        plugin = self._plugins.get(answer.mechanism.type)
-        if downstream is None or downstream.type != answer.mechanism.type:
+        plugin = self._handing.get(answer.mechanism.type)
+        if plugin is None or downstream is None or downstream.type != answer.mechanism.type:
             return False
-        return isinstance(plugin, HandingPlugin) and plugin.hand_on(answer.mechanism, downstream)
+        return plugin.hand_on(answer.mechanism, downstream)
 
     def _introduce(self, answer: Connection, wire: CrossConnect) -> None:
         """Tell the node that asked the MAC of the interface on this one, where neighbours are told at all."""

@@ -13,10 +13,10 @@ from nsmesh.core.mechanism import (
     NEAR_MAC,
     REFUSED,
     UPSTREAM,
-    HandingPlugin,
     MechanismPlugin,
     by_type,
     carries,
+    handing,
     lower_mtu,
     note_interface,
     tunnels,
@@ -46,6 +46,7 @@ class OfferMechanisms(Element):
         plugins = list(plugins)
         self._plugins = by_type(plugins)
         self._tunnels = tunnels(plugins)
+        self._handing = handing(plugins)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Offer, pass on, note the interface."""
@@ -76,14 +77,13 @@ class OfferMechanisms(Element):
     def _in_order(self, call: Call) -> list[MechanismPlugin]:
         """Return the plug-ins; first the one by which client and endpoint meet without a wire."""
         upstream = call.state.get(UPSTREAM)
+        meeting = self._handing.get(upstream or "")
         found = [
             plugin
-            for plugin in self._plugins.values()
-            if plugin.type == upstream or not (isinstance(plugin, HandingPlugin) and plugin.hands_on)
+            for kind, plugin in self._plugins.items()
+            if kind == upstream or kind not in self._handing or not self._handing[kind].hands_on
         ]
-        return sorted(
-            found, key=lambda plugin: not (isinstance(plugin, HandingPlugin) and plugin.type == upstream)
-        )
+        return found if meeting is None else sorted(found, key=lambda plugin: plugin is not meeting)
 
     def _may(self, call: Call, plugin: MechanismPlugin, connection: Connection) -> bool:
         """Whether a tunnel carries the payload, and the kernel here has not refused it before."""
