@@ -98,6 +98,20 @@ class UnitRequest(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class HandOverRequest(_message.Message):
+    __slots__ = ("executable",)
+    EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
+    executable: str
+    def __init__(self, executable: _Optional[str] = ...) -> None: ...
+
+class UpgradeRequest(_message.Message):
+    __slots__ = ("executable", "version")
+    EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    executable: str
+    version: str
+    def __init__(self, executable: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
 class Empty(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

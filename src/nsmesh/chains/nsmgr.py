@@ -64,7 +64,7 @@ class Nsmgr:
         self.url = url
         self.begin = Begin(journal)
         info = dict(labels or {})
-        bypass, mirror = LocalBypass(url), Mirror()
+        bypass, mirror = LocalBypass(url, journal), Mirror()
         self.registry: Chain = chain(
             *registry_front,
             Begin(),

@@ -16,6 +16,7 @@ from nsmesh.chains.settings import Common
 from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.element import Element, Handler
+from nsmesh.core.ending import hands_over
 from nsmesh.core.errors import Invalid
 from nsmesh.core.identity import Identity
 from nsmesh.core.journalling import Journal
@@ -31,6 +32,9 @@ log = structlog.get_logger()
 
 DRAIN = 2.0
 """Seconds that a role that ends gives the calls that it serves."""
+SHORT_DRAIN = 0.2
+"""The same before a successor, whom those who are cut off ask again. Some wait for it in any case: a Request
+that is served here and looks something up on its way, over this very process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,9 @@ class Runtime:
     """What the roles of this process keep beyond its end."""
     servers: set[rpc.Server] = field(default_factory=set)
     """What this process serves just now."""
+
+    single: bool = False
+    """Whether this process has one role, for which is all that was passed to it."""
 
     @property
     def identity(self) -> Identity | None:
@@ -70,11 +77,18 @@ class Runtime:
 
 @asynccontextmanager
 async def runtime(
-    *, lifetime: float, dial_timeout: float, share: bool = True, workload_api: str = "", journal: str = ""
+    *,
+    lifetime: float,
+    dial_timeout: float,
+    share: bool = True,
+    single: bool = False,
+    workload_api: str = "",
+    journal: str = "",
 ) -> AsyncIterator[Runtime]:
     """Hold identity and connections of one process; ``lifetime`` (seconds): an unrefreshed wire's life.
 
-    ``share`` false makes roles of this process talk over their sockets, as if they were apart.
+    ``single``: the process has one role. ``share`` false makes roles of this process talk over their
+    sockets, as if they were apart.
     ``journal`` is a file; empty: nothing outlives this process.
     ``workload_api`` is the URL of the SPIFFE Workload API that says who we are; empty: nobody needs to know.
     """
@@ -93,6 +107,7 @@ async def runtime(
             secured=secured,
             clock=clock,
             journal=stack.enter_context(FileJournal(Path(journal))) if journal else None,
+            single=single,
         )
 
 
@@ -101,6 +116,7 @@ def runtime_of(settings: Common, dial_timeout: float) -> AbstractAsyncContextMan
     return runtime(
         lifetime=settings.max_token_lifetime,
         dial_timeout=dial_timeout,
+        single=True,
         workload_api=settings.spiffe_endpoint_socket,
         journal=settings.journal,
     )
@@ -118,7 +134,7 @@ async def served(
 ) -> AsyncIterator[list[str]]:
     """Serve ``handler`` at ``urls`` (and in memory, to roles of this process); yield the real URLs.
 
-    On leaving nothing more is accepted, and Requests that run have :data:`DRAIN` to be answered.
+    On leaving nothing more is accepted, and calls that run have a while to be answered.
 
     Raises Invalid for a tcp URL without an identity.
     """
@@ -145,7 +161,7 @@ async def served(
             served.append(server)
             real.append(server.url)
             runtime.peers.local[server.url] = handler
-        for url in rpc.unclaimed():
+        for url in rpc.unclaimed() if runtime.single else ():
             log.warning(
                 "a socket was passed to this process, and it serves another address",
                 socket=url,
@@ -157,4 +173,5 @@ async def served(
         finally:
             for url in real:
                 runtime.peers.local.pop(url, None)
-            await asyncio.gather(*(server.drain(DRAIN) for server in served))
+            grace = SHORT_DRAIN if hands_over() else DRAIN
+            await asyncio.gather(*(server.drain(grace) for server in served))

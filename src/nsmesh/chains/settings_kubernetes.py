@@ -85,6 +85,10 @@ class AdmissionWebhookSettings(Common):
     """Port of the Service."""
     silent: bool = False
     """Whether an annotation that names no network service is put into the pod as it is, as NSM does."""
+    spire_socket_folder: str = "/run/spire/sockets"
+    """Folder of a node with agent.sock, the Workload API."""
+    socket_folder: str = "/var/lib/networkservicemesh"
+    """Folder of a node with its manager's nsm.io.sock."""
     exempt_namespaces: tuple[str, ...] = EXEMPT
     """Namespaces in which nothing is patched, besides its own."""
     failure_policy: str = "Fail"

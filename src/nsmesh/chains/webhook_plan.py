@@ -42,6 +42,8 @@ class Plan:
             requests={"memory": settings.sidecar_requests_memory, "cpu": settings.sidecar_requests_cpu},
             native_sidecar=settings.native_sidecars,
             silent=settings.silent,
+            spire_folder=settings.spire_socket_folder,
+            nsm_folder=settings.socket_folder,
         )
         registration = Registration(
             service=settings.service_name,

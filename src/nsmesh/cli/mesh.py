@@ -117,15 +117,17 @@ def up(
     paths.make()
     if foreground:
         from nsmesh.cli import fork_server  # noqa: PLC0415 - the whole mesh, for this one command
-        from nsmesh.standalone import daemon  # noqa: PLC0415 - likewise
+        from nsmesh.standalone import daemon, succession  # noqa: PLC0415 - likewise
         from nsmesh.standalone.forking import forked  # noqa: PLC0415 - likewise
+
+        predecessor = succession.begin(os.environ)
 
         _tell_forwarders(mechanisms, device_selector)
         level = ("INFO", "DEBUG", "TRACE")[min(context.verbose, 2)]
         title = f"nsm --mesh {paths.mesh} --run-dir {paths.run} fork-server"
         forks = forked(lambda channel: fork_server.work(channel, title))
         wishes = daemon.Wishes(separate, conditions, place)
-        daemon.run(paths, wishes, "WARN" if context.quiet else level, forks)
+        daemon.run(paths, wishes, "WARN" if context.quiet else level, forks, predecessor)
         return
     found = holder(paths.lock)
     if found is not None and found.mesh == paths.mesh:

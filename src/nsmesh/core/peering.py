@@ -57,6 +57,12 @@ def at_hand(peers: Peers, url: str) -> Handler | None:
     return ask(url) if ask is not None else None
 
 
+def is_awaited(peers: Peers, url: str) -> bool:
+    """Say whether whoever served ``url`` has died and somebody is to come, for whom the address is held."""
+    ask: Callable[[str], bool] | None = getattr(peers, "is_awaited", None)
+    return ask is not None and ask(url)
+
+
 def part_with(peers: Peers, url: str) -> None:
     """End the connection to ``url`` where there is one: calls that wait there fail at once."""
     leave: Callable[[str], None] | None = getattr(peers, "leave", None)

@@ -12,9 +12,9 @@ from google.protobuf.message import Message
 
 from nsmesh.core.call import Call, Codec, Key
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import Internal, MeshError, Status, Unanswered, Unavailable, Unreachable
+from nsmesh.core.errors import Internal, MeshError, Status, TimedOut, Unanswered, Unavailable, Unreachable
 from nsmesh.core.life import LIFE, REACHED
-from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, at_hand, closing, peer_of
+from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, at_hand, closing, is_awaited, peer_of
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
     Connection,
@@ -60,6 +60,8 @@ _REFUSALS = frozenset(
 """Answers by which a peer shows that it is alive and has refused."""
 
 
+AWAITED = 2.0
+"""Seconds that a dial may take beyond its time, where somebody is to come who is not there yet."""
 TRIES = 3
 """How often a Request, Close or Find is made, whose connection ends before the answer comes."""
 
@@ -76,7 +78,8 @@ class Dial(Element):
 
     The target is ``TARGET`` of the call, else the constructor's, else (a re-request) where the connection
     lives. When it differs from where the connection lives, the connection is closed there first. ``timeout``
-    in seconds bounds the dial alone; None leaves it to the deadline of the call.
+    in seconds bounds the dial alone; None leaves it to the deadline of the call. Where whoever listened has
+    died, and his supervisor holds the socket for the next one, he is waited for a little longer.
 
     After:  Begin
     Writes: DIALLED in the call, NEXT_HOP in the state, HOP of the server half
@@ -112,11 +115,17 @@ class Dial(Element):
         near = at_hand(self._peers, target)
         if near is not None:
             return near
-        limits = [limit for limit in (self._timeout, call.remaining()) if limit is not None]
-        limit = min(limits, default=None)
+        try:
+            return await self._reach(self._peers, target, _least(self._timeout, call.remaining()))
+        except (TimedOut, Unreachable):
+            if not is_awaited(self._peers, target):
+                raise
+        return await self._reach(self._peers, target, _least(AWAITED, call.remaining()))
+
+    async def _reach(self, peers: Peers, target: str, limit: float | None) -> Handler:
         try:
             async with asyncio.timeout(limit):
-                return await self._peers.get(target)
+                return await peers.get(target)
         except TimeoutError as error:
             raise Unreachable(
                 target,
@@ -231,6 +240,10 @@ class Dial(Element):
     async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
         """Dial, then pass on."""
         await next.unregister(await self._with_handler(call), entry)
+
+
+def _least(*limits: float | None) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _name(target: Handler | str) -> str:

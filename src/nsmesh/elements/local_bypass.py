@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
 
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
+from nsmesh.core.journalling import Journal, Record
 from nsmesh.core.streams import Chosen
 from nsmesh.model.messages import (
     Entry,
@@ -16,23 +20,32 @@ from nsmesh.model.messages import (
     Query,
 )
 
+AGAIN = 120.0
+"""Seconds that endpoints have to register again after a restart; their entries end within a minute or so."""
+_UNIX = "unix://"
+
 
 class LocalBypass(Element):
     """Replaces the URL of each endpoint of this node by the manager's own, and back in answers.
 
-    ``url`` is the manager's URL as other nodes reach it. An entry with that URL whose name is not known here
-    is from before a restart of this manager: nobody could be reached by it, so Find leaves it out until its
-    endpoint registers again. One that a different manager has registered since is told as it is.
+    ``url`` is the manager's URL as other nodes reach it. What is learnt is kept in the ``journal``, so that a
+    manager that starts again reaches its node's endpoints at once. An entry with that URL whose name is not
+    known here is from before a restart without a journal: nobody could be reached by it, so Find leaves it
+    out until its endpoint registers again. One that another manager has registered since is told as it is.
 
     After:  Begin
-    Leaves: the real URL by endpoint name, until Unregister
+    Leaves: the real URL by endpoint name, until Unregister; after a restart, who does not register again
+            within :data:`AGAIN` is forgotten
     """
 
     after = ("Begin", "Expire")
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, journal: Journal | None = None) -> None:
         self.url = url
+        self._journal = journal
+        self._chain = f"endpoints behind {url}"
         self._urls: dict[str, str] = {}
+        self._doubtful: set[str] = set()
         self.changes = 0
         """How often a URL was learnt or forgotten."""
 
@@ -40,30 +53,58 @@ class LocalBypass(Element):
         """Return how many endpoints of this node are known."""
         return len(self._urls)
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Take up what an earlier process of ours knew."""
+        if self._journal is not None:
+            for name, record in self._journal.records(self._chain).items():
+                if _leads_to(record.peer, record.connection):
+                    self._urls[name] = record.peer
+                else:
+                    self._journal.drop(self._chain, name)
+            self._doubtful = set(self._urls)
+            if self._doubtful:
+                self.scope.after(AGAIN, self._doubt)
+        yield self
+
+    def _doubt(self) -> None:
+        """Forget whom nobody has registered since we started."""
+        for name in self._doubtful:
+            self._put(name, None)
+        self._doubtful.clear()
+
+    def _put(self, name: str, real: str | None) -> None:
+        """Learn or forget where an endpoint is."""
+        self.changes += 1
+        if real is None:
+            self._urls.pop(name, None)
+        else:
+            self._urls[name] = real
+        if self._journal is None:
+            return
+        url = _lasting(real) if real is not None else ""
+        if url:
+            self._journal.put(self._chain, name, Record(_inode(url), b"", url, {}))
+        else:
+            self._journal.drop(self._chain, name)
+
     async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:
         """Remember the endpoint's URL, register the manager's, answer with the endpoint's."""
         if not isinstance(entry, NetworkServiceEndpoint):
             return await next.register(call, entry)
         name, real = entry.name, entry.url
         before = self._urls.get(name)
-        self.changes += 1
-        self._urls[name] = real  # before the registry knows, since a watch may tell of it before the answer
+        self._doubtful.discard(name)
+        self._put(name, real)  # before the registry knows, since a watch may tell of it before the answer
         entry.url = self.url
         try:
             answer = await next.register(call, entry)
         except BaseException:
-            self._restore(name, before)
+            self._put(name, before)
             raise
         if isinstance(answer, NetworkServiceEndpoint):
             answer.url = real
         return answer
-
-    def _restore(self, name: str, before: str | None) -> None:
-        self.changes += 1
-        if before is None:
-            self._urls.pop(name, None)
-        else:
-            self._urls[name] = before
 
     def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
         """Put real URLs into answers, leave out what cannot be reached."""
@@ -93,5 +134,36 @@ class LocalBypass(Element):
             entry.url = self.url
         await next.unregister(call, entry)
         if isinstance(entry, NetworkServiceEndpoint):
-            self.changes += 1
-            self._urls.pop(entry.name, None)
+            self._put(entry.name, None)
+
+
+def _lasting(url: str) -> str:
+    """Return a URL that leads to the same socket after our end; empty where there is none.
+
+    A socket that came as a descriptor (``unix:///proc/PID/fd/N``) may have a path that we can see.
+    """
+    if not url.startswith(f"{_UNIX}/proc/"):
+        return url
+    try:
+        path = os.readlink(url.removeprefix(_UNIX))  # noqa: PTH115 - a text is wanted
+    except OSError:
+        return ""
+    found = f"{_UNIX}{path}"
+    return found if _inode(found) and _inode(found) == _inode(url) else ""
+
+
+def _leads_to(url: str, inode: bytes) -> bool:
+    """Say whether the file of a socket is the one that it was; what is no file is not doubted."""
+    return _inode(url) == inode
+
+
+def _inode(url: str) -> bytes:
+    """Return what tells the file of a unix socket from others; empty where there is none."""
+    path = url.removeprefix(_UNIX)
+    if path == url or path.startswith("@"):
+        return b""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - as above
+    except OSError:
+        return b""
+    return b"%d:%d" % (found.st_dev, found.st_ino)

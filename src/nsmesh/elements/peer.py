@@ -154,6 +154,10 @@ class RemotePeers:
         """End the connection to ``url``, and whatever waits there."""
         self._pool.cut(url)
 
+    def is_awaited(self, url: str) -> bool:
+        """Say whether whoever served ``url`` has died, and somebody is to come."""
+        return self._pool.is_awaited(url)
+
     def _handler(self, url: str, client: rpc.Client) -> Handler:
         known = self._known.get(url)
         if known is None or known.client is not client:
@@ -184,3 +188,7 @@ class LocalPeers:
     def leave(self, url: str) -> None:
         """End the connection to ``url``; a role of this process stays reached."""
         self._others.leave(url)
+
+    def is_awaited(self, url: str) -> bool:
+        """Say whether whoever served ``url`` has died, and somebody is to come."""
+        return self._others.is_awaited(url)

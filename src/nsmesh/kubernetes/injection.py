@@ -31,7 +31,8 @@ class Injection:
     pod's own containers and do not keep a Job from completing. ``init_args`` and ``args``: what those images
     are started with, for an image of several roles; the last one is the container's name then. ``envs``:
     entries ``NAME=value``. ``limits`` and ``requests``: Kubernetes quantities by resource name. ``silent``: a
-    bad annotation is put into the pod as it is, and only the client says what is wrong with it.
+    bad annotation is put into the pod as it is, and only the client says what is wrong with it. The folders
+    are those of the node; in the pod they are where NSM has them.
     """
 
     annotation: str = "networkservicemesh.io"
@@ -46,6 +47,8 @@ class Injection:
     requests: Mapping[str, str] = field(default_factory=lambda: {"memory": "40Mi", "cpu": "100m"})
     native_sidecar: bool = False
     silent: bool = False
+    spire_folder: str = SPIRE_SOCKETS
+    nsm_folder: str = NSM_SOCKETS
 
 
 def container_name(image: str) -> str:
@@ -73,11 +76,11 @@ def injected(
     return first, beside
 
 
-def volumes(level: str) -> list[Object]:
+def volumes(settings: Injection, level: str) -> list[Object]:
     """Return the volumes that those mount: directories of the node, or CSI where barred."""
     if level not in ("", PRIVILEGED):
         return [_csi(SPIRE_VOLUME, SPIRE_DRIVER), _csi(NSM_VOLUME, NSM_DRIVER)]
-    return [_directory(SPIRE_VOLUME, SPIRE_SOCKETS), _directory(NSM_VOLUME, NSM_SOCKETS)]
+    return [_directory(SPIRE_VOLUME, settings.spire_folder), _directory(NSM_VOLUME, settings.nsm_folder)]
 
 
 def _container(

@@ -65,12 +65,12 @@ def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[st
     value, where = found
     if not settings.silent:
         _check(value, where, settings.annotation)
-    whose = _named(kind, _part(made, "metadata"))
     pod, root = (made, "") if kind == "Pod" else (made["spec"]["template"], "/spec/template")
     level = _part(namespace, "metadata", "labels").get(LEVEL_LABEL, "")
-    # Names of pods of a template differ: generated, or numbered by a StatefulSet.
-    generated = kind != "Pod" or bool(_part(made, "metadata").get("generateName"))
-    return _changes(pod, root, settings, value, generated=generated, level=level, whose=whose)
+    meta = _part(made, "metadata")
+    # A generated name is unique by itself; one that is numbered by a StatefulSet is in its namespace alone.
+    generated = not meta.get("name") if kind == "Pod" else kind != "StatefulSet"
+    return _changes(pod, root, settings, value, generated=generated, level=level, whose=_named(kind, meta))
 
 
 def kind_of(request: Mapping[str, Any]) -> str:
@@ -152,7 +152,7 @@ def _changes(
     first, beside = injected(settings, value, generated=generated, level=level)
     if _has_them(spec, [*first, *beside], settings.variable, whose):
         return []
-    held = _missing(spec, volumes(level), whose)
+    held = _missing(spec, volumes(settings, level), whose)
     labels = {**_part(pod, "metadata", "labels"), **settings.labels}
     changes = [
         # In front, so that the pod's own init containers have the wires already.

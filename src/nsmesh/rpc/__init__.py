@@ -7,7 +7,7 @@ from nsmesh.rpc.inherited import take_from_environment, unclaimed
 from nsmesh.rpc.limits import Limits
 from nsmesh.rpc.methods import Bidi, Method, ServerCall, ServerStream, Unary
 from nsmesh.rpc.pool import Pool
-from nsmesh.rpc.server import Server, serve
+from nsmesh.rpc.server import Server, serve, servers
 
 __all__ = [
     "Bidi",
@@ -24,6 +24,7 @@ __all__ = [
     "Unary",
     "connect",
     "serve",
+    "servers",
     "take_from_environment",
     "unclaimed",
 ]

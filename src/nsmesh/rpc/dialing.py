@@ -9,6 +9,8 @@ import os
 import socket
 
 from nsmesh.core.errors import MeshError, TimedOut, Unauthorized, Unavailable
+from nsmesh.core.process import start_ticks
+from nsmesh.rpc import sockets
 from nsmesh.rpc.address import STREAM, Address, short
 
 FIRST_PAUSE = 0.001
@@ -58,6 +60,23 @@ async def dial(address: Address, timeout: float) -> socket.socket:
             f"{address.url} did not take a connection within {timeout:g} s",
             remedy="check that the server is alive and reachable",
         ) from None
+
+
+def is_awaited(address: Address) -> bool:
+    """Say whether a socket is held, and for whom it is is to come: who listened last is dead.
+
+    At once; False for tcp, where nobody can know.
+    """
+    if not address.unix:
+        return False
+    with socket.socket(socket.AF_UNIX, STREAM) as probe:
+        try:
+            with short(address.path, parent=False) as path:
+                probe.connect(path)
+        except OSError:
+            return False
+        pid = sockets.credentials(probe).pid
+    return pid is not None and pid > 0 and start_ticks(pid) is None
 
 
 async def _dial_unix(address: Address) -> socket.socket:

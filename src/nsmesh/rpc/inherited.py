@@ -82,6 +82,11 @@ def claim(address: Address) -> socket.socket | None:
     return None
 
 
+def waits(address: Address) -> bool:
+    """Say whether a socket was passed for ``address`` and is not claimed yet."""
+    return any(is_at(sock, address) for sock in _WAITING)
+
+
 def unclaimed() -> list[str]:
     """Return where sockets listen that were passed and that nobody serves."""
     return [_name(sock) for sock in _WAITING]

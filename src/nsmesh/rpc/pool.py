@@ -9,6 +9,7 @@ import time
 from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.identity import Identity
 from nsmesh.core.metrics import Counter
+from nsmesh.rpc import address, dialing
 from nsmesh.rpc.client import Client, connect
 from nsmesh.rpc.descriptors import SHARED, Descriptors
 from nsmesh.rpc.limits import DEFAULT, Limits
@@ -89,6 +90,10 @@ class Pool:
     def _still_there(self, url: str, client: Client) -> bool:
         place = self._places.get(client)
         return place is None or place_of(url) == place
+
+    def is_awaited(self, url: str) -> bool:
+        """Say whether a server is to come at ``url``, whose socket is held for it meanwhile."""
+        return dialing.is_awaited(address.parse(url))
 
     def _forget(self, client: Client) -> None:
         self._renew_at.pop(client, None)

@@ -9,6 +9,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
+from weakref import WeakSet
 
 from nsmesh.core import metrics
 from nsmesh.core.call import Peer
@@ -25,6 +26,8 @@ from nsmesh.rpc.methods import Method
 from nsmesh.rpc.server_connection import ServerConnection
 from nsmesh.rpc.tls import Tls
 from nsmesh.rpc.wire import Wire
+
+_SERVERS: WeakSet[Server] = WeakSet()
 
 ACCEPT_AT_ONCE = 64
 """Connections taken per turn of the loop."""
@@ -107,6 +110,7 @@ class Server:
         """Begin to accept."""
         await self._scope.__aenter__()
         self._listen()
+        _SERVERS.add(self)
 
     def _listen(self) -> None:
         self._pause = None
@@ -251,6 +255,7 @@ class Server:
         if self._leaving:
             return
         self._leaving = True
+        _SERVERS.discard(self)
         if self._forget_listener is not None:
             self._forget_listener()
         self._stop_listening()
@@ -277,6 +282,11 @@ class Server:
             self._pause.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self.listener.close()
+
+
+def servers() -> list[Server]:
+    """Return the servers of this process that take connections."""
+    return list(_SERVERS)
 
 
 @contextlib.asynccontextmanager

@@ -228,12 +228,18 @@ class ServerConnection(Connection):
         self.soon()
 
     def finish(self) -> None:
-        """Cancel what runs, and close."""
+        """Cancel what runs, and close.
+
+        Who waits for one answer finds the connection closed and can ask again; a stream is told why it ends.
+        """
         if not self._established:
             self.wire.abort(Unavailable("this server is going away", remedy="connect again"))
             return
         self._draining = True
         for running in list(self._calls.values()):
+            if running.single:
+                running.drop()
+                continue
             running.fail(Unavailable("this server is going away", remedy="call again on a new connection"))
         self.engine.goaway(self._highest, http2.NO_ERROR)
         self.flush()

@@ -51,7 +51,8 @@ class _Caller:
 class WorkloadApi:
     """Serves SVIDs of one issuer to the callers that ``entries`` know.
 
-    ``attestor`` turns a caller's credentials into selectors. All callers of one entry share its SVID.
+    ``attestor`` turns a caller's credentials into selectors. All callers with one ID share its SVID, so a
+    process that starts again has the key by which it was known.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class WorkloadApi:
         self._ca = ca
         self._clock = clock or SystemClock()
         self._attest = attestor
-        self._issued: dict[Entry, _Issued] = {}
+        self._issued: dict[tuple[str, float], _Issued] = {}
         self._foreign: dict[str, Bundle] = {}
 
     def federate(self, bundle: Bundle) -> None:
@@ -77,9 +78,7 @@ class WorkloadApi:
     def maintain(self) -> None:
         """Let the CA take the step of its rotation that is due, and forget SVIDs that ended."""
         now = self._clock.now()
-        self._issued = {
-            entry: issued for entry, issued in self._issued.items() if issued.svid.not_after > now
-        }
+        self._issued = {what: issued for what, issued in self._issued.items() if issued.svid.not_after > now}
         if self._ca.maintain():
             self.entries.announce()
 
@@ -191,10 +190,11 @@ class WorkloadApi:
 
     async def _svid(self, entry: Entry) -> _Issued:
         now = self._clock.now()
-        known = self._issued.get(entry)
+        what = (entry.spiffe_id, entry.ttl)
+        known = self._issued.get(what)
         if known is None or now >= known.renew:
             svid = await self._ca.svid(entry.spiffe_id, min(entry.ttl, MAX_TTL))
-            known = self._issued[entry] = _Issued(svid, now + (svid.not_after - now) / 2)
+            known = self._issued[what] = _Issued(svid, now + (svid.not_after - now) / 2)
         return known
 
     def _federated(self, entries: Sequence[Entry]) -> dict[str, Bundle]:

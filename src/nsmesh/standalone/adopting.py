@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nsmesh.datapath import netns
+from nsmesh.rpc import inherited
+from nsmesh.rpc.address import parse
 from nsmesh.standalone import leftovers, processes
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.mesh import Mesh
@@ -29,7 +31,8 @@ async def take_over(paths: MeshPaths, mode: str) -> list[str]:
     """
     if Children(paths.children).mode != mode:
         return await leftovers.clean(paths)
-    paths.control.unlink(missing_ok=True)
+    if not inherited.waits(parse(f"unix://{paths.control}")):
+        paths.control.unlink(missing_ok=True)
     return []
 
 

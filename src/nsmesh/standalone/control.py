@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
@@ -12,11 +13,13 @@ import structlog
 
 from nsmesh import rpc
 from nsmesh.api import control_pb2
+from nsmesh.core.ending import hand_over
 from nsmesh.core.errors import Conflict, Internal, Invalid, MeshError, NotFound
 from nsmesh.datapath import netns
 from nsmesh.model import control, manifest, nsurl
 from nsmesh.model.manifest import Endpoint
 from nsmesh.model.names import name_problem, name_suggestion
+from nsmesh.standalone import succession
 from nsmesh.standalone.control_messages import documents_of, kind_of, parsed, step_of
 from nsmesh.standalone.events import Event
 from nsmesh.standalone.hosting import first_host
@@ -63,7 +66,7 @@ class Control:
             control.STATUS: rpc.Unary(self._status),
             control.DOWN: self._steps(control_pb2.Empty, self._down),
             control.RESTART: self._steps(control_pb2.UnitRequest, self._restart),
-            control.HAND_OVER: self._steps(control_pb2.Empty, self._hand_over),
+            control.HAND_OVER: self._steps(control_pb2.HandOverRequest, self._hand_over),
             control.CREATE_TOKEN: rpc.Unary(self._create_token),
             control.REMOVE_NODE: self._steps(control_pb2.NodeRequest, self._remove_node),
         }
@@ -259,7 +262,10 @@ class Control:
     async def _restart(self, request: control_pb2.UnitRequest, tell: Tell) -> None:
         await restart(self.mesh, request.name, tell)
 
-    async def _hand_over(self, request: control_pb2.Empty, tell: Tell) -> None:  # noqa: ARG002 - the face asks for it
-        tell(self.mesh.events.add("mesh", "the daemon ends and leaves all as it is for the next one"))
+    async def _hand_over(self, request: control_pb2.HandOverRequest, tell: Tell) -> None:
+        pid = await succession.prepare(self.mesh, request.executable or sys.executable)
+        text = f"the daemon ends and leaves all as it is for the next one, pid {pid}"
+        tell(self.mesh.events.add("mesh", text))
         self.mesh.hands_over = True
+        hand_over()
         self._stop.set()

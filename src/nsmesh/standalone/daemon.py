@@ -15,6 +15,7 @@ from nsmesh.chains.settings import Common
 from nsmesh.core import garbage, logging
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.model.settings import SettingsError, load
+from nsmesh.rpc import inherited
 from nsmesh.standalone import adopting, leftovers
 from nsmesh.standalone.control import Control
 from nsmesh.standalone.forking import ForkServer
@@ -28,6 +29,7 @@ from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.reconcile import Reconciler
 from nsmesh.standalone.reconnecting import reconnect
 from nsmesh.standalone.running import running_mesh
+from nsmesh.standalone.succession import Predecessor
 from nsmesh.telemetry.running import telemetry
 
 log = structlog.get_logger()
@@ -42,13 +44,17 @@ class Wishes:
     listen: Place | None = None
 
 
-def run(paths: MeshPaths, wishes: Wishes, level: str, forks: ForkServer) -> None:
+def run(
+    paths: MeshPaths, wishes: Wishes, level: str, forks: ForkServer, predecessor: Predecessor | None = None
+) -> None:
     """Run until SIGTERM, SIGINT or ``nsm down``; then take everything down, the run directory too.
 
-    ``forks`` starts its processes. Raises Conflict when this mesh is up already. SIGUSR1 logs everything,
-    SIGUSR2 goes back.
+    ``forks`` starts its processes; a ``predecessor`` is waited for. Raises Conflict when this mesh is up
+    already. SIGUSR1 logs everything, SIGUSR2 goes back.
     """
     logging.configure(role=f"mesh-{paths.mesh}", level=level)
+    if predecessor is not None:
+        predecessor.wait()
     lock = MeshLock(paths)
     lock.take()
     try:
@@ -134,6 +140,9 @@ async def _restore(mesh: Mesh, reconciler: Reconciler) -> None:
         await reconnect(mesh)
         for item in await adopting.settle(mesh):
             mesh.events.add("mesh", f"removed what a dead mesh had left: {item}")
+        for url in rpc.unclaimed():
+            log.info("nobody listens any more where the last daemon did", socket=url)
+        inherited.drop_unclaimed()
     except MeshError as error:
         mesh.events.add(
             "mesh", f"not everything is as it was: {error.what}", failed=True, remedy=error.remedy

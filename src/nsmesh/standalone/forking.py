@@ -167,7 +167,7 @@ class ForkServer:
 def forked(work: Callable[[socket.socket], None]) -> ForkServer:
     """Fork a fork server off this process, which must have neither threads nor an event loop yet.
 
-    It does ``work`` at its end of the channel. Returns here only: what is forked ends by SystemExit.
+    It does ``work`` at its end of the channel. Returns here only: what is forked from it ends by SystemExit.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -176,7 +176,7 @@ def forked(work: Callable[[socket.socket], None]) -> ForkServer:
         return ForkServer(ours, pid)
     ours.close()
     work(theirs)
-    sys.exit(0)
+    os._exit(0)  # nothing is to be tidied up, and the daemon waits
 
 
 def spawned(output: Path, title: str, executable: str = sys.executable) -> ForkServer:

@@ -18,6 +18,8 @@ from nsmesh.standalone.telling import last_words
 
 START_TIMEOUT = 20.0
 """Seconds within which a daemon must answer; it may have to clean up after a dead one first."""
+ALONE = 2.0
+"""Seconds that nobody may hold the lock between one daemon and the next."""
 
 
 async def answers(paths: MeshPaths) -> bool:
@@ -71,6 +73,27 @@ async def _answering(paths: MeshPaths, child: subprocess.Popen[bytes], log: Path
         f"the daemon of the mesh {paths.mesh} did not answer within {START_TIMEOUT:g} s: "
         f"{last_words(log, begin)}",
         remedy=f"see {log}, or run it in front of you: nsm up --foreground",
+    )
+
+
+async def succeeded(paths: MeshPaths) -> int:
+    """Wait for the daemon that follows one which has ended; return its pid when it answers.
+
+    Raises Internal with the end of its log when there is none, or it does not answer.
+    """
+    log, loop = paths.logs / "daemon.log", asyncio.get_running_loop()
+    alone = end = loop.time() + START_TIMEOUT
+    while loop.time() < end:
+        pid = daemon_pid(paths)
+        if pid and await answers(paths):
+            return pid
+        alone = loop.time() + ALONE if pid else min(alone, loop.time() + ALONE)
+        if loop.time() >= alone:
+            break
+        await asyncio.sleep(0.01)
+    raise Internal(
+        f"the next daemon of the mesh {paths.mesh} does not answer: {last_words(log)}",
+        remedy=f"see {log}; wires stay, and this goes on with them: nsm --mesh {paths.mesh} up",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import aclosing
 
 import pytest
@@ -12,7 +13,8 @@ from nsmesh.core.element import chain
 from nsmesh.core.errors import Unavailable
 from nsmesh.core.probes import Count, Inject
 from nsmesh.core.virtual import run
-from nsmesh.elements.local_bypass import LocalBypass
+from nsmesh.elements.local_bypass import AGAIN, LocalBypass
+from nsmesh.journal.memory import MemoryJournal
 from nsmesh.model.messages import (
     NetworkService,
     NetworkServiceEndpoint,
@@ -22,6 +24,8 @@ from nsmesh.model.messages import (
 from nsmesh.registry.handler import Registry
 from nsmesh.registry.memory import MemoryStore
 from nsmesh.registry.query import ENDPOINT, SERVICE, content_of
+from nsmesh.rpc.address import parse
+from nsmesh.rpc.listening import listen
 
 OWN = "tcp://10.77.0.1:5001"
 REAL = "unix:///run/nse.sock"
@@ -169,3 +173,50 @@ def test_services_pass():
         assert len(world.registry.services) == 0
 
     run(main())
+
+
+def test_a_manager_that_starts_again_knows_where_its_endpoints_are(tmp_path):
+    """From its journal, at once, also who passed its socket; not where it is gone, nor who stays away."""
+    url = f"unix://{tmp_path}/nse.sock"
+    listening = listen(parse(url), 0o600)
+    gone = listen(parse(f"unix://{tmp_path}/gone.sock"), 0o600)
+    handles = {name: os.open(tmp_path / f"{name}.sock", os.O_PATH) for name in ("nse", "gone")}
+    passed = {name: f"unix:///proc/{os.getpid()}/fd/{handle}" for name, handle in handles.items()}
+
+    async def first(world):
+        await world.chain.register(Call(), ep("stays"))
+        await world.chain.register(Call(), ep("leaves"))
+        await world.chain.unregister(Call(), ep("leaves"))
+        await world.chain.register(Call(), ep("dies"))
+        await world.chain.register(Call(), ep("passed", passed["nse"]))
+        await world.chain.register(Call(), ep("gone", passed["gone"]))
+
+    async def second(world):
+        assert await world.find() == {"stays": REAL, "dies": REAL, "passed": url}
+        await world.chain.register(Call(), ep("stays"))
+        await asyncio.sleep(AGAIN + 1)
+        assert await world.find() == {"stays": REAL}
+
+    async def third(world):
+        assert await world.find() == {"stays": REAL}
+
+    async def main():
+        kept = {}
+        registry = None
+        for work in (first, second, third):
+            world = World()
+            world.registry = registry = registry or world.registry
+            world.bypass = LocalBypass(OWN, MemoryJournal(kept))
+            world.chain = chain(world.bypass, world.count, end=registry)
+            async with world.chain.running():
+                await work(world)
+                await asyncio.sleep(0)
+            (tmp_path / "gone.sock").unlink(missing_ok=True)
+
+    try:
+        run(main())
+    finally:
+        listening.close()
+        gone.close()
+        for handle in handles.values():
+            os.close(handle)

@@ -74,8 +74,27 @@ def test_the_environment_carries_the_annotation():
     assert env["NSM_TEXT"] == "a=b"
     assert env["NSM_NAME"].startswith("$(POD_NAME)-")
     assert all(mount["readOnly"] for mount in sidecar["volumeMounts"])
-    generated = values(patch(request("Pod", pod({KEY: URL}, generateName="one-")), SETTINGS, place()))
-    assert generated["/spec/containers"][-1]["env"][-1]["value"] == "$(POD_NAME)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "meta", "unique"),
+    [
+        ("Pod", {"name": "", "generateName": "one-"}, True),
+        ("Pod", {"name": "web-0", "generateName": "web-"}, False),
+        ("Pod", {}, False),
+        ("StatefulSet", {}, False),
+        ("Deployment", {}, True),
+        ("DaemonSet", {}, True),
+        ("ReplicaSet", {}, True),
+    ],
+)
+def test_a_client_has_a_name_of_its_own(kind, meta, unique):
+    """A pod that is named, or numbered by a StatefulSet, has a twin in another namespace."""
+    found = values(patch(request(kind, made(kind, {KEY: URL}, **meta)), SETTINGS, place()))
+    containers = [value for path, value in found.items() if path.endswith("ontainers")]
+    names = {one["env"][-1]["value"] for both in containers for one in both if "env" in one}
+    assert len(names) == 1, "both containers have it"
+    assert (names == {"$(POD_NAME)"}) == unique
 
 
 def test_a_namespace_gives_wires_to_pods_without_an_annotation():
@@ -206,6 +225,15 @@ def test_directories_are_made_where_they_are_missing():
     """A pod on a node that starts waits for the socket, not for a mount that is tried every two minutes."""
     found = values(patch(request("Pod", pod({KEY: URL})), SETTINGS, place()))["/spec/volumes"]
     assert {one["hostPath"]["type"] for one in found} == {"DirectoryOrCreate"}
+
+
+def test_folders_of_the_node():
+    """They may lie elsewhere; in the pod they are where NSM has them."""
+    moved = Injection(images=["a/nsc"], spire_folder="/run/a", nsm_folder="/run/b")
+    found = values(patch(request("Pod", pod({KEY: URL})), moved, place()))
+    assert [one["hostPath"]["path"] for one in found["/spec/volumes"]] == ["/run/a", "/run/b"]
+    mounts = [one["mountPath"] for one in found["/spec/containers"][-1]["volumeMounts"]]
+    assert mounts == ["/run/spire/sockets", "/var/lib/networkservicemesh"]
 
 
 def test_one_image_for_both_containers():
