@@ -66,6 +66,11 @@ def test_every_kind_is_patched_by_the_real_server(webhook_server, namespace, tmp
             )
             == 1
         )
+        by_agent = workload("Deployment")
+        by_agent["metadata"]["annotations"][f"{KEY}/mode"] = "agent"
+        made = create(server, namespace, by_agent)["spec"]["template"]
+        assert made["metadata"]["annotations"] == {KEY: URL, f"{KEY}/mode": "agent"}
+        assert len(made["spec"]["containers"]) == 1
         server.kubectl("annotate", "namespace", namespace, f"{KEY}=kernel://of-the-namespace")
         made = create(server, namespace, pod(None))
         check(made["spec"], made["metadata"], "kernel://of-the-namespace")

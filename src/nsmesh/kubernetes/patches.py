@@ -1,7 +1,7 @@
 """What an admission webhook answers: an AdmissionReview in, a JSON patch or a refusal out. Nothing is asked.
 
 The annotation of a workload object gives wires to the pods of its template; that of a namespace to each pod
-without an annotation of its own.
+without an annotation of its own. Where the agent of a node makes the wires, pods stay as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 
 from nsmesh.core.errors import Invalid
 from nsmesh.kubernetes.injection import LEVEL_LABEL, Injection, Object, injected, volumes
-from nsmesh.model.nsurl import NsUrlError, parse_list
+from nsmesh.kubernetes.wishes import AGENT, MODE, mode_of
+from nsmesh.model.messages import KERNEL
+from nsmesh.model.nsurl import MECHANISMS, NsUrlError, parse_list
 
 WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet")
 """Kinds of group apps whose template is patched, besides Pod."""
@@ -63,14 +65,25 @@ def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[st
     if found is None:
         return []
     value, where = found
+    by_agent = mode_of(made, namespace) == AGENT
     if not settings.silent:
-        _check(value, where, settings.annotation)
+        _check(value, where, settings.annotation, (KERNEL,) if by_agent else MECHANISMS)
+    if by_agent:
+        return _handed_over(kind, value, settings.annotation)
     pod, root = (made, "") if kind == "Pod" else (made["spec"]["template"], "/spec/template")
     level = _part(namespace, "metadata", "labels").get(LEVEL_LABEL, "")
     meta = _part(made, "metadata")
     # A generated name is unique by itself; one that is numbered by a StatefulSet is in its namespace alone.
     generated = not meta.get("name") if kind == "Pod" else kind != "StatefulSet"
     return _changes(pod, root, settings, value, generated=generated, level=level, whose=_named(kind, meta))
+
+
+def _handed_over(kind: str, value: str, annotation: str) -> list[Object]:
+    """Return what makes the agent of a node see a wish: it looks at pods, and adds nothing to them."""
+    if kind == "Pod":
+        return []
+    # the template has no annotations, or the wish would not have been heeded
+    return [_add("/spec/template/metadata/annotations", {annotation: value, MODE: AGENT})]
 
 
 def kind_of(request: Mapping[str, Any]) -> str:
@@ -122,9 +135,9 @@ def _wanted(
     return own, _named(kind, meta)
 
 
-def _check(value: str, where: str, annotation: str) -> None:
+def _check(value: str, where: str, annotation: str, mechanisms: tuple[str, ...]) -> None:
     try:
-        wishes = parse_list(value)
+        wishes = parse_list(value, mechanisms)
     except NsUrlError as error:
         raise Invalid(
             f"annotation {annotation}: {value!r} of {where} names no network service: character"

@@ -245,3 +245,27 @@ def test_one_image_for_both_containers():
     first, last = found["/spec/initContainers"][0], found["/spec/containers"][-1]
     assert (first["name"], first["args"]) == ("nsc-init", ["run", "nsc-init"])
     assert (last["name"], last["args"]) == ("nsc", ["run", "nsc"])
+
+
+MODE = "networkservicemesh.io/mode"
+
+
+@pytest.mark.parametrize("where", ["object", "namespace"])
+def test_wires_that_the_agent_makes(where):
+    """Its pods stay as they are; a template passes on what its workload asks for."""
+    own = {MODE: "agent"} if where == "object" else {}
+    space = place({MODE: "agent", KEY: URL} if where == "namespace" else None)
+    assert patch(request("Pod", pod({KEY: URL, **own})), SETTINGS, space) == []
+    if where == "namespace":
+        assert patch(request("Pod", pod()), SETTINGS, space) == []
+        assert patch(request("Pod", pod({MODE: "sidecar"})), SETTINGS, space) != []
+    changes = patch(request("Deployment", made("Deployment", {KEY: URL, **own})), SETTINGS, space)
+    assert values(changes) == {"/spec/template/metadata/annotations": {KEY: URL, MODE: "agent"}}
+    with pytest.raises(Invalid, match="memif"):
+        patch(request("Pod", pod({KEY: "memif://a", **own})), SETTINGS, space)
+
+
+def test_a_mode_that_is_none_is_refused():
+    """It says which there are."""
+    with pytest.raises(Invalid, match="say agent or sidecar"):
+        patch(request("Pod", pod({KEY: URL, MODE: "Agent"})), SETTINGS, place())
