@@ -14,15 +14,16 @@ import structlog
 from nsmesh.chains.both import Both
 from nsmesh.chains.endpoint import registration
 from nsmesh.chains.forwarder import Forwarder
-from nsmesh.chains.mirrored import mirrored
+from nsmesh.chains.mirrored import mirrored, outcomes_for
 from nsmesh.chains.nsmgr import Nsmgr
 from nsmesh.chains.runtime import Runtime, served
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings
+from nsmesh.chains.shared_service import provided, register_when_gone
 from nsmesh.chains.tunnels import described, lacking
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain
 from nsmesh.core.ending import hands_over
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, Unauthorized
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath.base import Datapath
 from nsmesh.datapath.node_echoes import NodeEchoes
@@ -44,6 +45,7 @@ def public_url(urls: tuple[str, ...]) -> str:
 @asynccontextmanager
 async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncIterator[Nsmgr]:
     """Run a manager while the block runs."""
+    outcomes = outcomes_for(settings)
     manager = Nsmgr(
         settings.name,
         public_url(settings.listen_on),
@@ -57,6 +59,7 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         registry_checks=runtime.registry_checks(settings.registry_client_policies),
         forwarder_service=settings.forwarder_network_service_name,
         quota=settings.max_connections_per_identity,
+        outcomes=(outcomes,) if outcomes else (),
         dial_timeout=settings.dial_timeout,
         journal=runtime.journal,
         clock=runtime.clock,
@@ -66,7 +69,7 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         manager.onward.running(),
         manager.server.running(),
         served(runtime, settings.listen_on, Both(manager.server, manager.registry), registry=True) as urls,
-        mirrored(settings, manager.server),
+        mirrored(settings, manager.server, outcomes),
     ):
         log.info("manager ready", name=settings.name, urls=urls)
         yield manager
@@ -135,34 +138,49 @@ async def registered(
 ) -> AsyncIterator[None]:
     """Register entries, in order and in the background, until it worked; ``done`` is called then.
 
-    On leaving, endpoints are unregistered (services stay: others may provide them), unless a successor goes
-    on under their names.
+    A service that somebody else has registered, with the same payload, is used as it is. On leaving,
+    endpoints are unregistered (services stay: others may provide them), unless a successor goes on under
+    their names.
     """
     stored: list[Entry] = []
+    looking: list[asyncio.Task[None]] = []
 
     async def work() -> None:
         for entry in entries:
-            while True:
-                try:
-                    answer = await chain.register(Call(peer=Peer(in_process=True)), entry)
-                except MeshError as error:
-                    log.warning("not registered yet", name=entry.name, error=str(error))
-                    await asyncio.sleep(0.2)
-                else:
-                    stored.append(answer)
-                    log.info("registered", name=entry.name)
-                    break
+            answer = await _until_registered(chain, entry)
+            if answer is not None:
+                stored.append(answer)
+            else:
+                look = register_when_gone(chain, entry)
+                looking.append(chain.scope.spawn(look, name=f"look after {entry.name}"))
         done()
 
     task = chain.scope.spawn(work(), name="registration")
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        for one in (task, *looking):
+            one.cancel()
+        await asyncio.wait([task, *looking])
         for entry in reversed(stored):
             if unregister and not hands_over() and isinstance(entry, NetworkServiceEndpoint):
                 try:
                     await chain.unregister(Call(peer=Peer(in_process=True)).within(UNREGISTER), entry)
                 except MeshError as error:
                     log.info("not unregistered", name=entry.name, error=str(error))
+
+
+async def _until_registered(chain: Chain, entry: Entry) -> Entry | None:
+    """Return what was stored, once it worked; None for a service that somebody else has registered."""
+    while True:
+        try:
+            stored = await chain.register(Call(peer=Peer(in_process=True)), entry)
+        except MeshError as error:
+            if isinstance(error, Unauthorized) and await provided(chain, entry):
+                log.info("provided by others, too", name=entry.name)
+                return None
+            log.warning("not registered yet", name=entry.name, error=str(error))
+            await asyncio.sleep(0.2)
+        else:
+            log.info("registered", name=entry.name)
+            return stored
