@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from types import FrameType
 from typing import Any, TextIO
@@ -76,13 +77,29 @@ def of_nobody() -> Context:
     return context
 
 
+class _Lines:
+    """Writes lines; what cannot be written (a full disk, a reader that is gone) is lost, and harms nobody."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+
+    def msg(self, message: str) -> None:
+        with self._lock, suppress(OSError):
+            self._out.write(message + "\n")
+            self._out.flush()
+
+    log = debug = info = warning = warn = error = critical = fatal = failure = err = exception = msg
+
+
 def configure(*, role: str, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Set logging up for this process: every line carries ``role``, ``element``, a time and a level.
 
-    Lines that are written while a call is served carry its ``peer`` and ``connection`` as well.
+    Lines that are written while a call is served carry its ``peer`` and ``connection`` as well. A line that
+    cannot be written is lost, and no error of who says it.
     """
     out = stream or sys.stderr
-    lines = structlog.PrintLogger(out)
+    lines = _Lines(out)
     terminal = out.isatty()
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=True)

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import io
 import json
 
@@ -32,6 +33,31 @@ def test_a_line_says_role_level_and_time(lines):
         "role": "test",
         "element": "test_logging",
     }
+
+
+def test_a_line_that_cannot_be_written_is_nobodys_error():
+    """On a full disk whoever says something goes on, and what is said later is written again."""
+
+    class Disk(io.StringIO):
+        full = False
+
+        def write(self, text):
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    disk = Disk()
+    logging.configure(role="test", level="INFO", stream=disk)
+    try:
+        disk.full = True
+        log.warning("unheard")
+        log.error("unheard")
+        disk.full = False
+        log.info("heard")
+    finally:
+        structlog.reset_defaults()
+        structlog.contextvars.clear_contextvars()
+    assert [json.loads(line)["event"] for line in disk.getvalue().splitlines()] == ["heard"]
 
 
 def test_below_the_level_nothing_is_written(lines):
