@@ -1,6 +1,7 @@
 """Wires in the kernel that others set down or delete: heard of at once, and made again as they were."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import datapath_lab as lab
@@ -104,6 +105,26 @@ def test_who_comes_next_has_index_and_mac():
         after = lab.link(a, "nsm-1")
         assert (after["ifindex"], after["address"]) == (before["ifindex"], before["address"])
         assert told.empty()
+
+    with lab.spaces(3) as (a, b, c):
+        watching(scenario, a, b)
+
+
+def test_who_comes_next_by_another_path_is_the_heir_too():
+    """The client's namespace is known by itself: its path, a descriptor's, is another one by then."""
+
+    async def scenario(datapath, heard, told):
+        before = lab.link(a, "nsm-1")
+        await datapath.remove("w1")
+        await datapath.drain()
+        await asyncio.sleep(0.2)
+        descriptor = os.open(a, os.O_RDONLY)
+        try:
+            await datapath.apply(lab.simple(f"/proc/{os.getpid()}/fd/{descriptor}", c, wire_id="w2"))
+        finally:
+            os.close(descriptor)
+        after = lab.link(a, "nsm-1")
+        assert (after["ifindex"], after["address"]) == (before["ifindex"], before["address"])
 
     with lab.spaces(3) as (a, b, c):
         watching(scenario, a, b)
