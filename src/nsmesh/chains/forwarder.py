@@ -80,9 +80,15 @@ class Forwarder:
             clock=clock,
         )
         monitor = Monitor(name, tokens)
-        nodes = WatchNodes(
-            echoes, monitor.tell, interval=watch_interval, leave=lambda url: part_with(peers, url)
-        )
+
+        def part(url: str) -> None:
+            part_with(peers, url)
+
+        def silent(url: str) -> bool:
+            return nodes.is_silent(url) or endpoints.is_silent(url)
+
+        nodes = WatchNodes(echoes, monitor.tell, interval=watch_interval, part=part)
+        endpoints = WatchEndpoints(datapath, monitor.tell, part=part)
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
             self.begin,
@@ -92,12 +98,12 @@ class Forwarder:
             monitor,
             KeepWire(datapath, self.begin, monitor.tell),
             nodes,
-            WatchEndpoints(datapath, monitor.tell),
+            endpoints,
             Sweep(datapath, self.begin, lifetime),
             SendFd(),
             ReceiveFd(),
-            DiscoverEndpoint(Lookup(self.registry, mirror.version)),
-            RoundRobin(nodes.is_silent),
+            DiscoverEndpoint(Lookup(self.registry, mirror.version), silent),
+            RoundRobin(silent),
             FitUnderlay(mechanisms, paths),
             ChangeTunnel(mechanisms),
             NextMechanism(mechanisms),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from nsmesh.core.call import Call
@@ -10,17 +12,22 @@ from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import NotFound, Unavailable
 from nsmesh.core.lookup import Lookup, has_expired
 from nsmesh.core.peering import TARGET
+from nsmesh.core.trying import never
 from nsmesh.model.match import match_endpoints
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 
 log = structlog.get_logger()
+
+BRIEFLY = 0.2
+"""Seconds that an endpoint has to answer whose process has just died."""
 
 
 class DiscoverEndpoint(Element):
     """Finds the named endpoint, or the endpoints that matching leaves for the service.
 
     A named endpoint is taken as it is: no matching. When the registry is away, a living connection goes where
-    it went before.
+    it went before. Where ``silent`` says of the URL of a named endpoint that nobody answers, who asks waits
+    :data:`BRIEFLY` and no longer: it may have been started again.
 
     After:  Begin
     Reads:  endpoint name, network service, payload, labels
@@ -30,15 +37,17 @@ class DiscoverEndpoint(Element):
 
     after = ("Begin",)
 
-    def __init__(self, registry: Lookup) -> None:
+    def __init__(self, registry: Lookup, silent: Callable[[str], bool] = never) -> None:
         self._registry = registry
+        self._silent = silent
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Find, write down, pass on."""
         connection = request.connection
         if connection.network_service_endpoint_name:
             endpoint = await self._named(call, connection)
-            answer = await next.request(call.put(TARGET, endpoint.url), request)
+            share = call.within(BRIEFLY) if self._silent(endpoint.url) else call
+            answer = await next.request(share.put(TARGET, endpoint.url), request)
             call.state.set(ENDPOINT, endpoint)
             return answer
         return await next.request(call.put(CANDIDATES, await self._matching(call, connection)), request)

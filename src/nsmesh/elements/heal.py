@@ -244,6 +244,9 @@ class Heal(Element):
                 done = await self._attempt(watch, reselect=not alive or self._given_up(watch))
                 if done and not watch.down:
                     return
+                if alive and not await self._is_alive_after_all(watch):
+                    alive = False  # it died meanwhile: whoever else is there can be asked at once
+                    continue
                 alive = None
                 await asyncio.sleep(pause * (1 + self._chance()) / 2)
                 pause = min(pause * 1.5, LONGEST)

@@ -11,11 +11,13 @@ from typing import Self
 import structlog
 
 from nsmesh.core.call import Call, State
-from nsmesh.core.deciding import DOWNSTREAM
+from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.farewell import close_at
 from nsmesh.core.path_event import Observer, PathEvent
 from nsmesh.core.peering import NEXT_HOP, peer_of
+from nsmesh.core.unreached import PASSED_OVER
 from nsmesh.datapath.base import Datapath, Watched
 from nsmesh.datapath.inhabited import inhabited
 from nsmesh.model.fileurl import INODE_URL, file_path
@@ -28,6 +30,12 @@ GRACE = 5.0
 
 Endpoints that are restarted are back within two; their clients ask again, and nothing was lost.
 """
+AGAIN = 0.02
+"""Seconds until the first of several looks whether the others have died too: pods end process by process."""
+
+
+def _keep(url: str) -> None:
+    pass
 
 
 class WatchEndpoints(Element):
@@ -35,25 +43,36 @@ class WatchEndpoints(Element):
 
     Where nobody is left in the endpoint's namespace it is gone with its process: only descriptors of the
     mesh hold it, and it would answer for as long as they do. Else it has :data:`GRACE` to be back. Then its
-    ends of the wires are set down, so that nobody takes them for alive, and ``tell`` hears of it.
+    ends of the wires are set down, so that nobody takes them for alive, and ``tell`` hears of it. Its socket
+    may be somebody else's as well, who waits for its return: then a dial is not refused, and nobody answers.
+    ``part`` ends connections and dials to its URL.
 
     After:  Begin, Monitor
-    Reads:  NEXT_HOP, DOWNSTREAM
-    Leaves: one descriptor per process that answers for an endpoint
-    Close:  passes on, then watches for this wire no more
+    Reads:  NEXT_HOP, DOWNSTREAM, ENDPOINT
+    Leaves: one descriptor per process that answers for an endpoint; the URLs of the dead, for a while
+    Close:  passes on, without waiting where the endpoint is dead, then watches for this wire no more
     """
 
     after = ("Begin", "Monitor")
 
     def __init__(
-        self, datapath: Datapath, tell: Observer, *, lives: Callable[[str], bool] = inhabited
+        self,
+        datapath: Datapath,
+        tell: Observer,
+        *,
+        part: Callable[[str], None] = _keep,
+        lives: Callable[[str], bool] = inhabited,
     ) -> None:
         self._datapath = datapath
+        self._part = part
         self._tell = tell
         self._lives = lives
         self._pids: dict[str, int] = {}
         self._wires: dict[int, dict[str, str]] = {}
         self._files: dict[int, int] = {}
+        self._urls: dict[str, str] = {}
+        self._dead: set[str] = set()
+        self._silent: dict[str, float] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -73,21 +92,41 @@ class WatchEndpoints(Element):
         self._drop(connection_id)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
-        """Pass on, then watch who has granted it, if that is an endpoint on this node."""
+        """Pass on, then watch who has granted it, if that is an endpoint on this node.
+
+        Raises Unavailable where it is asked for again of an endpoint that has just died.
+        """
+        self._refuse(request.connection)
         answer = await next.request(call, request)
         handler, downstream = call.state.get(NEXT_HOP), call.state.get(DOWNSTREAM)
+        endpoint = call.state.get(ENDPOINT)
+        self._dead.discard(request.connection.id)
+        self._silent.pop(endpoint.url if endpoint is not None else "", None)
         last = answer.path.index + 2 == len(answer.path.path_segments)
         if handler is not None and downstream is not None and downstream.cls == LOCAL and last:
             pid = peer_of(handler).pid or 0
             path = file_path(downstream.parameters.get(INODE_URL, "")) or ""
             if pid != os.getpid() and path:
                 self._note(request.connection.id, pid, path)
+                self._urls[request.connection.id] = endpoint.url if endpoint is not None else ""
         return answer
+
+    def _refuse(self, connection: Connection) -> None:
+        """Spare who asks again the wait for the dead."""
+        if connection.id in self._dead and self.is_silent(self._urls.get(connection.id, "")):
+            name = connection.network_service_endpoint_name
+            raise Unavailable(
+                f"the process of endpoint {name} has died", remedy="reselect, or start it again"
+            )
+
+    def is_silent(self, url: str) -> bool:
+        """Whether an endpoint that was reached by this URL has died just now."""
+        return self._silent.get(url, 0.0) > self.scope.clock.monotonic()
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Pass on, then watch for it no more."""
         try:
-            await next.close(call, connection)
+            await close_at(next, call, connection, dead=connection.id in self._dead)
         finally:
             self._drop(connection.id)
 
@@ -108,6 +147,8 @@ class WatchEndpoints(Element):
         self._wires.setdefault(pid, {})[connection_id] = path
 
     def _drop(self, connection_id: str) -> None:
+        self._dead.discard(connection_id)
+        self._urls.pop(connection_id, None)
         pid = self._pids.pop(connection_id, 0)
         wires = self._wires.get(pid)
         if wires is not None:
@@ -124,19 +165,32 @@ class WatchEndpoints(Element):
 
     def _died(self, pid: int) -> None:
         self._leave(pid)
-        wires = self._wires.get(pid, {})
-        gone = {path: not self._lives(path) for path in set(wires.values())}
-        now = [wire for wire, path in wires.items() if gone[path]]
-        log.info("an endpoint's process has died", pid=pid, wires=len(wires), gone=len(now))
-        if now:
-            self.scope.spawn(self._lost(pid, now), name=f"endpoint {pid} died")
-        if len(now) < len(wires):
-            self.scope.after(GRACE, lambda: self._still_away(pid))
+        log.info("an endpoint's process has died", pid=pid, wires=len(self._wires.get(pid, {})))
+        self._judge(pid, set(), AGAIN, GRACE)
 
-    def _still_away(self, pid: int) -> None:
-        wires = list(self._wires.get(pid, ()))
-        if wires and self.scope.running:
-            self.scope.spawn(self._lost(pid, wires), name=f"endpoint {pid} stays away")
+    def _judge(self, pid: int, told: set[str], pause: float, left: float) -> None:
+        """Give up the wires into namespaces that nobody is left in, or all of them; look at others again."""
+        wires = {wire: path for wire, path in self._wires.get(pid, {}).items() if wire not in told}
+        if not wires or not self.scope.running:
+            return
+        gone = {path: left <= 0 or not self._lives(path) for path in set(wires.values())}
+        now = [wire for wire, path in wires.items() if gone[path]]
+        if now:
+            self._bury(now)
+            self.scope.spawn(self._lost(pid, now), name=f"endpoint {pid} died")
+            told.update(now)
+        wait = min(pause, left)
+        if len(now) < len(wires):
+            self.scope.after(wait, lambda: self._judge(pid, told, 2 * pause, left - wait))
+
+    def _bury(self, wires: list[str]) -> None:
+        clock = self.scope.clock.monotonic()
+        self._dead.update(wires)
+        self._silent = {url: until for url, until in self._silent.items() if until > clock}
+        urls = {self._urls[wire] for wire in wires if self._urls.get(wire)}
+        self._silent.update(dict.fromkeys(urls, clock + PASSED_OVER))
+        for url in urls:
+            self._part(url)
 
     async def _lost(self, pid: int, wires: list[str]) -> None:
         """Silence the endpoint's ends, tell."""

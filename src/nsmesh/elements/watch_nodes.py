@@ -11,7 +11,7 @@ import structlog
 from nsmesh.core.call import Call, State
 from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import MeshError
+from nsmesh.core.farewell import close_at
 from nsmesh.core.metrics import Counter
 from nsmesh.core.node_session import Condition, NodeSession
 from nsmesh.core.node_watching import Echoes
@@ -23,9 +23,6 @@ from nsmesh.model.messages import REMOTE, Connection, Mechanism, NetworkServiceR
 log = structlog.get_logger()
 
 LOST = Counter("nsm_nodes_lost", "Other nodes that ceased to answer while they had wires to this one.")
-
-FAREWELL = 0.02
-"""Seconds that a dead node has to answer a Close; what is left there ends with its tokens."""
 
 
 class _Far:
@@ -54,12 +51,12 @@ class WatchNodes(Element):
     A node is asked once each ``interval`` seconds, however many wires lead there. One that has never
     answered is not told as dead. One that answers again is told as alive for the wires that are left. A dead
     one without wires is asked on for :data:`PASSED_OVER` seconds, so that it is known when it is back.
-    ``leave`` ends the connection to a URL: nothing comes over one to a dead node.
+    ``part`` ends the connection to a URL: nothing comes over one to a dead node.
 
     After:  Begin, Monitor
     Reads:  mechanism (upstream), DOWNSTREAM, ENDPOINT
     Leaves: one timer per node that shares wires, or was found dead just now
-    Close:  passes on, for :data:`FAREWELL` where the node is dead, then watches for this wire no more
+    Close:  passes on, without waiting where the node is dead, then watches for this wire no more
     """
 
     after = ("Begin", "Monitor")
@@ -70,11 +67,11 @@ class WatchNodes(Element):
         tell: Observer,
         *,
         interval: float,
-        leave: Callable[[str], None] = _keep,
+        part: Callable[[str], None] = _keep,
     ) -> None:
         self._echoes = echoes if interval > 0 else None
         self._tell = tell
-        self._leave = leave
+        self._part = part
         self._interval = interval
         self._nodes: dict[str, _Far] = {}
         self._far: dict[str, _Far] = {}
@@ -132,13 +129,8 @@ class WatchNodes(Element):
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Pass on, then watch for it no more."""
         far = self._nodes.get(connection.id)
-        dead = far is not None and far.dead
         try:
-            await next.close(call.within(FAREWELL) if dead else call, connection)
-        except MeshError as error:
-            if not dead:
-                raise
-            log.info("close: its node does not answer", connection=connection.id, error=str(error))
+            await close_at(next, call, connection, dead=far is not None and far.dead)
         finally:
             self._note(connection.id, "", "")
 
@@ -187,7 +179,7 @@ class WatchNodes(Element):
             self._silent.update(dict.fromkeys(urls, far.address))
             self._told(far, up=False, why=f"node {far.address} does not answer")
             for url in urls:
-                self._leave(url)
+                self._part(url)
 
     def _hear(self, echoes: Echoes) -> None:
         for sender, sequence, took in echoes.heard():

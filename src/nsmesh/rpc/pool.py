@@ -43,6 +43,7 @@ class Pool:
         self._descriptors = descriptors
         self._clients: dict[str, Client] = {}
         self._dials: dict[str, asyncio.Future[Client]] = {}
+        self._dialling: dict[str, asyncio.Timeout] = {}
         self._closed = False
         self._renew_at: dict[Client, float] = {}
         self._places: dict[Client, Place] = {}
@@ -103,14 +104,7 @@ class Pool:
         place = place_of(url)
         future = self._dials[url] = asyncio.get_running_loop().create_future()
         try:
-            client = await connect(
-                url,
-                identity=self._identity,
-                timeout=self._timeout,
-                engine=self._engine,
-                limits=self._limits,
-                descriptors=self._descriptors,
-            )
+            client = await self._connected(url)
         except MeshError as error:
             DIALS.add(error.status.name)
             future.set_exception(error)
@@ -121,6 +115,7 @@ class Pool:
             raise
         finally:
             self._dials.pop(url, None)
+            self._dialling.pop(url, None)
         if self._closed:
             await client.aclose(0)
             future.cancel()
@@ -134,6 +129,23 @@ class Pool:
         client.on_lost = lambda: self._lost(url, client)
         future.set_result(client)
         return client
+
+    async def _connected(self, url: str) -> Client:
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._dialling[url] = limit
+                return await connect(
+                    url,
+                    identity=self._identity,
+                    timeout=self._timeout,
+                    engine=self._engine,
+                    limits=self._limits,
+                    descriptors=self._descriptors,
+                )
+        except TimeoutError:
+            raise Unavailable(
+                f"the dial of {url} was given up: whoever was there is known to be dead", remedy="try again"
+            ) from None
 
     def _lost(self, url: str, client: Client) -> None:
         """Drop a connection that has ended: addresses of endpoints come and go."""
@@ -149,7 +161,10 @@ class Pool:
             await client.aclose()
 
     def cut(self, url: str) -> None:
-        """End the connection to ``url`` now, where there is one; calls that wait there raise Unavailable."""
+        """End the connection to ``url`` now, or the dial; whoever waits for an answer gets Unavailable."""
+        limit = self._dialling.get(url)
+        if limit is not None and not limit.expired():
+            limit.reschedule(asyncio.get_running_loop().time())
         client = self._clients.pop(url, None)
         if client is not None:
             self._forget(client)

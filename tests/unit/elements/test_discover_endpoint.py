@@ -103,6 +103,54 @@ def test_endpoints_take_turns_and_refreshes_stick():
     run(scenario())
 
 
+def test_whoever_was_just_left_is_asked_last():
+    """A reselect whose turn comes again goes to others first, and to the same where nobody else serves."""
+
+    async def scenario():
+        mesh = await Mesh(endpoint("a"), endpoint("b")).start()
+
+        async def once(name):
+            made = Connection(id=name, network_service="intranet")
+            answer = await mesh.chain.request(Call(), NetworkServiceRequest(connection=made))
+            return answer.network_service_endpoint_name
+
+        async with mesh.chain.running():
+            first = await once("x")
+            await once("y")  # so that it is the first one's turn again
+            await mesh.chain.close(Call(), Connection(id="x"))
+            assert {first, await once("x")} == {"a", "b"}
+            mesh.hops.down["a"] = Refused("full")
+            await mesh.chain.close(Call(), Connection(id="x"))
+            assert await once("x") == "b"
+            await mesh.chain.close(Call(), Connection(id="x"))
+            assert await once("x") == "b"
+
+    run(scenario())
+
+
+def test_a_named_endpoint_that_is_silent_has_little_time():
+    """Who asks again of an endpoint that has just died is not held up by it for long."""
+
+    async def scenario():
+        mesh = await Mesh(endpoint("a")).start()
+        left = []
+
+        class Far(Tail):
+            async def request(self, call, request):
+                left.append(call.remaining())
+                return request.connection
+
+        lookup = Lookup(Registry(mesh.services, mesh.endpoints))
+        for silent in (True, False):
+            discover = DiscoverEndpoint(lookup, lambda url, is_so=silent: is_so and url == "unix:///a")
+            handler = chain(Begin(), discover, RoundRobin(), end=Far(), clock=VirtualClock())
+            made = Connection(id="x", network_service="intranet", network_service_endpoint_name="a")
+            await handler.request(Call().within(15), NetworkServiceRequest(connection=made))
+        assert left == [pytest.approx(0.2), pytest.approx(15)]
+
+    run(scenario())
+
+
 def test_the_payload_comes_from_the_service():
     """Also where the endpoint is named and the payload empty; a payload that is set stays."""
 

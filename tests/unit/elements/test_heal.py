@@ -241,6 +241,23 @@ def test_attempts_are_repeated_with_growing_pauses():
     scenario(body)
 
 
+def test_a_wire_that_dies_while_it_is_asked_for_again_is_reselected_at_once():
+    """The same is asked for in vain, nothing answers any more: no pause before somebody else is asked."""
+    pulse = Pulse()
+
+    async def body(begin, heal, far, handler):
+        far.failing, far.delay = 1, 0.3
+        far.say("x", State.DOWN)
+        await asyncio.sleep(0.1)
+        pulse.alive = False
+        far.delay = 0
+        await asyncio.sleep(0.25)
+        assert far.seen == ["request", "request", "close", "reselect"]
+        pulse.alive = True
+
+    scenario(body, pulse)
+
+
 def test_trouble_during_an_attempt_is_not_forgotten():
     """What goes down again right behind the answer that healed it is healed again."""
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+from types import SimpleNamespace
+
+import pytest
 
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, Peer
-from nsmesh.core.deciding import DOWNSTREAM
+from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT, Candidate
 from nsmesh.core.element import Element, chain
+from nsmesh.core.errors import TimedOut, Unavailable
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.datapath.fake import FakeDatapath
 from nsmesh.elements import watch_endpoints
 from nsmesh.elements.watch_endpoints import WatchEndpoints
 from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest, Path, PathSegment
+
+URL = "unix:///run/nse.sock"
 
 
 class Endpoint(Element):
@@ -22,6 +28,7 @@ class Endpoint(Element):
 
     def __init__(self):
         self.pid = 0
+        self.mute = False
 
     @property
     def peer(self):
@@ -29,9 +36,19 @@ class Endpoint(Element):
 
     async def request(self, call, request, next):
         call.state.set(NEXT_HOP, self)
+        call.state.set(ENDPOINT, Candidate("nse", URL))
         parameters = {"inodeURL": "file:///run/netns/far"}
         call.state.set(DOWNSTREAM, Mechanism(cls="LOCAL", type="KERNEL", parameters=parameters))
         return request.connection
+
+    async def close(self, call, connection, next):
+        """Answer no Close in time, as a socket does whose process is dead and that somebody else holds."""
+        if self.mute:
+            try:
+                async with asyncio.timeout_at(call.deadline or asyncio.get_running_loop().time() + 5):
+                    await asyncio.sleep(60)
+            except TimeoutError:
+                raise TimedOut("nobody answers") from None
 
 
 def process():
@@ -43,14 +60,18 @@ def end(process):
     process.wait()
 
 
-def watching(scenario, *, lives, monkeypatch, grace=0.3):
+def watching(scenario, *, lives, monkeypatch, grace=0.3, whole=False):
     """Run a scenario with two wires that one process has granted."""
     monkeypatch.setattr(watch_endpoints, "GRACE", grace)
     first = process()
 
     async def main():
         datapath, told, endpoint = FakeDatapath(), asyncio.Queue(), Endpoint()
-        element = WatchEndpoints(datapath, told.put_nowait, lives=lambda _: lives)
+        parted = []
+        element = WatchEndpoints(
+            datapath, told.put_nowait, part=parted.append, lives=lives if callable(lives) else lambda _: lives
+        )
+        element.parted = parted
         handler = chain(Begin(), element, endpoint)
 
         async def ask(pid):
@@ -62,7 +83,9 @@ def watching(scenario, *, lives, monkeypatch, grace=0.3):
 
         async with handler.running():
             await ask(first.pid)
-            await scenario(first, ask, told, datapath)
+            mesh = SimpleNamespace(handler=handler, element=element, endpoint=endpoint)
+            await scenario(first, ask, told, datapath, *([mesh] if whole else []))
+            endpoint.mute = False
             for name in ("c1", "c2"):
                 await handler.close(Call(), Connection(id=name))
             assert list(element.keeps()) == []
@@ -83,6 +106,49 @@ def test_an_endpoint_that_is_gone_with_its_namespace_is_dead_at_once(monkeypatch
         assert datapath.silenced == {"c1", "c2"}
 
     watching(scenario, lives=False, monkeypatch=monkeypatch, grace=60)
+
+
+def test_a_namespace_that_dies_after_its_process_is_noticed_within_the_grace(monkeypatch):
+    """A pod ends process by process: whoever is last is looked for again, and told once."""
+    looks = []
+
+    def lives(path):
+        looks.append(path)
+        return len(looks) < 3
+
+    async def scenario(first, ask, told, datapath):
+        end(first)
+        event = await asyncio.wait_for(told.get(), 5)
+        assert set(event.connections) == {"c1", "c2"}
+        await asyncio.sleep(0.2)
+        assert told.empty()
+        assert len(looks) == 3
+
+    watching(scenario, lives=lives, monkeypatch=monkeypatch, grace=60)
+
+
+def test_nobody_waits_for_a_dead_endpoint(monkeypatch):
+    """Its URL is silent and parted with; to ask for it again is refused, a Close is not waited for."""
+
+    async def scenario(first, ask, told, datapath, mesh):
+        end(first)
+        await asyncio.wait_for(told.get(), 5)
+        assert (mesh.element.is_silent(URL), mesh.element.parted) == (True, [URL])
+        mesh.endpoint.mute = True
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(Unavailable, match="has died"):
+            await ask(first.pid)
+        for name in ("c1", "c2"):
+            await mesh.handler.close(Call(), Connection(id=name))
+        assert asyncio.get_running_loop().time() - begun < 2
+        second = process()
+        try:
+            await ask(second.pid)
+            assert not mesh.element.is_silent(URL)
+        finally:
+            end(second)
+
+    watching(scenario, lives=False, monkeypatch=monkeypatch, whole=True)
 
 
 def test_one_that_stays_away_is_dead_after_the_grace(monkeypatch):

@@ -78,7 +78,7 @@ class Told(list):
 @asynccontextmanager
 async def watching(echoes, interval=0.05):
     told = Told()
-    element = WatchNodes(echoes, told.append, interval=interval, leave=told.left.append)
+    element = WatchNodes(echoes, told.append, interval=interval, part=told.left.append)
     handler = chain(Begin(), element, Last())
     async with handler.running():
         yield handler, element, told

@@ -1,6 +1,7 @@
 """The pool: one connection per neighbour, dialled once, anew when it is lost."""
 
 import asyncio
+import socket
 
 import pytest
 from rpc_helpers import Authority, Service
@@ -62,6 +63,27 @@ def test_a_connection_that_is_cut_fails_who_waits_there(tmp_path):
             another = await pool.get(server.url)
             assert another is not client
             assert (await another.unary(ECHO, b"x")).message == b"x"
+            await pool.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_dial_that_is_cut_fails_who_waits_for_it(tmp_path):
+    """A socket that takes connections and never answers: all who dial hear at once that it is given up."""
+
+    async def main():
+        path = f"{tmp_path}/mute.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as mute:
+            mute.bind(path)
+            mute.listen()
+            pool = rpc.Pool(timeout=30)
+            both = [asyncio.ensure_future(pool.get(f"unix://{path}")) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            assert not any(one.done() for one in both)
+            pool.cut(f"unix://{path}")
+            async with asyncio.timeout(1):
+                got = await asyncio.gather(*both, return_exceptions=True)
+            assert all(isinstance(error, Unavailable) and "known to be dead" in error.what for error in got)
             await pool.aclose()
 
     asyncio.run(main())
