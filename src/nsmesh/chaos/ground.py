@@ -16,8 +16,8 @@ from typing import Any
 
 from nsmesh import rpc
 from nsmesh.api import control_pb2
-from nsmesh.core.errors import MeshError, NotFound, Refused, TimedOut
-from nsmesh.datapath import netns
+from nsmesh.core.errors import Internal, MeshError, NotFound, Refused, TimedOut
+from nsmesh.datapath import netns, programs
 from nsmesh.model import control
 from nsmesh.standalone import launch, leftovers
 from nsmesh.standalone.leaks import left_behind
@@ -26,22 +26,32 @@ from nsmesh.standalone.paths import MeshPaths
 
 UP = 40.0
 """Seconds within which a mesh has what an earlier one had."""
+SMALL = "8m"
+"""Size of a small file system, as mount takes it."""
 
 
 class Ground:
-    """One mesh under test. ``options``: of ``nsm up``. ``left``: what it left behind, once it is down."""
+    """One mesh under test. ``options``: of ``nsm up``. ``left``: what it left behind, once it is down.
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
+    ``small``: its run directory is a file system of its own, of :data:`SMALL`.
+    """
+
+    def __init__(self, options: Sequence[str] = (), *, small: bool = False) -> None:
         self.options = tuple(options)
         self.folder = Path(tempfile.mkdtemp(prefix=f"nsm-chaos-{os.getpid()}-"))
         name = f"chaos{os.getpid()}{uuid.uuid4().hex[:4]}"
         self.paths = MeshPaths.of(name, str(self.folder / "run"), str(self.folder / "state"))
+        self.small = small
         self.left: list[str] = []
         self._spaces: list[str] = []
 
     async def up(self) -> None:
         """Bring the mesh up, for the first time or again, and wait until all is there. Raises MeshError."""
         paths = self.paths
+        if self.small and not paths.run.exists():
+            paths.run.mkdir(parents=True)
+            words = ("-t", "tmpfs", "-o", f"size={SMALL}", "nsm-chaos", str(paths.run))
+            await programs.demand(Internal, "mount", *words)
         paths.make()
         place = ["--mesh", paths.mesh, "--run-dir", str(paths.run), "--state-dir", str(paths.state)]
         await launch.launch(paths, [*place, "up", "--foreground", *self.options])
@@ -80,6 +90,10 @@ class Ground:
         """Apply documents and wait for their wires; raises MeshError."""
         manifest = control_pb2.Manifest(text=text, source="chaos", directory=str(self.folder))
         await self._steps(control.APPLY, control_pb2.ApplyRequest(manifests=[manifest], wait=True))
+
+    async def delete(self, kind: str, name: str) -> None:
+        """Delete what was applied, by kind and name; raises MeshError."""
+        await self._steps(control.DELETE, control_pb2.DeleteRequest(kind=kind, name=name))
 
     async def connect(self, url: str, space: str, name: str, node: str = "") -> None:
         """Ask once for a wire into the namespace at a path; raises MeshError."""
@@ -137,6 +151,8 @@ class Ground:
         for name in self._spaces:
             netns.delete(name)
         self._spaces.clear()
+        if self.small:
+            await programs.run("umount", "--lazy", str(self.paths.run))
         shutil.rmtree(self.folder, ignore_errors=True)
         self.left = left
         return left
@@ -147,9 +163,9 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(*options: str) -> AsyncIterator[Ground]:
+async def ground(*options: str, small: bool = False) -> AsyncIterator[Ground]:
     """Have a mesh while the block runs, and nothing of it afterwards, also where the block is cancelled."""
-    one = Ground(options)
+    one = Ground(options, small=small)
     try:
         await one.up()
         yield one

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nsmesh.chaos.scenarios import Scenario
+from nsmesh.chaos.scenarios import Promise, Scenario
 
 
 @dataclass(slots=True)
@@ -37,15 +37,20 @@ class Outcome:
             "sent": self.sent,
             "lost": self.lost,
             "longest_gap_ms": round(self.gap * 1e3, 1),
-            "recovery": "packets flow again" if self.scenario.wire else "new Request served",
+            "recovery": "packets flow again" if self.promise.wire else "new Request served",
             "recovery_p50_ms": _milliseconds(_quantile(self.recovery, 0.5)),
             "recovery_p99_ms": _milliseconds(_quantile(self.recovery, 0.99)),
             "not_recovered": self.given_up,
             "changed": self.changed,
             "leaks": self.leaks,
-            "promised": self.scenario.promised,
+            "promised": self.promise.text,
             "kept": self.kept,
         }
+
+    @property
+    def promise(self) -> Promise:
+        """What is promised."""
+        return self.scenario.promise
 
     @property
     def kept(self) -> bool:
@@ -53,11 +58,11 @@ class Outcome:
 
         The time counts at the median, and for all but one in twenty repetitions; everything else every time.
         """
-        lost = self.lost and not self.scenario.wire
+        lost = self.lost and not self.promise.wire
         if lost or self.changed or self.leaks or self.given_up or not self.recovery:
             return False
-        middle, late = _quantile(self.recovery, 0.5), sum(one >= self.scenario.limit for one in self.recovery)
-        fast = middle is not None and middle < self.scenario.limit
+        middle, late = _quantile(self.recovery, 0.5), sum(one >= self.promise.limit for one in self.recovery)
+        fast = middle is not None and middle < self.promise.limit
         return fast and (len(self.recovery) < 20 or late <= len(self.recovery) // 20)
 
 

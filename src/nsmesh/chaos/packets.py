@@ -17,8 +17,8 @@ RECORD = struct.Struct("=QQ")
 class Tally:
     """What became of a stream. ``lost``: sent and in no record. ``gap``: nanoseconds of the longest silence.
 
-    Time in which the sender itself did not come to send is no silence of the wire. ``gap_end`` is the
-    arrival that ended the silence, 0 where fewer than two packets came.
+    It begins when the next packet was sent: that a sender itself was late is no silence of the wire.
+    ``gap_end`` is the arrival that ended the silence, 0 where fewer than two packets came.
     """
 
     sent: int
@@ -38,10 +38,10 @@ def tally(sent: int, arrivals: Sequence[tuple[int, int]], pauses: Mapping[int, i
     inside = sum(number < sent for number, _ in arrivals)
     longest, end = 0, 0
     in_time = sorted(arrivals, key=lambda one: one[1])
-    for (before, earlier), (after, later) in itertools.pairwise(in_time):
+    for (before, earlier), (_, later) in itertools.pairwise(in_time):
         silence = later - earlier
         if silence > longest:
-            silence -= sum(late for number, late in pauses.items() if before < number <= after)
+            silence -= pauses.get(before + 1, 0)  # until then there was nothing to be lost
             if silence > longest:
                 longest, end = silence, later
     return Tally(sent, sent - len(seen), inside - len(seen), longest, end)

@@ -3,163 +3,149 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import signal
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
+from nsmesh.chaos.faults import PATIENCE, Faults, Struck
 from nsmesh.chaos.ground import Ground, ground
 from nsmesh.chaos.outcomes import Outcome
-from nsmesh.chaos.scenarios import DOWN, IDLE, KILL, LOSE, RATES, REQUEST, STOP, TERM, Scenario
+from nsmesh.chaos.packets import Tally
+from nsmesh.chaos.scenarios import IDLE, RATES, REQUEST, Layout, Scenario, Wanted
 from nsmesh.chaos.streams import Stream, stream
-from nsmesh.core.errors import Internal, MeshError
-from nsmesh.core.process import start_ticks
-from nsmesh.datapath import netns, programs
+from nsmesh.core.errors import MeshError
+from nsmesh.datapath import probe, programs
 from nsmesh.standalone.supervisor import STEADY
 
 PROBE = 1_000
 """Packets a second that look at a wire on which nothing went on."""
 LOOK = 0.3
 """Seconds that they do."""
-LEAD = 0.5
-"""Seconds that a stream flows before the fault."""
-PATIENCE = 15.0
-"""Seconds until a mesh that is not well again is given up."""
+LEAD = 0.3
+"""Seconds that a stream flows before the fault, and after it at the least."""
 MIDDLE = 0.02
 """Seconds within which a Request is still under way."""
-HOLD = 2.0
-"""Seconds that a stopped process is stopped."""
-_SIGNALS = {KILL: signal.SIGKILL, LOSE: signal.SIGKILL, TERM: signal.SIGTERM, STOP: signal.SIGSTOP}
-_RESPONDER = """
-apiVersion: nsmesh/v1
-kind: Endpoint
-metadata: {name: alpha}
-spec: {type: icmp-responder, services: [chaos], options: {cidr_prefix: 172.30.0.0/24}%s}
-"""
 
 
-async def run(scenarios: dict[str, Scenario], repeat: int, situation: str) -> AsyncIterator[Outcome]:
-    """Run each scenario ``repeat`` times, those on a mesh of one kind in turn; yield what was seen.
+async def run(wanted: Sequence[Wanted], situation: str) -> AsyncIterator[Outcome]:
+    """Run scenarios, those on a mesh of one kind in turn, each as often as wanted; yield what was seen.
 
     A mesh that does not get well is replaced: what it suffers is not what the next fault does.
     """
-    kinds = dict.fromkeys(one.options for one in scenarios.values())
-    for options in kinds:
-        mine = [(name, one) for name, one in scenarios.items() if one.options == options]
-        outcomes = [Outcome(name, one, situation) for name, one in mine]
-        waiting = [outcome for _ in range(repeat) for outcome in outcomes]
+    for layout in dict.fromkeys(one.scenario.layout for one in wanted):
+        mine = [one for one in wanted if one.scenario.layout == layout]
+        outcomes = {one.name: Outcome(one.name, one.scenario, situation) for one in mine}
+        rounds = range(max(one.times for one in mine))
+        waiting = [outcomes[one.name] for number in rounds for one in mine if number < one.times]
         while waiting:
             tried = []
-            async with ground(*options) as mesh:
-                field = _Field(mesh)
+            async with ground(*layout.options, small=layout.small) as mesh:
+                field = _Field(mesh, layout)
                 await field.prepare()
                 while waiting:
                     tried.append(waiting.pop(0))
                     if not await field.once(tried[-1]):
                         break
             tried[-1].leaks += mesh.left
-        for outcome in outcomes:
+        for outcome in outcomes.values():
             yield outcome
 
 
 class _Field:
     """A mesh with a wire, and what is done to it."""
 
-    def __init__(self, mesh: Ground) -> None:
+    def __init__(self, mesh: Ground, layout: Layout) -> None:
         self.mesh = mesh
-        self.ends: list[str] = []
+        self.layout = layout
+        self.client = mesh.space("client")
+        self.fresh = mesh.space("fresh")
+        self.faults = Faults(mesh, self.client)
         self.address = ""
-        self.fresh = ""
-        self._struck: dict[str, float] = {}
 
     async def prepare(self) -> None:
-        """Make endpoint and client: on two nodes, one on each."""
-        mesh, apart = self.mesh, "--nodes" in self.mesh.options
-        await mesh.apply(_RESPONDER % (", node: node2" if apart else ""))
-        client, self.fresh = mesh.space("client"), mesh.space("fresh")
-        await mesh.connect("kernel://chaos/nsm-1", client, "client", "node1" if apart else "")
-        (row,) = await mesh.rows("connections")
+        """Make endpoints and client, on nodes of their own where there are several."""
+        await self.faults.populate(self.layout.endpoints)
+        node = "node1" if self.layout.endpoints[0][1] else ""
+        await self.mesh.connect("kernel://chaos/nsm-1", self.client, "client", node)
+        (row,) = await self.mesh.rows("connections")
         self.address = row["peer_address"][0].partition("/")[0]
-        self.ends = [client, f"{netns.RUN_NETNS}/{mesh.paths.netns('alpha')}"]
 
     async def once(self, outcome: Outcome) -> bool:
         """Do it once, note what was seen, and say whether the mesh is well again."""
-        scenario = outcome.scenario
+        scenario, promise = outcome.scenario, outcome.promise
         await self._rest(scenario)
-        before = [await _interfaces(end) for end in self.ends]
+        ends = [self.client, *(() if promise.moves else self.faults.places)]
+        before = [await _interfaces(end) for end in ends]
         if outcome.situation == IDLE:
-            begin, served, well = await self._harm(scenario, IDLE)
+            struck, served = await self._harm(scenario, IDLE, None)
         async with self._flow(RATES[outcome.situation] or PROBE) as flow:
             await asyncio.sleep(LOOK if outcome.situation == IDLE else LEAD)
             if outcome.situation != IDLE:
-                begin, served, well = await self._harm(scenario, outcome.situation)
+                struck, served = await self._harm(scenario, outcome.situation, flow)
+                await asyncio.sleep(LEAD)
             found = await flow.end()
-        outcome.sent += found.sent
-        outcome.lost += found.lost
-        outcome.gap = max(outcome.gap, found.gap / 1e9)
-        if served is None or not well:
-            outcome.given_up += 1
-        elif scenario.wire:
-            outcome.recovery.append(found.gap / 1e9)
-        else:
-            outcome.recovery.append(max(served - begin, 0.0))
-        after = [await _interfaces(end) for end in self.ends]
+        well = served is not None and await self._settled()
+        self._note(outcome, found, struck, served if well else None)
+        after = [await _interfaces(end) for end in ends]
         outcome.changed += [f"{a} -> {b}" for a, b in zip(before, after, strict=True) if a != b]
         leaks = (await self.mesh.status())["leaks"] if well else []
         outcome.leaks += [f"{leak['kind']} {leak['name']}" for leak in leaks]
-        return served is not None and well
+        return well
+
+    def _note(self, outcome: Outcome, found: Tally, struck: Struck, served: float | None) -> None:
+        outcome.sent += found.sent
+        outcome.lost += found.lost
+        outcome.gap = max(outcome.gap, found.gap / 1e9)
+        if served is None:
+            outcome.given_up += 1
+        elif outcome.promise.wire:
+            waited = max(found.gap_end - struck.since, 0) if struck.since else found.gap
+            outcome.recovery.append(waited / 1e9)
+        else:
+            outcome.recovery.append(max(served - struck.at, 0.0))
 
     def _flow(self, rate: int) -> AbstractAsyncContextManager[Stream]:
-        return stream(self.mesh.folder, self.ends[0], self.address, self.ends[1:], rate)
+        return stream(self.mesh.folder, self.client, self.address, self.faults.places, rate)
 
-    async def _harm(self, scenario: Scenario, situation: str) -> tuple[float, float | None, bool]:
-        """Return when the harm was done, when a Request was served, and whether all was as before at last."""
+    async def _harm(
+        self, scenario: Scenario, situation: str, flow: Stream | None
+    ) -> tuple[Struck, float | None]:
+        """Do the harm, and make it good in the end; return when it was done and when a Request was served."""
         if situation == REQUEST:
-            begin, served = await asyncio.gather(self._strike(scenario, MIDDLE), self._served())
+            struck, served = await asyncio.gather(self.faults.strike(scenario, flow, MIDDLE), self._served())
         else:
-            begin = await self._strike(scenario)
+            struck = await self.faults.strike(scenario, flow)
+            try:
+                await self.faults.moved(scenario)
+            except MeshError:
+                return struck, None
             served = await self._served()
-        return begin, served, await self._settled()
+        if scenario.promise.wire and not await self._passes():
+            served = None
+        await self.faults.mend(scenario)
+        return struck, served
+
+    async def _passes(self) -> bool:
+        """Wait until packets pass: a silence ends with one. Say whether they do."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                rows = [row for row in await self.mesh.rows("connections") if row["client"] == "client"]
+            except MeshError:
+                rows = []
+            for row in rows:
+                source = row["address"][0].partition("/")[0] if row["address"] else ""
+                if await probe.answers(self.client, "nsm-1", source, self.address, 0.2):
+                    return True
+            await asyncio.sleep(0.05)
+        return False
 
     async def _rest(self, scenario: Scenario) -> None:
         """Wait until the supervisor takes none of them for one that always fails."""
-        latest = max((self._struck.get(unit, 0.0) for unit in scenario.who), default=0.0)
+        units = await self.faults.units(scenario)
+        latest = max((self.faults.killed.get(unit, 0.0) for unit in units), default=0.0)
         await asyncio.sleep(max(0.0, latest + STEADY + 2.0 - time.monotonic()) if latest else 0.0)
-
-    async def _strike(self, scenario: Scenario, longest: float = 0.0) -> float:
-        """Do the harm, after ``longest`` seconds at the most; return from when on the recovery counts."""
-        if scenario.wire:
-            return await self._cut(scenario)
-        pids = [await self.mesh.pid(unit) for unit in scenario.who]
-        if scenario.what == LOSE:
-            for file in scenario.state(self.mesh):
-                file.unlink(missing_ok=True)
-        await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311 - any moment of a Request
-        begin = time.monotonic()
-        for pid in pids:
-            os.kill(pid, _SIGNALS[scenario.what])
-        if scenario.what == STOP:
-            try:
-                await asyncio.sleep(HOLD)
-            finally:
-                for pid in pids:
-                    os.kill(pid, signal.SIGCONT)
-            return time.monotonic()
-        while any(start_ticks(pid) is not None for pid in pids):  # noqa: ASYNC110 - the kernel's doing
-            await asyncio.sleep(0.002)
-        self._struck |= dict.fromkeys(scenario.who, time.monotonic())
-        if "daemon" in scenario.who:
-            await self.mesh.up()
-        return begin
-
-    async def _cut(self, scenario: Scenario) -> float:
-        """Harm the client's interface as somebody with the right to do so."""
-        space, begin = self.ends[0].rpartition("/")[2], time.monotonic()
-        words = ("set", "nsm-1", "down") if scenario.what == DOWN else ("delete", "nsm-1")
-        await programs.demand(Internal, "ip", "-n", space, "link", *words)
-        return begin
 
     async def _served(self) -> float | None:
         """Ask for a new wire until there is one; return when it was there, or None."""
@@ -185,7 +171,8 @@ class _Field:
             except MeshError:
                 await asyncio.sleep(0.05)
                 continue
-            states = [row["state"] for row in (*data["roles"], *data["endpoints"], *data["clients"])]
+            living = [row for row in data["endpoints"] if row["name"] in self.faults.endpoints]
+            states = [row["state"] for row in (*data["roles"], *living, *data["clients"])]
             if data["connections"] == 1 and set(states) <= {"running", "ready", "up"}:
                 return True
             await asyncio.sleep(0.05)
@@ -193,9 +180,13 @@ class _Field:
 
 
 async def _interfaces(space: str) -> list[str]:
-    """Return name, index, MAC and addresses of the interfaces in a namespace, as text."""
+    """Return name, index, MAC and addresses of the interfaces in a namespace, as text.
+
+    The index of the other end is left out: it says where a wire leads, and the other end is looked at there.
+    """
     name = space.rpartition("/")[2]
     done = await programs.run("ip", "-n", name, "-o", "address")
     links = await programs.run("ip", "-n", name, "-o", "link")
-    macs = [" ".join(w for w in line.split() if ":" in w) for line in links.out.splitlines()]
+    bare = [re.sub(r"@[^:]*", "", line) for line in links.out.splitlines()]
+    macs = [" ".join(w for w in line.split() if ":" in w) for line in bare]
     return [*macs, *(" ".join(line.split()[:4]) for line in done.out.splitlines() if " inet " in line)]

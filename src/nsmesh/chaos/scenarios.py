@@ -2,66 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from nsmesh.chaos.ground import Ground
-from nsmesh.core.errors import NotFound
+from nsmesh.core.errors import Invalid, NotFound
 
 APART = ("--separate",)
 TWO_NODES = ("--nodes", "2")
+THREE_NODES = ("--nodes", "3")
 KILL, TERM, STOP, LOSE = "kill -9", "SIGTERM", "SIGSTOP", "state lost"
+LONG_STOP = "SIGSTOP 30 s"
 DOWN, DELETED = "interface down", "interface deleted"
-SERVED = 1.0
-"""Seconds within which a new Request is promised to be served."""
-RESTORED = 0.3
-"""Seconds within which a wire is promised to let packets through again whose interface somebody harmed."""
+DIES, GONE = "dies with its namespace", "node gone"
+CUT, LONG_CUT = "underlay cut 50 ms", "underlay cut 3 s"
+FULL = "disk full"
+HOLD = {STOP: 2.0, LONG_STOP: 30.0, CUT: 0.05, LONG_CUT: 3.0}
+"""Seconds that a fault lasts which ends by itself."""
+_SLUGS = {
+    KILL: "kill",
+    DIES: "dies",
+    GONE: "gone",
+    FULL: "full",
+    CUT: "cut-50ms",
+    LONG_CUT: "cut-3s",
+    LONG_STOP: "sigstop-30s",
+}
 IDLE, PING, STREAM, REQUEST = SITUATIONS = ("idle", "ping", "stream", "request")
 """What goes on meanwhile: nothing; 5 packets a second; 10,000; 10,000 and a Request that is under way."""
 RATES = {IDLE: 0, PING: 5, STREAM: 10_000, REQUEST: 10_000}
 """Packets a second."""
 
 
+class Promise(NamedTuple):
+    """What is promised: all is well within ``limit`` seconds.
+
+    ``wire``: the wire itself suffers, and the time is that in which no packet passed; else it is that until a
+    new Request is served, and no packet is lost. ``moves``: it may be another endpoint's afterwards, with the
+    same interface at the client; else nothing of it changes.
+    """
+
+    limit: float
+    text: str
+    wire: bool = False
+    moves: bool = False
+
+
+_SERVED = Promise(1.0, "0 lost, nothing changed, new Request < 1 s")
+_RESTORED = Promise(0.3, "packets flow again < 300 ms, nothing changed", wire=True)
+_AGAIN = Promise(1.0, "packets flow again < 1 s after its end, interface the same", wire=True, moves=True)
+_PROMISES = {
+    DOWN: _RESTORED,
+    DELETED: _RESTORED,
+    CUT: _RESTORED,
+    DIES: Promise(0.3, "packets flow again < 300 ms, interface the same", wire=True, moves=True),
+    GONE: Promise(0.5, "packets flow again < 500 ms, interface the same", wire=True, moves=True),
+    LONG_CUT: _AGAIN,
+}
+
+
+class Layout(NamedTuple):
+    """The mesh that a scenario needs: ``options`` of ``nsm up``, endpoints (name, node), a small disk."""
+
+    options: tuple[str, ...]
+    endpoints: tuple[tuple[str, str], ...]
+    small: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Processes (``who``) of a mesh brought up with ``options`` that suffer ``what``, all at once.
+    """Those named by ``who``, of a mesh brought up with ``options``, suffer ``what``, all at once.
 
-    Promised for each: no packet of a wire that is there is lost, its interfaces stay the same, nothing leaks,
-    and a new Request is served within :data:`SERVED` seconds of the fault (of its end, with SIGSTOP). Where
-    the client's interface suffers (``who`` is ``client``), packets are lost until the wire is restored,
-    within :data:`RESTORED` seconds.
+    They are processes, or ``client``: its interface; ``node``: that of the endpoint which has the client's
+    wire; ``endpoint``: that endpoint, ``endpoints``: all; ``disk``: that of the run directory. ``beside``:
+    there is another endpoint, which may take the wire.
     """
 
     who: tuple[str, ...]
     what: str
     options: tuple[str, ...] = APART
+    beside: bool = False
 
     @property
     def where(self) -> str:
         """``local`` or ``remote``."""
-        return "remote" if self.options == TWO_NODES else "local"
+        return "remote" if self.options[:1] == TWO_NODES[:1] else "local"
 
     @property
     def name(self) -> str:
         """What the command line calls it."""
-        return "-".join((self.where, *self.who, self.what.replace(" ", "").replace("kill-9", "kill").lower()))
+        return "-".join((self.where, *self.who, _SLUGS.get(self.what) or self.what.replace(" ", "").lower()))
 
     @property
-    def wire(self) -> bool:
-        """Say whether the wire itself suffers."""
-        return self.what in {DOWN, DELETED}
+    def promise(self) -> Promise:
+        """What is promised. Where all endpoints die, the time counts from when they are there again."""
+        return _AGAIN if self.who == ("endpoints",) else _PROMISES.get(self.what, _SERVED)
 
     @property
-    def limit(self) -> float:
-        """Seconds within which all is promised to be well."""
-        return RESTORED if self.wire else SERVED
-
-    @property
-    def promised(self) -> str:
-        """What is promised, in words."""
-        if self.wire:
-            return f"packets flow again < {RESTORED * 1e3:g} ms, nothing changed"
-        return f"0 lost, nothing changed, new Request < {SERVED:g} s"
+    def layout(self) -> Layout:
+        """What it needs."""
+        far = [f"node{number}" for number in range(2, 4)] if self.where == "remote" else ["", ""]
+        endpoints = tuple(zip(("alpha", "beta"), far, strict=True))
+        return Layout(self.options, endpoints if self.beside else endpoints[:1], self.what == FULL)
 
     def state(self, ground: Ground) -> list[Path]:
         """Return the files that are lost with ``state lost``."""
@@ -74,6 +118,7 @@ _LOCAL = ("registry", "nsmgr", "forwarder", "alpha")
 _REMOTE = ("registry", "nsmgr-node1", "nsmgr-node2", "forwarder-node1", "forwarder-node2", "alpha")
 SCENARIOS = (
     *(Scenario((unit,), what) for what in (KILL, TERM, STOP, LOSE) for unit in _LOCAL),
+    *(Scenario((unit,), LONG_STOP) for unit in ("nsmgr", "forwarder")),
     *(Scenario(pair, KILL) for pair in (("registry", "nsmgr"), ("registry", "forwarder"))),
     *(Scenario(pair, KILL) for pair in (("nsmgr", "forwarder"), ("nsmgr", "alpha"), _LOCAL)),
     Scenario(("daemon",), KILL, ()),
@@ -83,20 +128,47 @@ SCENARIOS = (
     Scenario(("forwarder-node1", "forwarder-node2"), KILL, TWO_NODES),
     Scenario(_REMOTE, KILL, TWO_NODES),
     *(Scenario(("client",), what, options) for options in (APART, TWO_NODES) for what in (DOWN, DELETED)),
+    Scenario(("endpoint",), KILL, beside=True),
+    Scenario(("endpoint",), DIES, beside=True),
+    Scenario(("endpoints",), DIES, beside=True),
+    Scenario(("endpoint",), DIES, THREE_NODES, beside=True),
+    Scenario(("node",), GONE, THREE_NODES, beside=True),
+    Scenario(("node",), CUT, THREE_NODES, beside=True),
+    Scenario(("node",), LONG_CUT, TWO_NODES),
+    Scenario(("disk",), FULL),
 )
 NAMES = {f"{one.name}-in-one" if one.options == () else one.name: one for one in SCENARIOS}
 SHORT = ("local-registry-kill", "local-forwarder-kill", "local-daemon-kill-in-one")
 """What the short form runs."""
 
 
-def chosen(names: tuple[str, ...], situation: str = STREAM, *, short: bool = False) -> dict[str, Scenario]:
-    """Return scenarios by name; without names all, or the short form's. Raises NotFound.
+class Wanted(NamedTuple):
+    """A scenario, by its name, and how often it is wanted."""
 
-    Of all, those that suffer in the wire itself are left out where too few packets would tell for how long.
+    name: str
+    scenario: Scenario
+    times: int
+
+
+def chosen(
+    names: Sequence[str], repeat: int, situation: str = STREAM, *, short: bool = False
+) -> list[Wanted]:
+    """Return scenarios by name, ``repeat`` times each or as often as ``NAME=TIMES`` says.
+
+    Without names all, or the short form's; of all, those that suffer in the wire itself are left out where
+    too few packets would tell for how long. Raises NotFound, Invalid.
     """
-    for name in names:
+    dense = RATES[situation] >= RATES[STREAM]
+    every = tuple(name for name, one in NAMES.items() if dense or not one.promise.wire)
+    found = []
+    for text in names or (SHORT if short else every):
+        name, given, times = text.partition("=")
         if name not in NAMES:
             raise NotFound(f"there is no scenario {name}", remedy="list them with: nsm chaos list")
-    dense = RATES[situation] >= RATES[STREAM]
-    every = tuple(name for name, one in NAMES.items() if dense or not one.wire)
-    return {name: NAMES[name] for name in names or (SHORT if short else every)}
+        if given and not (times.isdecimal() and int(times) > 0):
+            raise Invalid(
+                f"{text} does not say how often: {times!r} is no number of times",
+                remedy=f"write {name}=20, or {name} alone",
+            )
+        found.append(Wanted(name, NAMES[name], int(times) if given else repeat))
+    return found

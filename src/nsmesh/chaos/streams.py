@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -41,27 +42,43 @@ def _start(space: str, *words: str) -> subprocess.Popen[bytes]:
 class Stream:
     """A stream from one namespace to the first of several that an address leads to.
 
-    ``arrivals`` has, after :meth:`end`, numbers and times by receiver.
+    ``arrivals`` has, after :meth:`end`, numbers and times by receiver, in the order in which they ended.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._sender: subprocess.Popen[bytes] | None = None
-        self._receivers: list[subprocess.Popen[bytes]] = []
+        self._receivers: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+        self._count = itertools.count()
         self.arrivals: list[list[tuple[int, int]]] = []
 
     async def begin(self, source: str, address: str, targets: Sequence[str], rate: int) -> None:
         """Send ``rate`` packets a second; all ``targets`` listen before the first one goes."""
-        for number, target in enumerate(targets):
-            self._receivers.append(_start(target, "receive", str(PORT), str(self._file(number))))
-        for receiver in self._receivers:
+        await self.join(*targets)
+        self._sender = _start(source, "send", address, str(PORT), str(rate))
+
+    async def join(self, *targets: str) -> None:
+        """Listen in more namespaces; raises Internal."""
+        for target in targets:
+            file = self._folder / f"arrivals-{id(self)}-{next(self._count)}"
+            self._receivers[target] = _start(target, "receive", str(PORT), str(file)), file
+        for target in targets:
+            receiver, _ = self._receivers[target]
             assert receiver.stdout is not None
             if await asyncio.to_thread(receiver.stdout.readline) != b"ready\n":
                 raise Internal("the receiver of a stream did not start")
-        self._sender = _start(source, "send", address, str(PORT), str(rate))
 
-    def _file(self, number: int) -> Path:
-        return self._folder / f"arrivals-{id(self)}-{number}"
+    async def leave(self, *targets: str) -> None:
+        """Listen no more in some namespaces, which die with whoever else lives there; keep what came."""
+        ended = [self._receivers.pop(target) for target in targets]
+        for receiver, _ in ended:
+            receiver.terminate()
+        for receiver, file in ended:
+            await asyncio.to_thread(receiver.wait, PATIENCE)
+            if receiver.stdout is not None:
+                receiver.stdout.close()
+            self.arrivals.append(records(file.read_bytes()) if file.exists() else [])
+            file.unlink(missing_ok=True)
 
     async def end(self) -> Tally:
         """Stop sending, let packets arrive, and return what became of them. Raises Internal."""
@@ -70,20 +87,14 @@ class Stream:
         self._sender.terminate()
         out, _ = await asyncio.to_thread(self._sender.communicate, timeout=PATIENCE)
         await asyncio.sleep(DRAIN)
-        for receiver in self._receivers:
-            receiver.terminate()
-        for number, receiver in enumerate(self._receivers):
-            await asyncio.to_thread(receiver.wait, PATIENCE)
-            file = self._file(number)
-            self.arrivals.append(records(file.read_bytes()) if file.exists() else [])
-            file.unlink(missing_ok=True)
+        await self.leave(*self._receivers)
         told = json.loads(out)
         every = [one for part in self.arrivals for one in part]
         return tally(told["sent"], every, dict(told["pauses"]))
 
     def close(self) -> None:
         """End what still runs."""
-        for process in filter(None, (self._sender, *self._receivers)):
+        for process in filter(None, (self._sender, *(one for one, _ in self._receivers.values()))):
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.wait()

@@ -23,7 +23,10 @@ BURST = 64
 """Packets that a late sender sends at once: more would fill the kernel's queues, and be lost by our doing."""
 BUFFER = 64 << 20
 """Bytes of the receiver's queue: some seconds, in which it may be kept from the processor."""
+ROOM = 4 << 20
+"""Bytes of the sender's queue."""
 _SO_TIMESTAMPNS = 35
+_SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _TIMESPEC = struct.Struct("=qq")
 
@@ -41,6 +44,9 @@ def send(address: str, port: int, rate: int) -> None:
     """Send ``rate`` packets a second to ``address`` until SIGTERM, whatever the kernel says to each."""
     number, pauses, last = 0, [], time.time_ns()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        # packets wait for a neighbour who does not answer: a sender who waited for them would look late
+        sock.settimeout(0)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, ROOM)
         start = time.monotonic_ns()
         signal.signal(signal.SIGTERM, _end)
         try:
@@ -55,7 +61,7 @@ def send(address: str, port: int, rate: int) -> None:
                     try:
                         sock.sendto(packet, (address, port))
                     except OSError:
-                        continue  # no route, no interface: lost, as its user would see it
+                        continue  # no route, no interface, no room: lost, as its user would see it
                 time.sleep(max(0.001 if rate >= 1000 else 1 / rate, 0.0002))
         except _Stop:
             pass

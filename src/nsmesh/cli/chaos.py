@@ -15,7 +15,7 @@ from nsmesh.cli import output
 from nsmesh.cli.context import EXIT_FAILED, Context, require_root, run
 
 if TYPE_CHECKING:
-    from nsmesh.chaos.scenarios import Scenario
+    from nsmesh.chaos.scenarios import Wanted
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 SOAKED = ("process", "memory_kib", "descriptors", "threads", "slope_kib_per_minute")
@@ -56,8 +56,10 @@ def list_scenarios(style: str) -> None:
 @click.option("--repeat", type=click.IntRange(1, 1000), default=20, help="How often each is done.")
 @click.option(
     "--situation",
+    "situations",
     type=click.Choice(("idle", "ping", "stream", "request")),
-    default="stream",
+    multiple=True,
+    default=("stream",),
     help="What goes on meanwhile: nothing; 5 packets a second; 10,000; these and a Request under way.",
 )
 @click.option("--short", is_flag=True, help="A handful, once each.")
@@ -69,20 +71,25 @@ def run_scenarios(
     context: Context,
     scenarios: tuple[str, ...],
     repeat: int,
-    situation: str,
+    situations: tuple[str, ...],
     style: str,
     file: Path | None,
     docs: Path | None,
     *,
     short: bool,
 ) -> None:
-    """Run SCENARIOS (default: all) on meshes of their own; leave with 1 where a promise is not kept."""
+    """Run SCENARIOS (default: all) on meshes of their own; leave with 1 where a promise is not kept.
+
+    NAME=TIMES does one more or less often than the others.
+    """
     require_root("chaos")
     from nsmesh.chaos import publishing  # noqa: PLC0415 - only this command needs it
     from nsmesh.chaos.scenarios import chosen  # noqa: PLC0415 - only this command needs it
 
     load = os.getloadavg()[0]
-    rows = run(_run(context, chosen(scenarios, situation, short=short), 1 if short else repeat, situation))
+    times = 1 if short else repeat
+    wanted = {one: chosen(scenarios, times, one, short=short) for one in situations}
+    rows = [row for one, some in wanted.items() for row in run(_run(context, some, one))]
     if docs is not None:
         publishing.write(
             docs, publishing.TABLE, f"{publishing.surroundings(load)}\n\n{publishing.table(rows)}"
@@ -98,13 +105,11 @@ def run_scenarios(
         sys.exit(EXIT_FAILED)
 
 
-async def _run(
-    context: Context, wanted: dict[str, Scenario], repeat: int, situation: str
-) -> list[dict[str, Any]]:
+async def _run(context: Context, wanted: list[Wanted], situation: str) -> list[dict[str, Any]]:
     from nsmesh.chaos import running  # noqa: PLC0415 - only this command needs it
 
     rows = []
-    async for outcome in running.run(wanted, repeat, situation):
+    async for outcome in running.run(wanted, situation):
         rows.append(outcome.row())
         if context.verbose:
             click.echo(f"{outcome.name}: {len(outcome.recovery)} times", err=True)

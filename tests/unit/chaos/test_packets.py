@@ -21,6 +21,12 @@ def test_the_senders_own_pause_is_no_silence_of_the_wire():
     assert (found.gap, found.gap_end) == (4, 114)
 
 
+def test_a_late_sender_does_not_hide_what_is_lost():
+    """A sender that comes late to every packet of a silence: it lasts from the first that was lost."""
+    came = [(0, 100), (1, 110), (9, 190)]
+    assert tally(10, came, dict.fromkeys(range(2, 10), 8)).gap == 72
+
+
 def test_half_a_record_is_left_out():
     """A file that was cut off gives what is whole."""
     assert records(RECORD.pack(1, 2) + b"\0" * 5) == [(1, 2)]

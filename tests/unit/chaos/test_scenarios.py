@@ -1,0 +1,46 @@
+"""Which scenarios there are, and how often each is wanted."""
+
+import pytest
+
+from nsmesh.chaos.scenarios import IDLE, NAMES, SCENARIOS, SHORT, STREAM, chosen
+from nsmesh.core.errors import Invalid, NotFound
+
+
+def test_each_has_a_name_and_a_promise_of_its_own():
+    """No two share a name, and what is promised is told in words and in seconds."""
+    assert len(NAMES) == len(SCENARIOS)
+    for name, scenario in NAMES.items():
+        assert name.startswith(scenario.name)
+        assert scenario.promise.text
+        assert 0 < scenario.promise.limit <= 1
+
+
+def test_a_name_may_say_how_often():
+    """NAME=TIMES counts for that one alone."""
+    wanted = chosen(("local-nsmgr-kill", "local-alpha-kill=3"), 20)
+    assert [(one.name, one.times) for one in wanted] == [("local-nsmgr-kill", 20), ("local-alpha-kill", 3)]
+
+
+@pytest.mark.parametrize("text", ["local-nsmgr-kill=", "local-nsmgr-kill=0", "local-nsmgr-kill=often"])
+def test_what_is_no_number_of_times_is_refused(text):
+    """The error says what was given, and what to write."""
+    with pytest.raises(Invalid, match=r"does not say how often.*write local-nsmgr-kill=20"):
+        chosen((text,), 20)
+    with pytest.raises(NotFound, match="nsm chaos list"):
+        chosen(("nothing=3",), 20)
+
+
+def test_without_names_it_is_all_that_can_be_measured():
+    """Where nothing flows nobody can tell for how long a wire was cut; the short form is a handful."""
+    assert len(chosen((), 1)) == len(NAMES)
+    assert not any(one.scenario.promise.wire for one in chosen((), 1, IDLE))
+    assert [one.name for one in chosen((), 1, STREAM, short=True)] == list(SHORT)
+
+
+def test_layouts_have_what_their_scenarios_need():
+    """Somebody else is there where the wire may move, on a node of its own where a node dies."""
+    gone = NAMES["remote-node-gone"].layout
+    assert gone.endpoints == (("alpha", "node2"), ("beta", "node3"))
+    assert NAMES["local-endpoint-dies"].layout.endpoints == (("alpha", ""), ("beta", ""))
+    assert NAMES["remote-node-cut-3s"].layout.endpoints == (("alpha", "node2"),)
+    assert NAMES["local-disk-full"].layout.small
