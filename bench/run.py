@@ -39,6 +39,7 @@ MODULES = {
     "rpc": "rpc_echo",
     "find": "registry_find",
     "find-k8s": "registry_kubernetes",
+    "webhook": "admission_webhook",
     "packets": "local_wire",
     "remote": "remote_wire",
     "firewall": "transparent_firewall",

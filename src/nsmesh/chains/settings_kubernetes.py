@@ -78,7 +78,7 @@ class AdmissionWebhookSettings(Common):
     sidecar_requests_cpu: str = "100m"
     """Processor time that it is sure to get."""
     kubelet_qps: int = 50
-    """The most calls per second to the API server."""
+    """The most calls per second to the API server; then what it told last has to do."""
     listen_on: str = "tcp://:443"
     """Where it listens."""
     service_port: int = 443

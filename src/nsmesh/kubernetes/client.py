@@ -94,6 +94,10 @@ class Api:
             return found
         raise _refused(answer.status_code, answer.content, f"{method} {path}")
 
+    def free(self) -> bool:
+        """Say whether the rate of calls allows one now, without waiting."""
+        return self._next + self._interval <= asyncio.get_running_loop().time()
+
     async def _turn(self) -> None:
         """Wait until the rate of calls allows one more."""
         if not self._interval:

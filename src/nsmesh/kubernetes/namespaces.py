@@ -35,8 +35,9 @@ class Namespaces:
     async def read(self, name: str) -> Object:
         """Return a namespace as it was not earlier than now; of one that is gone an empty object.
 
-        Who asks while it is read shares the next reading: many pods at once cost a few calls. Where the
-        server does not answer, its last known form has to do; raises MeshError where there is none.
+        Who asks while it is read shares the next reading: many pods at once cost a few calls. Where the rate
+        of calls allows none, or the server does not answer, what the watch told last has to do; raises
+        MeshError where it told nothing.
         """
         if name not in self._next:
             self._next[name] = asyncio.get_running_loop().create_future()
@@ -60,6 +61,8 @@ class Namespaces:
             self._busy.discard(name)
 
     async def _fresh(self, name: str) -> Object:
+        if name in self._held and not self._api.free():
+            return self._held[name]
         try:
             async with asyncio.timeout(PATIENCE):
                 found = await self._api.call("GET", f"{PATH}/{name}")

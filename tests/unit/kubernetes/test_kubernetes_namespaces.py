@@ -27,6 +27,10 @@ class Server:
         self.calls = 0
         self.held = {"a": space("a", "kernel://x")}
         self.error = None
+        self.room = True
+
+    def free(self):
+        return self.room
 
     async def call(self, method, path):
         self.calls += 1
@@ -75,6 +79,25 @@ def test_a_server_that_does_not_answer():
             assert (await namespaces.read("a"))["metadata"]["name"] == "a"
             with pytest.raises(Unavailable):
                 await namespaces.read("b")
+
+    virtual.run(main())
+
+
+def test_no_pod_waits_for_the_rate_of_calls():
+    """What the watch told is taken then; who is unknown is read all the same."""
+
+    async def main():
+        server = Server()
+        async with Scope("test") as scope:
+            namespaces = Namespaces(server, KEY, scope)
+            server.room = False
+            assert (await namespaces.read("a"))["metadata"]["annotations"][KEY] == "kernel://x"
+            assert server.calls == 1
+            server.held["a"] = space("a")
+            assert (await namespaces.read("a"))["metadata"]["annotations"][KEY] == "kernel://x"
+            assert server.calls == 1
+            server.room = True
+            assert "annotations" not in (await namespaces.read("a"))["metadata"]
 
     virtual.run(main())
 
