@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 
-from kubernetes_lab import ApiServer, until
+from kubernetes_lab import PROJECT, ApiServer, until
 
 KEY = "networkservicemesh.io"
 URL = "kernel://icmp-responder/nsm-1"
@@ -241,6 +241,13 @@ def workload(kind: str, value: str | None = URL, template: dict | None = None) -
         "metadata": {"name": f"one-{uuid.uuid4().hex[:4]}", **annotations},
         "spec": spec,
     }
+
+
+def documented(command: str) -> str:
+    """Return what the how-to says that a command prints, on one line."""
+    page = (PROJECT / "docs/how-to/kubernetes-webhook.md").read_text()
+    block = next(part for part in page.split("\n\n") if part.startswith(f"    $ {command}"))
+    return " ".join(block.split("\n", 1)[1].split())
 
 
 def env_of(container: dict) -> dict[str, str]:

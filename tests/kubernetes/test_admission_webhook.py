@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 from kubernetes_lab import until
-from kubernetes_webhook import CONFIGURATIONS, KEY, URL, env_of, pod, webhook, workload
+from kubernetes_webhook import CONFIGURATIONS, KEY, URL, documented, env_of, pod, webhook, workload
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -132,6 +132,9 @@ def test_a_bad_annotation(webhook_server, namespace, tmp_path, silent):
                 assert f"annotation {KEY}: '{bad}'" in why
                 assert "character 12: the mechanism 'kernl' is unknown" in why
                 assert "did you mean kernel://" in why
+            run = ("run", "web", "--image=nginx", "-n", namespace)
+            said = server.kubectl(*run, f"--annotations={KEY}=kernl://icmp-responder", check=False)
+            assert " ".join(said.split()) == documented("kubectl run web"), "as the how-to shows it"
             server.kubectl("annotate", "namespace", namespace, f"{KEY}=kernel://")
             assert f"namespace '{namespace}'" in refused(server, namespace, pod(None))
             assert {line["kind"] for line in one.said("refused")} == {"Pod", "DaemonSet"}

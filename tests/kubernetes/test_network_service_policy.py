@@ -8,6 +8,7 @@ import uuid
 import pytest
 import yaml
 from kubernetes_lab import PROJECT, until
+from kubernetes_webhook import documented
 
 from nsmesh.kubernetes.codec import API_VERSION, SERVICES
 from nsmesh.model.messages import Destination, Match, Metadata, NetworkService
@@ -117,6 +118,13 @@ def test_a_mistake_is_refused_in_words(server, spec, told):
     assert told in text, text
     assert "resulted in error" not in text
     assert "NotFound" in server.kubectl("get", "networkservices", body["metadata"]["name"], check=False)
+
+
+def test_the_how_to_shows_what_is_said(server):
+    """Word by word."""
+    body = service({"payload": "IP", "matches": [{"sourceSelector": {"a": "b"}, "routes": [TO]}]}, "intranet")
+    text = server.kubectl("apply", "-f", "-", stdin=json.dumps(body), check=False)
+    assert " ".join(text.split()) == documented("kubectl apply -f service.yaml")
 
 
 def written() -> list[dict]:
