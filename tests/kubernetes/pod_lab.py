@@ -167,7 +167,7 @@ class PodNode(contextlib.ExitStack):
         (folder / "kubeconfig").write_text(yaml.safe_dump(config))
         return str(folder / "kubeconfig")
 
-    def mesh(self, manager_rules: list[dict[str, Any]]) -> None:
+    def mesh(self, manager_rules: list[dict[str, Any]], **manager: str) -> None:
         """Start registry, manager, forwarder, and an endpoint of the service ``ping``."""
         at = f"unix://{self.folder}"
         self.role("registry-memory", NSM_LISTEN_ON=f"{at}/registry.sock")
@@ -179,6 +179,7 @@ class PodNode(contextlib.ExitStack):
             NSM_JOURNAL=f"{self.folder}/nsmgr.db",
             NSM_MIRROR_CONNECTIONS="true",
             KUBECONFIG=self.account_of("nsmgr", manager_rules),
+            **manager,
         )
         self.role(
             "forwarder",

@@ -43,12 +43,19 @@ class Pod:
         words = ["sh", "-c", 'echo 0 >"$0" && exec "$@"', procs]
         words += ["unshare", "--net"] if own_network else []
         log = self.log.open("ab")
-        process = subprocess.Popen(
-            [*words, *command], env={**os.environ, **environment}, stdout=log, stderr=log
-        )
+        environ = {**os.environ, **environment}
+        process = subprocess.Popen([*words, *command], env=environ, stdout=log, stderr=log)
         log.close()
         self._processes.append(process)
+        self._again = lambda: self.start(*command, own_network=own_network, **environment)
         return process
+
+    def restart(self) -> None:
+        """Kill its last process, and start the same again."""
+        process = self._processes.pop()
+        process.kill()
+        process.wait()
+        self._again()
 
     @property
     def pid(self) -> int:

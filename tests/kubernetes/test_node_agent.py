@@ -102,6 +102,22 @@ def test_an_agent_that_is_killed_touches_no_wire(node: PodNode) -> None:
     until("closed", lambda: far not in nse.inside("ip", "-4", "addr"))
 
 
+def test_roles_that_are_killed_touch_no_wire(node: PodNode) -> None:
+    """The manager, the forwarder: their successors go on with the same interface."""
+    pod = running(node, "firm")
+    far = wired(pod)
+    index = pod.index("nsm-1")
+    for role, ready in (("nsmgr", "manager ready"), ("forwarder", "forwarder ready")):
+        before = node.log(role).count(ready)
+        healed = node.log("nsm-node-agent-1").count('"healed"')
+        node.pods[f"{node.system}/{role}"].restart()
+        until("ready", lambda role=role, ready=ready, n=before: node.log(role).count(ready) > n)
+        until("healed", lambda n=healed: node.log("nsm-node-agent-1").count('"healed"') > n)
+        assert pings(pod, far)
+        assert pod.index("nsm-1") == index
+    node.delete(pod)
+
+
 def test_what_an_earlier_agent_kept_of_a_pod_that_is_gone(node: PodNode) -> None:
     """A pod that went while no agent ran: its journal is removed, others' wires stay."""
     gone, stays = running(node, "gone"), running(node, "stays")

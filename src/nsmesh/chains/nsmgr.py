@@ -38,7 +38,8 @@ from nsmesh.model.messages import FORWARDER_SERVICE
 class Nsmgr:
     """``server`` takes Requests, ``onward`` asks a forwarder, ``registry`` is what the node sees of it.
 
-    ``quota``: connections that one identity may have here; 0 for any number.
+    ``quota``: connections that one identity may have here; 0 for any number. ``outcomes``: what tells people
+    of Requests, in front of all that has a say in them.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Nsmgr:
         registry_checks: tuple[Element, ...] = (),
         forwarder_service: str = FORWARDER_SERVICE,
         quota: int = 0,
+        outcomes: tuple[Element, ...] = (),
         dial_timeout: float = 0.75,
         journal: Journal | None = None,
         clock: Clock | None = None,
@@ -98,6 +100,7 @@ class Nsmgr:
         )
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
+            *outcomes,
             self.begin,
             UpdateToken(tokens),
             *policies,

@@ -23,15 +23,19 @@ from nsmesh.core.clock import Clock
 from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.pauses import pauses
 from nsmesh.core.tokens import PlainTokens
+from nsmesh.elements.heal import Alive
 from nsmesh.elements.peer import LocalPeers, RemotePeers
 from nsmesh.journal.file import FileJournal, forget_journal
 from nsmesh.kubernetes.pod_processes import PodNamespace
+from nsmesh.model.messages import Connection
 from nsmesh.security.svid import SvidSource
 
 log = structlog.get_logger()
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two tries of what failed for a pod."""
+LOOK = 0.02
+"""Seconds between two looks at an interface that is not there."""
 JOURNAL, LINK = ".journal.db", ".netns"
 _LONGEST_NAME = 200
 Find = Callable[[str], Awaitable[PodNamespace]]
@@ -100,13 +104,13 @@ class PodWires:
         loop = asyncio.get_running_loop()
         loop.add_reader(space.pidfd, ended.set)
         journal = Path(self._settings.folder) / f"{self._uid}{JOURNAL}"
-        # What is agreed names the namespace by this path. It leads to our descriptor, and a successor makes it
-        # lead to its own; while nobody holds one, it leads nowhere, and never to another pod.
+        # What is agreed names the namespace by this path. It leads to our descriptor, then to that of a
+        # successor; while nobody holds one, it leads nowhere, and never to another pod.
         _point(self._link, space.path)
         try:
             async with (
                 self._runtime(space, journal) as runtime,
-                running_nsc(self._nsc, runtime, leaves=self._leaves),
+                running_nsc(self._nsc, runtime, alive=self._look(space), leaves=self._leaves),
             ):
                 await ended.wait()
             log.info("pod ended", pod=self._where, process=space.pid)
@@ -115,6 +119,20 @@ class PodWires:
             if not self._leaves():
                 self._link.unlink(missing_ok=True)
                 forget_journal(journal)
+
+    def _look(self, space: PodNamespace) -> Alive | None:
+        """Return what tells a wire that stands from one that does not; None: the probes of a client do."""
+        if self._settings.liveness_check_enabled:
+            return None
+
+        async def stands(connection: Connection) -> bool:
+            # The forwarder makes an interface again at once when somebody deletes it: whoever calls says how
+            # long there is time for that.
+            while not space.has(connection.mechanism.parameters.get("name", "")):  # noqa: ASYNC110 - /proc
+                await asyncio.sleep(LOOK)
+            return True
+
+        return stands
 
     @asynccontextmanager
     async def _runtime(self, space: PodNamespace, journal: Path) -> AsyncIterator[Runtime]:

@@ -14,7 +14,7 @@ import structlog
 from nsmesh.chains.both import Both
 from nsmesh.chains.endpoint import registration
 from nsmesh.chains.forwarder import Forwarder
-from nsmesh.chains.mirrored import mirrored
+from nsmesh.chains.mirrored import mirrored, outcomes_for
 from nsmesh.chains.nsmgr import Nsmgr
 from nsmesh.chains.runtime import Runtime, served
 from nsmesh.chains.settings import ForwarderSettings, NsmgrSettings
@@ -45,6 +45,7 @@ def public_url(urls: tuple[str, ...]) -> str:
 @asynccontextmanager
 async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncIterator[Nsmgr]:
     """Run a manager while the block runs."""
+    outcomes = outcomes_for(settings)
     manager = Nsmgr(
         settings.name,
         public_url(settings.listen_on),
@@ -58,6 +59,7 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         registry_checks=runtime.registry_checks(settings.registry_client_policies),
         forwarder_service=settings.forwarder_network_service_name,
         quota=settings.max_connections_per_identity,
+        outcomes=(outcomes,) if outcomes else (),
         dial_timeout=settings.dial_timeout,
         journal=runtime.journal,
         clock=runtime.clock,
@@ -67,7 +69,7 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         manager.onward.running(),
         manager.server.running(),
         served(runtime, settings.listen_on, Both(manager.server, manager.registry), registry=True) as urls,
-        mirrored(settings, manager.server),
+        mirrored(settings, manager.server, outcomes),
     ):
         log.info("manager ready", name=settings.name, urls=urls)
         yield manager

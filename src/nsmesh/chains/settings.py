@@ -110,8 +110,10 @@ class NsmgrSettings(Placed, Serves, Connects):
     """Connections that one SPIFFE ID may have here, a forwarder of another node too; 0: any number."""
     mirror_connections: bool = False
     """Whether wires of this node's clients are shown as NetworkServiceConnection objects (in Kubernetes)."""
+    tell_pods: bool = False
+    """Whether pods of this node are told of their wires: annotation, events, readiness (in Kubernetes)."""
     mirror_rate: int = 20
-    """The most calls per second to the API server for that."""
+    """The most calls per second to the API server for both."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ class NodeAgentSettings(Common):
     request_timeout: Seconds = Seconds(15)
     """How long one Request may take before it is tried again."""
     liveness_check_enabled: bool = False
-    """Whether it probes wires from within pods; needs the capabilities SYS_ADMIN and NET_RAW."""
+    """Whether it sends packets through wires, from within pods; needs capabilities SYS_ADMIN and NET_RAW."""
     liveness_check_interval: Seconds = Seconds(0.2)
     """Time between two probes."""
     liveness_check_timeout: Seconds = Seconds(1)

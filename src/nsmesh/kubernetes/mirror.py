@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Self
 from urllib.parse import quote
@@ -17,12 +18,24 @@ from urllib.parse import quote
 import structlog
 
 from nsmesh.core.errors import MeshError, NotFound, TimedOut, Unauthorized, Unavailable
+from nsmesh.core.outcome import Outcome
 from nsmesh.core.pauses import pauses
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import APPLY, Api, Object, collection
 from nsmesh.kubernetes.codec import API_VERSION
 from nsmesh.kubernetes.reflector import FIRST_PAUSE, LONGEST_PAUSE, Reflector
-from nsmesh.kubernetes.wires import NODE_LABEL, PLURAL, Place, Wire, label_of, wire_of
+from nsmesh.kubernetes.refusals import Refusals
+from nsmesh.kubernetes.wires import (
+    DOWN,
+    NODE_LABEL,
+    PLURAL,
+    REFUSED,
+    Place,
+    Wire,
+    label_of,
+    refused_wire,
+    wire_of,
+)
 from nsmesh.model.messages import Connection, ConnectionEvent, ConnectionEventType
 
 log = structlog.get_logger()
@@ -31,6 +44,9 @@ MANAGER = "nsmesh-nsmgr"
 """Field manager of what is applied."""
 GRACE = 15.0
 """Seconds at the start for which objects that nobody told of yet are left: their clients may ask again."""
+LOOK = 5.0
+"""Seconds between two looks at refusals that are old."""
+REFUSAL = "refused"
 AGAIN = 30.0
 """Seconds until an object that the server refused is tried again, unless it changes."""
 
@@ -59,6 +75,7 @@ class ConnectionMirror:
         self._due: dict[Place, None] = {}
         self._wake = asyncio.Event()
         self._scope = Scope("mirror")
+        self._refusals = Refusals()
         self._sweeps = 0.0
         self.writes = 0
         """How many calls changed something."""
@@ -74,6 +91,7 @@ class ConnectionMirror:
         tasks = [
             scope.spawn(self.reflector.run(), name="watch mirrored connections"),
             scope.spawn(self._write(), name="mirror connections"),
+            scope.spawn(self._forget_refusals(), name="forget refusals"),
         ]
         try:
             yield self
@@ -88,6 +106,30 @@ class ConnectionMirror:
                 self._put(connection_id, None)
             else:
                 self._put(connection_id, self._wire(connection))
+
+    def take_outcome(self, outcome: Outcome) -> None:
+        """Show a Request that failed, where no wire of its client is there that is up."""
+        if outcome.error is None:
+            return  # the manager's monitor tells of it
+        wire = refused_wire(outcome, namespace=self._api.namespace, own_pod=self._own_pod)
+        if wire is None or not self._refusals.take(
+            wire, outcome.peer.spiffe_id, self._scope.clock.monotonic()
+        ):
+            return
+        shown = self._wanted.get(wire.place)
+        if shown is None or shown.status["state"] == REFUSED:
+            self._put(_refusal(wire.place), wire)
+        elif shown.status["state"] == DOWN:  # why it does not come back
+            status = {**shown.status, "reason": wire.status["reason"]}
+            self._wanted[wire.place] = replace(shown, status=status)
+            self._look(wire.place)
+
+    async def _forget_refusals(self) -> None:
+        """Take away, in time, what nobody asks for any more."""
+        while True:
+            await asyncio.sleep(LOOK)
+            for place in self._refusals.over(self._scope.clock.monotonic()):
+                self._put(_refusal(place), None)
 
     def _wire(self, connection: Connection) -> Wire | None:
         return wire_of(connection, namespace=self._api.namespace, own_pod=self._own_pod)
@@ -227,6 +269,11 @@ class ConnectionMirror:
             return ""
         uid: str = pod["metadata"]["uid"]
         return uid
+
+
+def _refusal(place: Place) -> str:
+    """Return the id under which a refusal is told, which is no connection's."""
+    return "/".join((REFUSAL, *place))
 
 
 def _place(item: Object) -> Place:

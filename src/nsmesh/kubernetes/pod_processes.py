@@ -102,6 +102,14 @@ class PodNamespace:
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
+    def has(self, interface: str) -> bool:
+        """Whether an interface is there; it is not entered for that."""
+        try:
+            lines = Path(f"/proc/{self.pid}/net/dev").read_text().splitlines()
+        except OSError:
+            return False
+        return any(line.partition(":")[0].strip() == interface for line in lines)
+
     @property
     def path(self) -> str:
         """Where any process that may look at ours can open it."""
