@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nsmesh.chains.settings import Connects, ForwarderSettings
+from nsmesh.datapath.ovs_dpdk import MEMORY
 from nsmesh.model.settings import Seconds
+from nsmesh.model.tunnels import VXLAN_PORT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,17 @@ class OvsForwarderSettings(Connects):
     switch_netns: str = ""
     """Path of the network namespace where the switch lives; empty: the forwarder's own."""
 
+    dpdk_memory: int = MEMORY
+    """MiB that DPDK takes with the first wire of memif or vhost-user; 0: no such wires through the switch."""
+    tunnel_ip: str = ""
+    """Address of this node at which tunnels of other nodes end; empty: no wires to other nodes."""
+    vxlan_port: int = VXLAN_PORT
+    """UDP port for VXLAN."""
+    mechanism_priority: tuple[str, ...] = ()
+    """Mechanisms to offer first, by type, such as VXLAN; the others follow in their usual order."""
+    mechanisms: tuple[str, ...] = ()
+    """The only mechanisms between nodes to use, by type, such as GENEVE; empty: all that this node can."""
+
     @property
     def plain(self) -> ForwarderSettings:
         """What any forwarder has of these."""
@@ -48,4 +61,8 @@ class OvsForwarderSettings(Connects):
             connect_to=self.connect_to,
             listen_on=self.listen_on,
             dial_timeout=self.dial_timeout,
+            tunnel_ip=self.tunnel_ip,
+            vxlan_port=self.vxlan_port,
+            mechanisms=self.mechanisms,
+            mechanism_priority=self.mechanism_priority,
         )

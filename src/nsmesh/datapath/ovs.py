@@ -21,12 +21,13 @@ from pathlib import Path
 
 from nsmesh.core.errors import Invalid, Refused
 from nsmesh.datapath import netns
-from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelRefused
+from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Port, TunnelPort
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.ovs_dpdk import check_ends, is_socket
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.datapath.ovs_switch import BRIDGE, Switch
 
-SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
+SIOCETHTOOL, ETHTOOL_STXCSUM, ETHTOOL_SGRO = 0x8946, 0x17, 0x2C
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 WANTED = 0x1 | 0x100
 """IFF_UP and IFF_PROMISC."""
@@ -55,10 +56,11 @@ class OvsDatapath:
         namespaces: Callable[[], Iterable[str]] = tuple,
         node: str = "",
         bridge: str = BRIDGE,
+        memory: int = 0,
     ) -> None:
         self._own = -1 if node else netns.current()
         self._home = node or f"/proc/self/fd/{self._own}"
-        self.switch = Switch(directory, node, bridge)
+        self.switch = Switch(directory, node, bridge, memory)
         self._known: set[str] | None = None
 
         def places() -> list[str]:
@@ -70,12 +72,8 @@ class OvsDatapath:
     async def apply(self, wire: CrossConnect) -> Applied:
         """See :meth:`Datapath.apply`. Raises TunnelRefused for an end that is no interface here."""
         a, b = wire.a, wire.b
-        if not isinstance(a, KernelPort) or not isinstance(b, KernelPort):
-            raise TunnelRefused(
-                f"connection {wire.id} has an end that is no interface of this node: not by this switch",
-                remedy="offer another mechanism, or another forwarder",
-            )
-        if (a.name, a.netns) == (b.name, b.netns):
+        check_ends(wire)
+        if isinstance(a, KernelPort) and isinstance(b, KernelPort) and (a.name, a.netns) == (b.name, b.netns):
             raise Invalid(
                 f"both ends of connection {wire.id} are called {a.name} in {a.netns}",
                 remedy="give the two ends different names, or different namespaces",
@@ -83,21 +81,24 @@ class OvsDatapath:
         await self.switch.ensure()
         known = await self._ids()
         try:
+            ends = tuple(zip(names_of(wire.id), (a, b), strict=True))
+            sockets = {
+                name: self.switch.sockets.port(name, end, wire) for name, end in ends if is_socket(end)
+            }
             applied = [
-                await self._leg(leg, wire, port, name)
-                for leg, port, name in zip(self._legs, (a, b), names_of(wire.id), strict=True)
+                await self._end(leg, wire, end, name)
+                for leg, (name, end) in zip(self._legs, ends, strict=True)
             ]
-            one, other = (
-                SwitchPort(name, mark=str(index))
-                for name, index in zip(names_of(wire.id), self._open(names_of(wire.id)), strict=True)
-            )
-            await self.switch.ports.connect(wire.id, one, other)
+            indexes = self._open([name for name, _ in ends if name not in sockets])
+            ports = {name: SwitchPort(name, mark=str(index)) for name, index in indexes.items()} | sockets
+            await self.switch.ports.connect(wire.id, *(ports[name] for name, _ in ends))
         except BaseException:
             if wire.id not in known:
                 await self.remove(wire.id)
             raise
+        new = wire.id not in known
         known.add(wire.id)
-        outcomes = {one.outcome for one in applied}
+        outcomes = {one.outcome for one in applied if one.outcome} or {"created" if new else "unchanged"}
         outcome = outcomes.pop() if len(outcomes) == 1 else "changed"
         details = tuple(detail for one in applied for detail in one.details)
         return Applied(outcome, applied[0].a_mac, applied[1].a_mac, details)
@@ -106,28 +107,52 @@ class OvsDatapath:
         """Return the ids of the wires that are there: an apply of theirs that fails leaves them."""
         if self._known is None:
             self._known = {existing.id for existing in await self.has()}
+            if self.switch.flows.exists():
+                self._known |= set(await self.switch.ports.owners())
         return self._known
+
+    async def _end(self, leg: LinuxDatapath, wire: CrossConnect, port: Port, name: str) -> Applied:
+        """Make the kernel's part of an end, where it has one; what an end of another kind left goes."""
+        if isinstance(port, KernelPort):
+            return await self._leg(leg, wire, port, name)
+        if isinstance(port, TunnelPort):
+            return await self._tunnel(leg, wire, port, name)
+        if wire.id in await self._ids():
+            await leg.remove(wire.id)
+        await self.switch.ensure_dpdk()
+        return Applied("")
+
+    async def _tunnel(self, leg: LinuxDatapath, wire: CrossConnect, port: TunnelPort, name: str) -> Applied:
+        """Make the kernel's tunnel device in the switch's namespace; its packets leave by the node's."""
+        near = KernelPort(self._home, name, mtu=port.mtu, numbered=False)
+        applied = await leg.apply(replace(wire, a=near, b=port))
+        if applied.outcome != "unchanged":
+            # the kernel would join frames to longer ones than a port of the switch takes
+            netns.call_in(self._home, lambda: _ethtool(name, ETHTOOL_SGRO))
+        return applied
 
     async def _leg(self, leg: LinuxDatapath, wire: CrossConnect, port: KernelPort, name: str) -> Applied:
         """Make the pair between a pod and the switch."""
         near = KernelPort(self._home, name, mtu=port.mtu, numbered=False)
         applied = await leg.apply(replace(wire, a=port, b=near))
         if applied.outcome != "unchanged":
-            netns.call_in(port.netns, lambda: _checksum_here(port.name))
+            # a switch in user space passes frames on as they come, so the kernel writes checksums itself
+            netns.call_in(port.netns, lambda: _ethtool(port.name, ETHTOOL_STXCSUM))
         return applied
 
-    def _open(self, names: Iterable[str]) -> list[int]:
+    def _open(self, names: Iterable[str]) -> dict[str, int]:
         """Have the switch's interfaces take frames for everybody; return their indexes.
 
         The switch would do so itself; but after each change of an interface it looks at all of them.
         """
-        return netns.call_in(self._home, lambda: [_promiscuous(name) for name in names])
+        return netns.call_in(self._home, lambda: {name: _promiscuous(name) for name in names})
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""
         if self._known is not None:
             self._known.discard(wire_id)
         await self._unplug(wire_id)
+        self.switch.sockets.forget(names_of(wire_id))
         for leg in self._legs:
             await leg.remove(wire_id)
 
@@ -177,15 +202,15 @@ def _promiscuous(name: str) -> int:
     return socket.if_nametoindex(name)
 
 
-def _checksum_here(name: str) -> None:
-    """Have the kernel write checksums itself: a switch in user space passes frames on as they come."""
-    value = array.array("B", struct.pack("=II", ETHTOOL_STXCSUM, 0))
+def _ethtool(name: str, what: int) -> None:
+    """Switch an offload of an interface off."""
+    value = array.array("B", struct.pack("=II", what, 0))
     request = struct.pack("16sP8x", name.encode(), value.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
             fcntl.ioctl(control, SIOCETHTOOL, request)
         except OSError as error:
             raise Refused(
-                f"checksums of {name} cannot be written by the kernel: {error}",
+                f"offload {what:#x} of {name} cannot be switched off: {error}",
                 remedy="run as root",
             ) from error

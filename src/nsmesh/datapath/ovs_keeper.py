@@ -11,6 +11,7 @@ import structlog
 
 from nsmesh.core.errors import MeshError
 from nsmesh.core.scope import Scope
+from nsmesh.datapath.ovs_callers import Callers
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.datapath.ovs_switch import PROGRAMS, Switch
 
@@ -31,6 +32,7 @@ async def keeping(switch: Switch) -> AsyncIterator[None]:
     await switch.ensure()
     async with Scope("ovs") as scope:
         scope.spawn(_keep(switch), name="switch")
+        scope.spawn(Callers(switch.ports, scope.clock.monotonic).keep(), name="memif endpoints")
         yield
 
 

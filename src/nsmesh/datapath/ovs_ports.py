@@ -8,17 +8,21 @@ with those of other wires that are asked for meanwhile, and the flows go along: 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nsmesh.core.errors import MeshError, Refused, Unavailable
 from nsmesh.datapath import ovs_openflow as openflow
 from nsmesh.datapath import ovs_rows as rows
 from nsmesh.datapath.ovs_batch import Batch
-from nsmesh.datapath.ovs_database import Row, members, transact
+from nsmesh.datapath.ovs_database import Row, mapping, members, transact, unmapped
+from nsmesh.datapath.ovs_dpdk import DEVICE, MEMIF_ROLE, explained, new_device
 from nsmesh.datapath.ovs_rows import Inventory, KnownPort, SwitchPort
 
 Wish = tuple[str, tuple[SwitchPort, SwitchPort]]
 """A wire's id, and its two ports."""
+Wishes = Sequence[tuple[str, tuple[SwitchPort, ...]]]
+"""Ids with their ports."""
 PATIENCE = 5000
 """Milliseconds within which the switch must take up a port."""
 
@@ -26,14 +30,15 @@ PATIENCE = 5000
 class SwitchPorts:
     """Ports and flows of the bridge ``bridge``, whose database and OpenFlow sockets these are."""
 
-    def __init__(self, bridge: str, database: Path, flows: Path) -> None:
+    def __init__(self, bridge: str, database: Path, flows: Path, memory: int = 0) -> None:
         self._bridge = bridge
+        self._memory = memory
         self._database = database
         self._flows = openflow.Connection(flows)
         self._known: Inventory | None = None
-        turn = asyncio.Lock()
-        self._patches = Batch[Wish](self._patch, turn)
-        self._removals = Batch[str](self._remove, turn)
+        self._turn = asyncio.Lock()
+        self._patches = Batch[Wish](self._patch, self._turn)
+        self._removals = Batch[str](self._remove, self._turn)
 
     def forget(self) -> None:
         """Look anew at what is there before the next change: others may have changed it."""
@@ -50,6 +55,19 @@ class SwitchPorts:
         """Take away ports and flows of a wire; what is not there is gone already."""
         await self._removals.do(owner)
 
+    async def hold(self, port: SwitchPort) -> None:
+        """Have a port that belongs to no wire. Raises Unavailable where the switch does not take it up."""
+        async with self._turn:
+            there = await transact(self._database, rows.select("Interface", ["name"], port.name))
+            if not there[0]["rows"]:
+                here = [["name", "==", self._bridge]]
+                coming = rows.put("Bridge", here, "ports", "insert", rows.named(port.name))
+                await transact(self._database, *rows.new_port(port, number=rows.HIGHEST), coming)
+            (problem,) = await self._outcomes([("the switch itself", (port,))], {port.name: rows.HIGHEST})
+            if problem is not None:
+                await self._take_out(Inventory(), [port.name])
+                raise problem
+
     async def owners(self) -> dict[str, list[str]]:
         """Return the names of the ports of each wire, by its id."""
         self.forget()
@@ -60,6 +78,40 @@ class SwitchPorts:
 
     async def connect_again(self) -> None:
         """Give a new ``ovs-vswitchd`` the flows of all wires: ports are in the database, flows are not."""
+        await self._look_again()
+        self.forget()
+        known = await self._inventory()
+        ends = {owner: known.of(owner) for owner in {port.owner for port in known.ports.values()}}
+        flows = [
+            flow
+            for owner, names in ends.items()
+            if len(names) == 2
+            for flow in openflow.both_ways(owner, *(known.ports[name].number for name in names))
+        ]
+        await self._flows.send(flows)
+
+    async def calling(self) -> list[Row]:
+        """Return the rows of those ports by which the switch is a memif client, as the switch sees them."""
+        known = await self._inventory()
+        begin = MEMIF_ROLE["client"]
+        names = [name for name, port in known.ports.items() if port.mark.startswith(begin)]
+        columns = ["name", "options", "link_state", "ofport"]
+        wanted = [rows.select("Interface", columns, name) for name in names]
+        return [row for answer in await transact(self._database, *wanted) for row in answer["rows"]]
+
+    async def call_again(self, row: Row) -> None:
+        """Have the switch connect anew where it is a memif client: by itself it never does."""
+        device = unmapped(row["options"])[DEVICE].partition(",")[2]
+        put = {
+            "op": "update",
+            "table": "Interface",
+            "where": [["name", "==", row["name"]]],
+            "row": {"options": mapping({DEVICE: f"{new_device()},{device}"})},
+        }
+        await transact(self._database, put)
+
+    async def _look_again(self) -> None:
+        """Have the switch compare itself with its database, and wait until it has."""
         count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
         counted = await transact(self._database, count, rows.select("Open_vSwitch", ["next_cfg"]))
         awaited = {
@@ -72,16 +124,6 @@ class SwitchPorts:
             "timeout": PATIENCE,
         }
         await transact(self._database, awaited)
-        self.forget()
-        known = await self._inventory()
-        ends = {owner: known.of(owner) for owner in {port.owner for port in known.ports.values()}}
-        flows = [
-            flow
-            for owner, names in ends.items()
-            if len(names) == 2
-            for flow in openflow.both_ways(owner, *(known.ports[name].number for name in names))
-        ]
-        await self._flows.send(flows)
 
     async def close(self) -> None:
         """Let go of the kept connection."""
@@ -114,7 +156,8 @@ class SwitchPorts:
         except BaseException:
             self.forget()  # what became of it is not known
             raise
-        return await self._outcomes(wishes)
+        numbers = {name: port.number for name, port in known.ports.items()}
+        return await self._outcomes(wishes, numbers)
 
     async def _bring(self, known: Inventory, wishes: list[Wish]) -> None:
         new = [(owner, port) for owner, ports in wishes for port in ports if port.name not in known.ports]
@@ -134,24 +177,43 @@ class SwitchPorts:
         ]
         await self._flows.send(flows)
 
-    async def _outcomes(self, wishes: list[Wish]) -> list[MeshError | None]:
+    async def _outcomes(self, wishes: Wishes, numbers: Mapping[str, int]) -> list[MeshError | None]:
+        """Return what became of each wire, whose ports shall have these numbers; what failed is tried again.
+
+        The first port of DPDK makes its pool of buffers, and where the largest pool does not fit, the next
+        attempt begins with a smaller one.
+        """
+        found = await self._taken_up(wishes, numbers)
+        if any(found):
+            await self._look_again()
+            found = await self._taken_up(wishes, numbers)
+        return found
+
+    async def _taken_up(self, wishes: Wishes, numbers: Mapping[str, int]) -> list[MeshError | None]:
         names = [port.name for _, ports in wishes for port in ports]
         waits = [rows.taken_up(name, PATIENCE) for name in names]
         looks = [rows.select("Interface", ["ofport", "error"], name) for name in names]
         answers = await transact(self._database, *waits, *looks)
         found = {name: answer["rows"][0] for name, answer in zip(names, answers[len(names) :], strict=True)}
         return [
-            next((error for port in ports if (error := self._problem(owner, port, found[port.name]))), None)
+            next(
+                (one for port in ports if (one := self._problem(owner, port, found[port.name], numbers))),
+                None,
+            )
             for owner, ports in wishes
         ]
 
-    def _problem(self, owner: str, port: SwitchPort, row: Row) -> MeshError | None:
-        if isinstance(row["ofport"], int) and row["ofport"] > 0:
+    def _problem(
+        self, owner: str, port: SwitchPort, row: Row, numbers: Mapping[str, int]
+    ) -> MeshError | None:
+        if row["ofport"] == numbers[port.name]:
             return None
-        why = members(row["error"])
+        said = members(row["error"])
+        log = self._database.parent / "ovs-vswitchd.log"
+        why, remedy = explained(port, said[0] if said else "it does not say why", log, self._memory)
         return Unavailable(
-            f"the switch does not take up {port.name} for connection {owner}: {why[0] if why else '-'}",
-            remedy=f"see {self._database.parent}/ovs-vswitchd.log",
+            f"the switch does not take up {port.name} for connection {owner}: {why}",
+            remedy=remedy,
         )
 
     async def _remove(self, owners: list[str]) -> list[MeshError | None]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 WITH_DPDK = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
 """Where Debian and Ubuntu put the build with DPDK, beside the one that they call ``ovs-vswitchd``."""
-PACKAGE, DPDK_PACKAGE = "openvswitch-switch", "openvswitch-switch-dpdk"
+PACKAGE, DPDK_PACKAGE = "openvswitch-switch", "openvswitch-switch-dpdk librte-meta-net"
+_MEMIF_DRIVER = "lib*/*/dpdk/pmds-*/librte_net_memif.so"
 
 
 def switch_program(*, dpdk: bool) -> str:
@@ -26,7 +27,8 @@ def lacks_switch() -> str:
 
 def lacks_dpdk() -> str:
     """Return why a switch of this node cannot have ports of DPDK, or nothing."""
-    return lacks_switch() or ("" if switch_program(dpdk=True) else f"{WITH_DPDK} is not here")
+    why = lacks_switch() or ("" if switch_program(dpdk=True) else f"{WITH_DPDK} is not here")
+    return why or ("" if any(Path("/usr").glob(_MEMIF_DRIVER)) else "DPDK's driver of memif is not here")
 
 
 def running(pid_file: Path, program: str) -> int:

@@ -10,7 +10,7 @@ from nsmesh.datapath.ovs_database import Row, mapping, members, unmapped
 OWNER, MARK = "nsm-connection", "nsm-mark"
 """Keys of ``external_ids``: whose port it is, and what it was made of."""
 HIGHEST = 0xFEFF
-"""The highest OpenFlow number of a port."""
+"""The highest OpenFlow number of a port, which is no wire's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,10 @@ def new_port(port: SwitchPort, owner: str = "", number: int = 0) -> list[Row]:
     row: Row = {"name": port.name, "type": port.kind}
     if port.options:
         row["options"] = mapping(dict(port.options))
+    if number:
+        row["ofport_request"] = number
     if owner:
-        row |= {"external_ids": mapping({OWNER: owner, MARK: port.mark}), "ofport_request": number}
+        row["external_ids"] = mapping({OWNER: owner, MARK: port.mark})
     interface = f"{_word(port.name)}_i"
     return [
         {"op": "insert", "table": "Interface", "row": row, "uuid-name": interface},

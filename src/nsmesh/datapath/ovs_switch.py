@@ -11,10 +11,11 @@ import os
 import signal
 from pathlib import Path
 
-from nsmesh.core.errors import NotFound, Unavailable
-from nsmesh.datapath.ovs_database import transact
+from nsmesh.core.errors import NotFound, Refused, Unavailable
+from nsmesh.datapath.ovs_database import mapping, transact
+from nsmesh.datapath.ovs_dpdk import Sockets, options
 from nsmesh.datapath.ovs_ports import PATIENCE, SwitchPorts
-from nsmesh.datapath.ovs_programs import running
+from nsmesh.datapath.ovs_programs import running, switch_program
 from nsmesh.datapath.ovs_rows import SwitchPort, named, new_port, put, select
 
 SCHEMA_FILE = "/usr/share/openvswitch/vswitch.ovsschema"
@@ -28,15 +29,19 @@ class Switch:
     """One bridge, ``datapath_type=netdev``; its daemons live in ``directory`` and the namespace ``node``.
 
     A namespace can have one such switch: its device ``ovs-netdev`` has the same name in all of them.
+    ``memory``: MiB that DPDK may have, once there is a port that needs it; 0: there will be none.
     """
 
-    def __init__(self, directory: Path, node: str = "", bridge: str = BRIDGE) -> None:
+    def __init__(self, directory: Path, node: str = "", bridge: str = BRIDGE, memory: int = 0) -> None:
         self.directory = directory
         self.bridge = bridge
         self.database = directory / "db.sock"
         self.flows = directory / f"{bridge}.mgmt"
         self._node = node
-        self.ports = SwitchPorts(bridge, self.database, self.flows)
+        self.memory = memory
+        self.sockets = Sockets(directory)
+        self.ports = SwitchPorts(bridge, self.database, self.flows, memory)
+        self._has_dpdk = False
         self._starting = asyncio.Lock()
 
     async def ensure(self) -> None:
@@ -50,6 +55,8 @@ class Switch:
                 await self._start_database()
             started = not running(self.directory / "ovs-vswitchd.pid", "ovs-vswitchd")
             if started:
+                self._has_dpdk = False
+                self.sockets.sweep()
                 await self._start_switch()
             elif server and self.flows.exists():
                 return
@@ -68,12 +75,49 @@ class Switch:
             await transact(self.database, {"op": "insert", "table": "Open_vSwitch", "row": {}})
 
     async def _start_switch(self) -> None:
-        await self._daemon("ovs-vswitchd", f"unix:{self.database}", "--no-chdir")
+        program = switch_program(dpdk=True) if self.memory else ""
+        await self._daemon("ovs-vswitchd", f"unix:{self.database}", "--no-chdir", path=program)
 
-    async def _daemon(self, program: str, *arguments: str) -> None:
+    async def ensure_dpdk(self) -> None:
+        """Have DPDK started; it takes its memory now, and its buffers, which a port of ours keeps.
+
+        Raises Refused where this switch has none, Unavailable where it does not start or has not enough.
+        """
+        if not self.memory:
+            raise Refused("this switch has no DPDK", remedy="install it, and set NSM_DPDK_MEMORY")
+        async with self._starting:
+            if not self._has_dpdk:
+                await self._start_dpdk()
+                await self.ports.hold(self.sockets.keeper())
+                self._has_dpdk = True
+
+    async def _start_dpdk(self) -> None:
+        wanted = options(self.memory, self.directory)
+        keys = ["set", list(wanted)]
+        mutations = [["other_config", "delete", keys], ["other_config", "insert", mapping(wanted)]]
+        change = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": mutations}
+        begun = {
+            "op": "wait",
+            "table": "Open_vSwitch",
+            "where": [],
+            "columns": ["dpdk_initialized"],
+            "until": "==",
+            "rows": [{"dpdk_initialized": True}],
+            "timeout": PATIENCE,
+        }
+        try:
+            await transact(self.database, change)
+            await transact(self.database, begun)
+        except Refused as error:
+            raise Unavailable(
+                f"DPDK does not start with {self.memory} MiB: {error.what}",
+                remedy=f"see {self.directory}/ovs-vswitchd.log, or set NSM_DPDK_MEMORY",
+            ) from error
+
+    async def _daemon(self, program: str, *arguments: str, path: str = "") -> None:
         there = self.directory
         await self._run(
-            program,
+            path or program,
             *arguments,
             f"--pidfile={there / program}.pid",
             f"--log-file={there / program}.log",

@@ -14,7 +14,7 @@ from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Conflict, Internal, Invalid, NotFound, Refused, TimedOut
 from nsmesh.core.life import LIFE, REPLACED, Life
 from nsmesh.core.mechanism import NEAR_MAC, MechanismPlugin, by_type, handing, tunnels
-from nsmesh.datapath.base import Applied, CrossConnect, Datapath, KernelPort, Port
+from nsmesh.datapath.base import Applied, CrossConnect, Datapath, KernelPort, Port, TunnelPort
 from nsmesh.datapath.netns import identity
 from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.model.copying import copy_of
@@ -174,12 +174,12 @@ class CrossConnectWire(Element):
                     "only one of the two has an interface",
                     remedy="let both use a mechanism with an interface, or both NOOP",
                 )
-            if not isinstance(near, KernelPort) and isinstance(far, VlanPort):
+            if isinstance(near, TunnelPort) and isinstance(far, VlanPort):
                 raise Refused(
                     f"endpoint {endpoint} gives out a VLAN, and was asked for it by way of another node",
                     remedy="register it at the registry and not by a manager: NSM_CONNECT_TO",
                 )
-            if not isinstance(near, KernelPort) and not isinstance(far, KernelPort):
+            if isinstance(near, TunnelPort) and isinstance(far, TunnelPort):
                 raise NotFound(
                     f"endpoint {endpoint} is not on this node, to which another node sent the Request for it",
                     remedy="ask again: its registration is on its way to another node",

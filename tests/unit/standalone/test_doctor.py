@@ -50,7 +50,7 @@ def host(monkeypatch):
     monkeypatch.setattr(doctor, "_refusal", lambda _rules: host.refused)
     monkeypatch.setattr(shutil, "which", host.programs.get)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(ovs_programs, "switch_program", lambda dpdk: host.programs.get("ovs-vswitchd", ""))
+    monkeypatch.setattr(ovs_programs, "lacks_dpdk", ovs_programs.lacks_switch)
     return host
 
 
@@ -164,5 +164,5 @@ def test_a_host_without_open_vswitch(host, tmp_path):
     found = findings(tmp_path)
     assert {found[name].state for name in ("ovs", "ovs dpdk")} == {LIMITED}
     assert found["ovs"].remedy == "apt-get install openvswitch-switch"
-    assert found["ovs dpdk"].remedy == "apt-get install openvswitch-switch-dpdk"
+    assert found["ovs dpdk"].remedy == "apt-get install openvswitch-switch-dpdk librte-meta-net"
     assert MISSING not in {one.state for one in found.values()}

@@ -1,0 +1,55 @@
+"""Memif endpoints that were away: the switch is their client, and connects once if nobody tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from nsmesh.core.errors import MeshError
+from nsmesh.datapath.ovs_database import Row
+from nsmesh.datapath.ovs_ports import SwitchPorts
+
+log = structlog.get_logger()
+
+PAUSE = 1.0
+"""Seconds between two looks."""
+SLOW = 7.0
+"""Seconds after which a port that never was up is called again: the switch tells with up to 5 s delay."""
+
+
+class Callers:
+    """Looks after ports by which the switch is a memif client, and has those connect again that are down."""
+
+    def __init__(self, ports: SwitchPorts, now: Callable[[], float]) -> None:
+        self._ports = ports
+        self._now = now
+        self._since: dict[str, float] = {}
+        """Since when a port has been down, by its name; 0 for one that was up: it is called at once."""
+
+    async def look(self) -> None:
+        """Look once. Raises what the database raises."""
+        found = {row["name"]: row for row in await self._ports.calling()}
+        self._since = {name: since for name, since in self._since.items() if name in found}
+        for name, row in found.items():
+            if row["link_state"] == "up":
+                self._since[name] = 0.0
+            elif _failed(row) or self._now() - self._since.setdefault(name, self._now()) > SLOW:
+                log.info("a memif endpoint is called again", port=name)
+                await self._ports.call_again(row)
+                self._since[name] = self._now()
+
+    async def keep(self) -> None:
+        """Look for ever."""
+        while True:
+            await asyncio.sleep(PAUSE)
+            try:
+                await self.look()
+            except MeshError as error:
+                log.debug("memif endpoints cannot be looked after now", error=str(error))
+
+
+def _failed(row: Row) -> bool:
+    """Whether the switch has tried and given up."""
+    return isinstance(row["ofport"], int) and row["ofport"] < 0

@@ -1,0 +1,206 @@
+"""Ports of a switch in memory that is shared with user-space processes: memif and vhost-user, by DPDK.
+
+DPDK is started with the first such port and takes its memory then; from there on a thread of the switch
+polls all of these ports, and sleeps between looks that found nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeGuard
+
+from nsmesh.core.errors import Invalid, Refused
+from nsmesh.datapath.base import TunnelRefused
+from nsmesh.datapath.ovs_rows import SwitchPort
+from nsmesh.model.sockets import PATH_LIMIT
+from nsmesh.model.tunnels import VlanPort
+from nsmesh.model.wire import CrossConnect, MemifPort, Port, SocketPort, VhostUserPort
+
+MEMORY = 256
+"""MiB of memory that suffice for all memif ports of a switch."""
+MOST_MEMIF = 31
+"""Memif ports of a switch: distributions build DPDK for 32 (RTE_MAX_ETHPORTS), and one keeps the buffers."""
+SLEEP = 100
+"""Microseconds at most that the polling thread sleeps after looks that found nothing."""
+MEMIF, VHOST_CLIENT, VHOST_SERVER = "dpdk", "dpdkvhostuserclient", "dpdkvhostuser"
+KINDS = frozenset({MEMIF, VHOST_CLIENT, VHOST_SERVER})
+DEVICE = "dpdk-devargs"
+"""Option of an interface: its device, with that device's own options behind commas."""
+MEMIF_ROLE = {"client": "memif-client", "server": "memif-server"}
+"""How the mark of a memif port begins, by what the switch is there."""
+_TAIL = 20_000
+"""Bytes of the log that are looked at for a port's error."""
+KEEPER = "nsm-buffers"
+"""Name of the port that keeps the buffers."""
+SOCKETS, PEERS = "sockets", "peers"
+"""Folders of a switch: where it listens itself, and links to where others do."""
+
+
+def options(memory: int, directory: Path) -> dict[str, str]:
+    """Return the configuration of a switch whose DPDK has ``memory`` MiB: no huge pages, no devices."""
+    prefix = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
+    extra = f"--no-huge --legacy-mem -m {memory} --no-pci --file-prefix=nsm{prefix}"
+    # the name of the last one changed with Open vSwitch 3.2
+    sleep = dict.fromkeys(("pmd-maxsleep", "pmd-sleep-max"), str(SLEEP))
+    return {"dpdk-init": "try", "dpdk-extra": extra, **sleep}
+
+
+def new_device() -> str:
+    """Return the name of a memif device: DPDK takes none twice, not even after an attempt that failed."""
+    return f"net_memif{secrets.randbelow(1 << 31)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """The sockets of a switch's ports: those at which it listens, and a link to the socket of each port.
+
+    ``directory``: the switch's own, where nobody else can put or open anything. A port keeps the path of a
+    link, which leads to wherever the peer's socket is now: a forwarder that starts again has it by another
+    descriptor, and a peer that starts again has another socket.
+    """
+
+    directory: Path
+
+    def port(self, name: str, end: SocketPort, wire: CrossConnect) -> SwitchPort:
+        """Return the port of an end, and put its link where it belongs.
+
+        Raises Refused for a socket that did not come as a descriptor, Invalid for a path that is too long.
+        """
+        path = self._peer(name, end, wire) if end.listens else self._own(name, end, wire)
+        if isinstance(end, VhostUserPort):
+            return self._vhost(name, end, path)
+        role = "client" if end.listens else "server"
+        device = f"{new_device()},role={role},id={end.id},socket={path},socket-abstract=no"
+        return SwitchPort(name, MEMIF, ((DEVICE, device),), mark=f"{MEMIF_ROLE[role]} {end.id} {path}")
+
+    def keeper(self) -> SwitchPort:
+        """Return the port that keeps the buffers: a memif that nobody has.
+
+        DPDK makes its pool of buffers with the first port that is connected, and it goes with the last. Where
+        the largest pool does not fit, its first attempt fails; of a machine that comes then, nobody is told.
+        """
+        path = self.directory / SOCKETS / KEEPER
+        path.parent.mkdir(exist_ok=True)
+        device = f"{new_device()},role=server,id=0,socket={path},socket-abstract=no"
+        return SwitchPort(KEEPER, MEMIF, ((DEVICE, device),))
+
+    def _vhost(self, name: str, end: VhostUserPort, path: Path) -> SwitchPort:
+        rings = (("n_rxq", str(end.queues)),)
+        if end.listens:
+            return SwitchPort(
+                name, VHOST_CLIENT, (("vhost-server-path", str(path)), *rings), f"client {path}"
+            )
+        # the switch makes this socket in its own folder, by the name of the port
+        _link(path, self.directory / name)
+        return SwitchPort(name, VHOST_SERVER, rings, f"server {path}")
+
+    def _own(self, name: str, end: SocketPort, wire: CrossConnect) -> Path:
+        """Return where the switch listens: only in its own folder, whatever path was agreed on."""
+        path = Path(end.socket)
+        if path.parent != self.directory / SOCKETS:
+            raise Refused(
+                f"connection {wire.id} would have the switch listen at {end.socket}, outside of its folder",
+                remedy="leave the choice of the socket to the forwarder",
+            )
+        path.parent.mkdir(exist_ok=True)
+        _link(self.directory / PEERS / name, path)
+        return _short(path, wire)
+
+    def _peer(self, name: str, end: SocketPort, wire: CrossConnect) -> Path:
+        """Return the link to a socket of somebody else, which must have come as a descriptor."""
+        if not end.socket.startswith(f"/proc/{os.getpid()}/fd/"):
+            what = "is a name in a network namespace" if end.socket.startswith("@") else "is a path of theirs"
+            raise Refused(
+                f"the socket {end.socket} of connection {wire.id} {what}: the switch opens what came as a "
+                "descriptor alone",
+                remedy="listen at a file, and let a unix socket carry it (inodeURL)",
+            )
+        link = _short(self.directory / PEERS / name, wire)
+        _link(link, Path(end.socket))
+        return link
+
+    def forget(self, names: tuple[str, ...]) -> None:
+        """Take away the links and sockets of ports that are gone."""
+        for name in names:
+            link = self.directory / PEERS / name
+            if link.is_symlink():
+                target = link.readlink()
+                if target.parent == self.directory / SOCKETS:
+                    target.unlink(missing_ok=True)
+                link.unlink()
+
+    def sweep(self) -> None:
+        """Take away the sockets of a switch that was killed: a new one could not listen there."""
+        for path in (self.directory / SOCKETS).glob("*"):
+            if not path.is_symlink():
+                path.unlink(missing_ok=True)
+        for path in self.directory.glob("nsmo*"):
+            path.unlink(missing_ok=True)
+
+
+def _link(link: Path, target: Path) -> None:
+    """Have a link lead somewhere; at no time it leads nowhere."""
+    link.parent.mkdir(exist_ok=True)
+    new = link.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def _short(path: Path, wire: CrossConnect) -> Path:
+    if len(str(path).encode()) > PATH_LIMIT:
+        raise Invalid(
+            f"the socket {path} of connection {wire.id} has {len(str(path).encode())} bytes, and the kernel "
+            f"takes at most {PATH_LIMIT}",
+            remedy="choose a shorter folder for the switch (NSM_SWITCH_DIRECTORY, nsm up --run-dir)",
+        )
+    return path
+
+
+def is_socket(end: Port) -> TypeGuard[SocketPort]:
+    """Whether an end is a socket of a user-space process."""
+    return isinstance(end, MemifPort | VhostUserPort)
+
+
+def check_ends(wire: CrossConnect) -> None:
+    """Raise Refused for a wire that this switch cannot make, TunnelRefused where it is the tunnel's fault."""
+    ends = (wire.a, wire.b)
+    if any(isinstance(end, VlanPort) for end in ends):
+        raise TunnelRefused(
+            f"connection {wire.id} leads to a VLAN outside of the mesh: not by this switch",
+            remedy="let the kernel's forwarder make it",
+        )
+    tunnel = wire.tunnel
+    if tunnel is not None and not tunnel.frames:
+        raise TunnelRefused(
+            f"the tunnel of connection {wire.id} carries bare packets, and this switch takes frames",
+            remedy="offer another mechanism, such as VXLAN, or another forwarder",
+        )
+    if all(map(is_socket, ends)) and any(isinstance(end, MemifPort) for end in ends):
+        # its polling thread sends to a second ring, which few memif peers have: frames would get lost
+        raise Refused(
+            f"connection {wire.id} joins memif with another socket, and this switch sends to a memif peer's "
+            "only ring from interfaces alone",
+            remedy="let both ends use MEMIF (they meet without a switch), or one of them KERNEL",
+        )
+
+
+def explained(port: SwitchPort, said: str, log: Path, memory: int) -> tuple[str, str]:
+    """Return why the switch did not take a port up, and what to do: for DPDK, only its log tells."""
+    if port.kind in KINDS:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = [line for line in file.read().decode(errors="replace").splitlines() if port.name in line]
+        if any("memory pool" in line for line in lines):
+            why = f"{memory} MiB are not enough for the buffers of DPDK"
+            return why, f"give it more by NSM_DPDK_MEMORY; {MEMORY} suffice for all memif ports of a switch"
+        if any("Failed to connect" in line for line in lines):
+            return "nobody listens at its socket", "start the endpoint's memif before it answers Requests"
+        if any("Invalid port_id" in line for line in lines):
+            why = f"the switch has {MOST_MEMIF} memif ports, as many as its DPDK was built for"
+            return why, "close another memif connection of this node"
+    return said, f"see {log}"

@@ -1,0 +1,324 @@
+"""Wires of a switch with DPDK: memif and vhost-user at one end, an interface at the other."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import datapath_lab as lab
+import pytest
+
+from nsmesh.core.errors import MeshError, Refused
+from nsmesh.datapath import ovs_programs
+from nsmesh.datapath.base import CrossConnect, KernelPort, Route
+from nsmesh.datapath.memif.answers import Answers
+from nsmesh.datapath.memif.peer import connect, listen
+from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.ovs_keeper import keeping
+from nsmesh.datapath.ovs_programs import running
+from nsmesh.model.wire import MemifPort, VhostUserPort
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(bool(ovs_programs.lacks_dpdk()), reason="Open vSwitch with DPDK is not installed"),
+]
+MAC = "02:00:00:00:00:07"
+
+
+@contextmanager
+def driver(tmp_path, memory=128):
+    """Yield what makes drivers of one node with a switch of its own, and a pod."""
+    with lab.spaces(2) as (node, pod):
+
+        def make(memory=memory):
+            return OvsDatapath(tmp_path / "ovs", node=node, namespaces=lambda: [pod], memory=memory)
+
+        try:
+            yield make, pod
+        finally:
+            asyncio.run(make().switch.stop())
+
+
+def scenario(tmp_path, body, memory=128):
+    async def main(make, pod):
+        async with asyncio.timeout(80):
+            datapath = make()
+            try:
+                await body(datapath, pod)
+            finally:
+                await datapath.aclose()
+
+    with driver(tmp_path, memory) as (make, pod):
+        asyncio.run(main(make, pod))
+
+
+def kernel(pod, number=1):
+    net = f"10.0.{number}"
+    return KernelPort(pod, f"nsm-{number}", addresses=(f"{net}.1/32",), routes=(Route(f"{net}.2/32"),))
+
+
+def listening(datapath, name="x.memif"):
+    """Return an end at which the switch listens."""
+    return MemifPort(str(datapath.switch.directory / "sockets" / name))
+
+
+@contextmanager
+def held(path):
+    """Yield the path by which this process holds a socket's file, as for one that came as a descriptor."""
+    descriptor = os.open(path, os.O_PATH)
+    try:
+        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+async def pings(pod, number=1, seconds=10.0):
+    """Return whether a ping passes in time."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not (passed := await asyncio.to_thread(lab.pings, pod, f"10.0.{number}.2")):
+        if asyncio.get_running_loop().time() > end:
+            break
+    return passed
+
+
+@asynccontextmanager
+async def answering(path, number=1):
+    """Have a memif client of one ring answer pings while the block runs."""
+    peer = connect(str(path), Answers(MAC, [f"10.0.{number}.2"]))
+    try:
+        await asyncio.wait_for(peer.connected.wait(), 10)
+        yield peer
+    finally:
+        peer.close()
+
+
+def test_an_interface_and_a_memif_client_of_one_ring(tmp_path):
+    """Pings pass between them; the peer may come and go many times; nothing is left after remove."""
+
+    async def body(datapath, pod):
+        near = listening(datapath)
+        wire = CrossConnect("w1", kernel(pod), near)
+        assert (await datapath.apply(wire)).outcome == "created"
+        assert stat.S_ISSOCK(Path(near.socket).stat().st_mode)
+        for _ in range(4):
+            async with answering(near.socket):
+                assert await pings(pod)
+        assert (await datapath.apply(wire)).outcome == "unchanged"
+        async with answering(near.socket):
+            assert await pings(pod)
+        await datapath.remove("w1")
+        assert await datapath.switch.ports.owners() == {}
+        assert not Path(near.socket).exists()
+        await datapath.aclose()
+        assert lab.names(pod) == set()
+
+    scenario(tmp_path, body)
+
+
+def test_an_interface_and_a_memif_endpoint_that_listens(tmp_path):
+    """The switch connects to it; an endpoint that starts again has the wire again, with its next refresh."""
+
+    async def body(datapath, pod):
+        path = tmp_path / "nse.sock"
+        async with keeping(datapath.switch):
+            for _ in range(2):
+                listener = listen(str(path), Answers(MAC, ["10.0.1.2"]))
+                with held(path) as held_path:
+                    wire = CrossConnect("w1", kernel(pod), MemifPort(held_path, listens=True))
+                    await datapath.apply(wire)
+                    assert await pings(pod, seconds=25)
+                    listener.close()
+
+    scenario(tmp_path, body)
+
+
+def test_a_peer_that_never_connects_costs_nothing_but_its_wire(tmp_path):
+    """The wire is made, the next one carries frames, and both go."""
+
+    async def body(datapath, pod):
+        await datapath.apply(CrossConnect("w1", kernel(pod), listening(datapath)))
+        other = listening(datapath, "y.memif")
+        await datapath.apply(CrossConnect("w2", kernel(pod, 2), other))
+        async with answering(other.socket, 2):
+            assert await pings(pod, 2)
+        for wire in ("w1", "w2"):
+            await datapath.remove(wire)
+        assert await datapath.switch.ports.owners() == {}
+
+    scenario(tmp_path, body)
+
+
+def test_an_endpoint_that_does_not_listen_is_told_and_leaves_nothing(tmp_path):
+    """The error is one sentence; the interface is gone again."""
+
+    async def body(datapath, pod):
+        path = tmp_path / "dead.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+            dead.bind(str(path))
+        with held(path) as held_path:
+            wire = CrossConnect("w1", kernel(pod), MemifPort(held_path, listens=True))
+            with pytest.raises(MeshError, match="w1"):
+                await datapath.apply(wire)
+        assert await datapath.switch.ports.owners() == {}
+        await datapath.aclose()
+        assert lab.names(pod) == set()
+
+    scenario(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (MemifPort("/run/theirs.sock", listens=True), "descriptor"),
+        (MemifPort("@theirs", "/run/netns/x", listens=True), "descriptor"),
+        (VhostUserPort("/run/theirs.sock"), "descriptor"),
+        (MemifPort("/run/theirs.sock"), "outside of its folder"),
+        (VhostUserPort("/etc/theirs.sock", listens=False), "outside of its folder"),
+    ],
+)
+def test_a_path_that_others_choose_is_neither_opened_nor_made(tmp_path, end, said):
+    """The switch is root: it opens what came as a descriptor, and listens in its own folder alone."""
+
+    async def body(datapath, pod):
+        with pytest.raises(Refused, match=said):
+            await datapath.apply(CrossConnect("w1", kernel(pod), end))
+        assert await datapath.switch.ports.owners() == {}
+        await datapath.aclose()
+        assert lab.names(pod) == set()
+
+    scenario(tmp_path, body)
+
+
+@pytest.mark.parametrize("program", ["ovs-vswitchd", "ovsdb-server"])
+def test_a_switch_that_is_killed_comes_back_with_its_memif_wires(tmp_path, program):
+    """Both roles: a client that connects again and an endpoint that listens on are reached, unasked."""
+
+    async def body(datapath, pod):
+        near = listening(datapath)
+        path = tmp_path / "nse.sock"
+        listener = listen(str(path), Answers(MAC, ["10.0.2.2"]))
+        async with keeping(datapath.switch):
+            await datapath.apply(CrossConnect("w1", kernel(pod), near))
+            with held(path) as held_path:
+                wire = CrossConnect("w2", kernel(pod, 2), MemifPort(held_path, listens=True))
+                await datapath.apply(wire)
+                async with answering(near.socket):
+                    assert await pings(pod)
+                    assert await pings(pod, 2)
+                pid_file = datapath.switch.directory / f"{program}.pid"
+                pid = running(pid_file, program)
+                os.kill(pid, signal.SIGKILL)
+                async with asyncio.timeout(20):
+                    while running(pid_file, program) in {0, pid}:  # noqa: ASYNC110 - no child of ours
+                        await asyncio.sleep(0.02)
+                    while not Path(near.socket).exists():  # noqa: ASYNC110 - likewise
+                        await asyncio.sleep(0.02)
+                assert await pings(pod, 2, 20)
+                await asyncio.sleep(0.3)
+                async with answering(near.socket):
+                    assert await pings(pod)
+        listener.close()
+
+    scenario(tmp_path, body)
+
+
+def test_memory_that_does_not_suffice_is_said_with_its_number(tmp_path):
+    """The error names the MiB and the setting, and nothing is left."""
+
+    async def body(datapath, pod):
+        with pytest.raises(MeshError, match=r"16 MiB.*NSM_DPDK_MEMORY"):
+            await datapath.apply(CrossConnect("w1", kernel(pod), listening(datapath)))
+        assert await datapath.switch.ports.owners() == {}
+        await datapath.aclose()
+        assert lab.names(pod) == set()
+
+    scenario(tmp_path, body, memory=16)
+
+
+class Echo:
+    """A testpmd that answers ARP and pings on one device."""
+
+    def __init__(self, folder, *device):
+        self.log = Path(folder, "testpmd.log")
+        command = ["dpdk-testpmd", "--no-pci", "--no-huge", "--legacy-mem", "-m", "96"]
+        command += ["--lcores", "0@0,1@0", f"--file-prefix=nsmecho{os.getpid()}", "--vdev", ",".join(device)]
+        command += ["--", "-i", "--total-num-mbufs=4096", "--nb-cores=1", "--port-topology=loop"]
+        command += ["--forward-mode=icmpecho", "--no-flush-rx", "--auto-start"]
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait(10)
+
+
+async def there(path):
+    """Wait until a socket is there."""
+    async with asyncio.timeout(30):
+        while not path.exists():  # noqa: ASYNC110 - a file of another program
+            await asyncio.sleep(0.05)
+
+
+needs_testpmd = pytest.mark.skipif(
+    shutil.which("dpdk-testpmd") is None, reason="dpdk-testpmd is not installed"
+)
+
+
+@needs_testpmd
+def test_an_interface_and_a_testpmd_of_one_memif_ring(tmp_path):
+    """DPDK's own memif client, with the one ring that it has by default, answers pings."""
+
+    async def body(datapath, pod):
+        near = listening(datapath)
+        await datapath.apply(CrossConnect("w1", kernel(pod), near))
+        with Echo(
+            tmp_path, "net_memif0", "role=client", "id=0", f"socket={near.socket}", "socket-abstract=no"
+        ):
+            assert await pings(pod, seconds=30)
+
+    scenario(tmp_path, body)
+
+
+@needs_testpmd
+@pytest.mark.parametrize("machine_listens", [True, False], ids=["machine listens", "switch listens"])
+def test_an_interface_and_a_vhost_user_machine(tmp_path, machine_listens):
+    """In both modes; a machine that starts again has its wire again."""
+
+    async def body(datapath, pod):
+        path = tmp_path / "vm.sock"
+        own = Path(datapath.switch.directory / "sockets" / "x.vhost")
+
+        def machine():
+            where = (f"path={path}", "server=1") if machine_listens else (f"path={own}",)
+            return Echo(tmp_path, "net_virtio_user0", *where, "queues=1")
+
+        async def wired(socket, *, listens):
+            await datapath.apply(CrossConnect("w1", kernel(pod), VhostUserPort(socket, listens=listens)))
+
+        async with keeping(datapath.switch):
+            if not machine_listens:
+                await wired(str(own), listens=False)
+            for _ in range(2):
+                path.unlink(missing_ok=True)
+                with machine(), contextlib.ExitStack() as stack:
+                    if machine_listens:
+                        await there(path)
+                        await wired(stack.enter_context(held(path)), listens=True)
+                    assert await pings(pod, seconds=30)
+        await datapath.remove("w1")
+        assert await datapath.switch.ports.owners() == {}
+        assert not own.is_symlink()
+
+    scenario(tmp_path, body)
