@@ -76,6 +76,25 @@ def test_a_restarted_driver_takes_it_over():
     run(main)
 
 
+def test_it_is_made_again_after_its_end_was_deleted():
+    """In the pod or in the node: the new end is led to the tunnel as the old one was."""
+
+    async def main(found):
+        first, second = tunnel_lab.wires(found, "VXLAN")
+        here, there = drivers(found)
+        here.watch(lambda _: None)
+        await here.apply(first)
+        await there.apply(second)
+        for place, name in ((found.pod_a, "nsm-1"), (found.a, names_of(first.id)[0])):
+            lab.run(place, "ip", "link", "del", name)
+            assert (await here.restore(first.id)).outcome == "created"
+            assert vxlan_lab.pings(found.pod_a, "10.0.1.2")
+        await here.aclose()
+        await there.aclose()
+
+    run(main)
+
+
 def test_another_tunnel_and_a_taken_one():
     """A wire that is to lead elsewhere does; one whose VNI is taken leaves nothing."""
 

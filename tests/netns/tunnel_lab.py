@@ -9,12 +9,13 @@ import vxlan_lab
 from nsmesh.datapath.base import CrossConnect
 from nsmesh.mechanisms.geneve import Geneve
 from nsmesh.mechanisms.gre import Gre
+from nsmesh.mechanisms.srv6 import Srv6
 from nsmesh.mechanisms.vxlan import Vxlan
 from nsmesh.mechanisms.wireguard import Wireguard
 from nsmesh.model.messages import Connection
 from nsmesh.model.wiring import Side
 
-KINDS = {"VXLAN": Vxlan, "GENEVE": Geneve, "GRE": Gre, "WIREGUARD": Wireguard}
+KINDS = {"VXLAN": Vxlan, "GENEVE": Geneve, "GRE": Gre, "WIREGUARD": Wireguard, "SRV6": Srv6}
 
 
 def plugins(kind: str, family: int = 4, mtu: int = 1500):

@@ -12,7 +12,7 @@ from pathlib import Path
 import datapath_lab as lab
 
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route, VxlanPort
-from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.segments import SegmentDatapath
 
 NEAR_MAC, FAR_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
 UNDERLAY = {4: ("192.0.2.1", "192.0.2.2"), 6: ("2001:db8::1", "2001:db8::2")}
@@ -27,9 +27,9 @@ class Nodes:
     pod_a: str
     pod_b: str
 
-    def drivers(self, **more) -> tuple[LinuxDatapath, LinuxDatapath]:
+    def drivers(self, **more) -> tuple[SegmentDatapath, SegmentDatapath]:
         """Return the driver of each node."""
-        return LinuxDatapath(node=self.a, **more), LinuxDatapath(node=self.b, **more)
+        return SegmentDatapath(node=self.a, **more), SegmentDatapath(node=self.b, **more)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from nsmesh.chains.uplinks import lacks_vlans, vlans
 from nsmesh.core.errors import Invalid
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath.abilities import lacks
-from nsmesh.datapath.underlay import Underlay
+from nsmesh.datapath.underlay import Underlay, ipv6_beside
 from nsmesh.mechanisms.geneve import Geneve
 from nsmesh.mechanisms.gre import Gre
 from nsmesh.mechanisms.kernel import Kernel
@@ -35,10 +35,7 @@ ORDER = (VXLAN, GENEVE, GRE, SRV6, WIREGUARD)
 """The usual order of tunnels. It is the same on every node, whatever its kernel can do: what is cheap first,
 what costs a program for each wire last. Payloads choose among them by themselves."""
 
-UNWIRED = {SRV6: "the driver linux makes no such wires yet; it is negotiated only"}
-"""Mechanisms that are negotiated and that no driver here makes."""
-
-_PLAIN: dict[str, type[Geneve | Gre | Srv6]] = {GENEVE: Geneve, GRE: Gre, SRV6: Srv6}
+_PLAIN: dict[str, type[Geneve | Gre]] = {GENEVE: Geneve, GRE: Gre}
 
 
 def mechanisms_of(settings: ForwarderSettings) -> list[MechanismPlugin]:
@@ -82,9 +79,9 @@ def lacking(settings: ForwarderSettings) -> dict[str, str]:
 def _lack(kind: str, wanted: set[str], settings: ForwarderSettings) -> str:
     if wanted and kind not in wanted:
         return "NSM_MECHANISMS leaves it out"
-    if kind == SRV6 and ":" not in settings.tunnel_ip:
-        return f"it needs an underlay of IPv6, and NSM_TUNNEL_IP is {settings.tunnel_ip}"
-    return lacks(kind) or UNWIRED.get(kind, "")
+    if kind == SRV6 and not ipv6_beside(settings.tunnel_ip):
+        return f"it needs an IPv6 address, and the link of NSM_TUNNEL_IP, {settings.tunnel_ip}, has none"
+    return lacks(kind)
 
 
 def _tunnel(kind: str, settings: ForwarderSettings, link_mtu: Callable[[], int]) -> MechanismPlugin:
@@ -93,6 +90,8 @@ def _tunnel(kind: str, settings: ForwarderSettings, link_mtu: Callable[[], int])
         return Vxlan(ip, port=settings.vxlan_port or VXLAN_PORT, link_mtu=link_mtu)
     if kind == WIREGUARD:
         return Wireguard(ip, link_mtu=link_mtu, secret=secrets.token_bytes(32))
+    if kind == SRV6:
+        return Srv6(ipv6_beside(ip), link_mtu=link_mtu)
     return _PLAIN[kind](ip, link_mtu=link_mtu)
 
 

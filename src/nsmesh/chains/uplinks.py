@@ -12,7 +12,7 @@ from nsmesh.chains.settings import ForwarderSettings
 from nsmesh.core.errors import Invalid
 from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.apart import ApartDatapath
-from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.segments import SegmentDatapath
 from nsmesh.datapath.vlans import ApartVlanDatapath, VlanDatapath, interface_mtu
 from nsmesh.mechanisms.vlan import Vlan
 from nsmesh.model.messages import VLAN
@@ -59,10 +59,10 @@ def vlans(settings: ForwarderSettings) -> list[Vlan]:
 
 def driver_of(
     settings: ForwarderSettings, *, owner: str, namespaces: Callable[[], Iterable[str]]
-) -> LinuxDatapath:
+) -> SegmentDatapath:
     """Return the driver that a forwarder's settings ask for."""
     kinds = {
-        (False, False): LinuxDatapath,
+        (False, False): SegmentDatapath,
         (False, True): VlanDatapath,
         (True, False): ApartDatapath,
         (True, True): ApartVlanDatapath,

@@ -6,7 +6,7 @@ import errno
 import shutil
 from collections.abc import Callable
 
-from nsmesh.datapath import netns, trial, vlan_messages, vlan_program
+from nsmesh.datapath import netns, srv6_program, trial, vlan_messages, vlan_program
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch, Message, Netlink
@@ -20,10 +20,12 @@ _PROBES: dict[str, tuple[tuple[str, Callable[[], Message]], ...]] = {
     GRE: (("gretap devices", trial.new_gre),),
     WIREGUARD: (("wireguard devices", lambda: trial.new_link("wireguard")),),
     VLAN: (("bridges", lambda: trial.new_link("bridge")),),
-    SRV6: (
-        ("seg6 routes", lambda: trial.new_route(rt.AF_INET6, trial.SEG6)),
-        ("seg6local routes", lambda: trial.new_route(rt.AF_INET6, trial.SEG6_LOCAL)),
-    ),
+    SRV6: (("seg6local routes", lambda: trial.new_route(rt.AF_INET6, trial.SEG6_LOCAL)),),
+}
+
+_PROGRAMS: dict[str, Callable[[], bytes]] = {
+    VLAN: lambda: vlan_program.tagging(1, 1),
+    SRV6: lambda: srv6_program.encapsulating("fd5e::1", "fd5e::2", "fd5e::3", trial.LOOPBACK),
 }
 
 
@@ -58,13 +60,14 @@ def _try(mechanism: str) -> str:
                     return f"this kernel has no {what}"
                 if mechanism != SRV6:  # so bare a route is refused where the kernel knows it
                     return str(explain(failure.number, f"one of the {what} was refused"))
-        return _no_programs(netlink) if mechanism == VLAN else ""
+        program = _PROGRAMS.get(mechanism)
+        return _no_program(netlink, program()) if program else ""
 
 
-def _no_programs(netlink: Netlink) -> str:
-    """Return why no program can be put on an interface, or nothing."""
+def _no_program(netlink: Netlink, code: bytes) -> str:
+    """Return why a program cannot be put on an interface, or nothing."""
     try:
-        vlan_messages.attach(netlink, trial.LOOPBACK, INGRESS, 1, vlan_program.tagging(1, 1), "probe")
+        vlan_messages.attach(netlink, trial.LOOPBACK, INGRESS, 1, code, "probe")
     except OSError as error:
         return f"this kernel takes no programs on interfaces (sch_ingress, cls_bpf): {error}"
     return ""

@@ -14,18 +14,18 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from nsmesh.datapath import netns, redirect, rtnetlink, veth
+from nsmesh.datapath import redirect, rtnetlink, veth
 from nsmesh.datapath.base import Applied, CrossConnect, KernelPort, TunnelPort, TunnelRefused
 from nsmesh.datapath.inventory import close_ends
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.netlink import Batch
 from nsmesh.datapath.places import Place
+from nsmesh.datapath.segments import SegmentDatapath, made_anew
 from nsmesh.datapath.traffic_control import new_place
 from nsmesh.datapath.tunnels import Tunnels
 from nsmesh.datapath.veth import DOOMED_GROUP, End, NameTaken
 from nsmesh.datapath.wirestate import EndState, alias_of
-from nsmesh.model.tunnels import WireguardPort
+from nsmesh.model.tunnels import Srv6Port, WireguardPort
 
 _TRIES = 4
 
@@ -36,24 +36,23 @@ def names_of(wire_id: str) -> tuple[str, str]:
     return f"nsmv{digest}", f"nsmt{digest}"
 
 
-class ApartDatapath(LinuxDatapath):
-    """See :class:`LinuxDatapath`; tunnels end in the node."""
+class ApartDatapath(SegmentDatapath):
+    """See :class:`SegmentDatapath`; tunnels of all other kinds end in the node, too."""
 
     def __init__(
         self, *, owner: str = "", namespaces: Callable[[], Iterable[str]] = tuple, node: str = ""
     ) -> None:
-        # our own by a descriptor: /proc/PID/ns/net is wherever the thread happens to be just now
-        self._own = -1 if node else netns.current()
-        self._home = node or f"/proc/self/fd/{self._own}"
-        super().__init__(owner=owner, namespaces=lambda: [*namespaces(), self._home], node=node)
+        super().__init__(owner=owner, namespaces=namespaces, node=node)
         self._tunnels = Tunnels(node, self._revive, apart=True)
         self._joined: dict[str, tuple[TunnelPort, int, int]] = {}
 
     async def apply(self, wire: CrossConnect) -> Applied:
         """See :meth:`Datapath.apply`."""
         tunnel = wire.tunnel
-        if tunnel is None or isinstance(tunnel, WireguardPort):
-            return await super().apply(wire)
+        if tunnel is None or isinstance(tunnel, WireguardPort | Srv6Port):
+            applied = await super().apply(wire)
+            self._part(wire.id)
+            return applied
         if not tunnel.frames:
             raise TunnelRefused(
                 f"connection {wire.id} has a tunnel of bare packets, which cannot end in the node",
@@ -63,6 +62,8 @@ class ApartDatapath(LinuxDatapath):
         near = KernelPort(self._home, names_of(wire.id)[0], mtu=pod.mtu, numbered=False)
         ends = (pod, near) if wire.a is pod else (near, pod)
         applied = await super().apply(replace(wire, a=ends[0], b=ends[1]))
+        if made_anew(applied):
+            self._joined.pop(wire.id, None)  # a new interface may have the index of the one before
         try:
             self._join(wire.id, tunnel, pod.mtu)
         except BaseException:
@@ -74,16 +75,22 @@ class ApartDatapath(LinuxDatapath):
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""
         await super().remove(wire_id)
+        self._part(wire_id)
+
+    async def restore(self, wire_id: str) -> Applied | None:
+        """See :meth:`Watched.restore`."""
+        applied = await super().restore(wire_id)
+        joined = self._joined.get(wire_id)
+        if applied is not None and joined is not None and made_anew(applied):
+            del self._joined[wire_id]
+            self._join(wire_id, joined[0], self._records[wire_id].wire.interfaces[0].mtu)
+        return applied
+
+    def _part(self, wire_id: str) -> None:
+        """Take away the tunnel's device in the node, where a wire has one."""
         joined = self._joined.pop(wire_id, None)
         if joined is not None:
             close_ends(self._doors, self._reaper, {(self._home, joined[2])}, {wire_id}, rules=False)
-
-    async def aclose(self) -> None:
-        """See :meth:`Datapath.aclose`."""
-        await super().aclose()
-        if self._own >= 0:
-            os.close(self._own)
-            self._own = -1
 
     def _join(self, wire_id: str, tunnel: TunnelPort, mtu: int) -> None:
         """Have the tunnel's device in the node, and frames led between it and the veth end."""

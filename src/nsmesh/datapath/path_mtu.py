@@ -20,7 +20,7 @@ import structlog
 from nsmesh.core.paths import Fit
 from nsmesh.datapath import netns
 from nsmesh.datapath.echo_request import echo, reply_in
-from nsmesh.datapath.underlay import Underlay
+from nsmesh.datapath.underlay import Underlay, ipv6_beside
 
 log = structlog.get_logger()
 
@@ -138,10 +138,17 @@ class PathMtus:
                 self._known[peer] = path, link, time.monotonic() + GOOD
         return Fit(peer, path or link, link)
 
+    def _source(self, peer: str) -> str:
+        """Return our address in the family of another node's."""
+        own = self._underlay.ip
+        if ":" not in peer or ":" in own:
+            return own
+        return netns.call_in(self._node, lambda: ipv6_beside(own)) if self._node else ipv6_beside(own)
+
     async def _find(self, peer: str, link: int) -> int:
         before = self._known.get(peer, (0, 0, 0.0))[0]
         try:
-            path = Path(self._underlay.ip, peer, self._node)
+            path = Path(self._source(peer), peer, self._node)
         except (OSError, ValueError) as error:
             log.info("the way to another node is not tried", peer=peer, error=str(error))
             return 0

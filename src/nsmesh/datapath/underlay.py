@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from ipaddress import IPv6Address
 
 from nsmesh.core.errors import Unavailable
 from nsmesh.datapath import netns
@@ -14,6 +16,33 @@ from nsmesh.datapath.rtread import read_link
 
 LOOK = 1.0
 """Seconds for which what was read of the underlay's link is good."""
+
+
+IFA_FLAGS, IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED = 8, 0x01, 0x08, 0x20
+
+
+def ipv6_beside(ip: str) -> str:
+    """Return an IPv6 address of the link that has the address ``ip``, that itself where it is one.
+
+    Empty where the link has no global one. Looks in the calling thread's namespace.
+    """
+    if ":" in ip:
+        return ip
+    with Netlink() as netlink:
+        answers = netlink.dump(request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, 0)))
+    found: dict[int, str] = {}
+    wanted = 0
+    for _, body in answers:
+        family, _, flags, scope, index = rt.IFADDR.unpack_from(body)
+        values = attributes(body, rt.IFADDR.size)
+        address = values.get(rt.IFA_LOCAL) or values.get(rt.IFA_ADDRESS, b"")
+        flags = int.from_bytes(values.get(IFA_FLAGS, bytes([flags])), sys.byteorder)
+        passing = flags & (IFA_F_TEMPORARY | IFA_F_DADFAILED | IFA_F_DEPRECATED)
+        if address == parse_ip(ip):
+            wanted = index
+        elif family == rt.AF_INET6 and scope == rt.RT_SCOPE_UNIVERSE and not passing:
+            found.setdefault(index, str(IPv6Address(address)))
+    return found.get(wanted, "")
 
 
 class Underlay:

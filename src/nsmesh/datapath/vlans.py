@@ -7,18 +7,17 @@ VLAN, on this node and on others, and what is outside the mesh are one Ethernet.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from nsmesh.core.errors import MeshError, Unavailable
-from nsmesh.datapath import netns, vlan_domain
+from nsmesh.datapath import vlan_domain
 from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelRefused
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.netlink import Netlink
 from nsmesh.datapath.rtread import read_link
+from nsmesh.datapath.segments import SegmentDatapath
 from nsmesh.datapath.vlan_domain import Domain
 from nsmesh.model.tunnels import VlanPort
 
@@ -43,8 +42,8 @@ def interface_mtu(name: str) -> int:
     return link.mtu
 
 
-class VlanDatapath(LinuxDatapath):
-    """See :class:`LinuxDatapath`; wires may end in VLANs of the interfaces of ``node``.
+class VlanDatapath(SegmentDatapath):
+    """See :class:`SegmentDatapath`; wires may end in VLANs of the interfaces of ``node``.
 
     ``kernel_tags`` false does without the kernel's own VLAN devices, where it has them.
     """
@@ -57,12 +56,9 @@ class VlanDatapath(LinuxDatapath):
         node: str = "",
         kernel_tags: bool = True,
     ) -> None:
-        # our own by a descriptor: /proc/PID/ns/net is wherever the thread happens to be just now
-        self._around = -1 if node else netns.current()
-        self._place = place = node or f"/proc/self/fd/{self._around}"
         self._kernel_tags = kernel_tags
         self._domains: dict[str, Domain] = {}
-        super().__init__(owner=owner, namespaces=lambda: [*namespaces(), place], node=node)
+        super().__init__(owner=owner, namespaces=namespaces, node=node)
 
     async def apply(self, wire: CrossConnect) -> Applied:
         """See :meth:`Datapath.apply`."""
@@ -72,7 +68,7 @@ class VlanDatapath(LinuxDatapath):
             self._leave(wire.id)
             return applied
         pod = wire.interfaces[0]
-        near = KernelPort(self._place, name_of(wire.id), mtu=pod.mtu, numbered=False)
+        near = KernelPort(self._home, name_of(wire.id), mtu=pod.mtu, numbered=False)
         ends = (pod, near) if wire.a is pod else (near, pod)
         applied = await super().apply(replace(wire, a=ends[0], b=ends[1]))
         try:
@@ -107,14 +103,11 @@ class VlanDatapath(LinuxDatapath):
         """See :meth:`Datapath.aclose`."""
         self._drop_empty()
         await super().aclose()
-        if self._around >= 0:
-            os.close(self._around)
-            self._around = -1
 
     def _enter(self, wire_id: str, port: VlanPort) -> bool:
         """Make the wire's end in the node a port of its VLAN's bridge; return whether anything was to do."""
-        with self._doors.open([self._place]) as places:
-            place = places[self._place]
+        with self._doors.open([self._home]) as places:
+            place = places[self._home]
             domain, bridge, made = vlan_domain.ensure(
                 place, port.interface, port.vlan, by_kernel=self._kernel_tags
             )
@@ -131,8 +124,8 @@ class VlanDatapath(LinuxDatapath):
 
     def _drop_empty(self) -> None:
         try:
-            with self._doors.open([self._place], lenient=True) as places:
-                place = places.get(self._place)
+            with self._doors.open([self._home], lenient=True) as places:
+                place = places.get(self._home)
                 if place is not None and vlan_domain.drop_empty(place):
                     self._reaper.give([place])
         except OSError as error:

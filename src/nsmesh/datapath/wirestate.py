@@ -171,7 +171,7 @@ def desired_end(port: KernelPort, index: int) -> EndState:
     """Return what ``port`` asks for, of an interface with this index; raises Invalid."""
     mac = parse_mac(port.mac) if port.mac else b""
     if not port.numbered:
-        return EndState(mac=mac, mtu=port.mtu, ipv6=False)
+        return EndState(mac=mac, mtu=port.mtu, ipv6=None if port.led else False)
     addresses = tuple(map(parse_prefix, port.addresses))
     if len(addresses) > 1:
         addresses = tuple(dict.fromkeys(addresses))

@@ -1,4 +1,4 @@
-"""SRV6: the wire goes on to another node, as packets behind an IPv6 segment routing header."""
+"""SRV6: the wire goes on to another node, as frames behind an IPv6 segment routing header."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _LOCATOR = b"\xfd\x5e"
 class Srv6(Tunnelling):
     """Negotiates segment routing between two forwarders, each with a segment identifier for each wire.
 
-    At ``*_localsid`` a node takes IPv4 packets out (End.DX4), at the address after it IPv6 ones (End.DX6).
+    At ``*_localsid`` a node takes frames out and sends them through its end of the wire (End.DX2).
     """
 
     type = SRV6
     payloads: tuple[str, ...] = (IP,)
-    headers = {6: 64}  # noqa: RUF012 - read only: IPv6, a segment routing header with one segment
+    headers = {6: 78}  # noqa: RUF012 - read only: IPv6, segment routing with one segment, the frame's own header
 
     def __init__(self, tunnel_ip: str, *, link_mtu: Callable[[], int], random: Random | None = None) -> None:
         super().__init__(tunnel_ip, link_mtu=link_mtu, random=random)
         if self.ip.version != 6:
             raise Invalid(
                 f"segment routing needs an underlay of IPv6, and {tunnel_ip} is IPv4",
-                remedy="set NSM_TUNNEL_IP to an IPv6 address of the node",
+                remedy="give the underlay's link of the node an IPv6 address",
             )
 
     def offer(self, connection: Connection) -> Mechanism:
@@ -78,7 +78,7 @@ class Srv6(Tunnelling):
         """Return the mechanism with a random segment identifier of this node, other than the one it has."""
         changed = copy_of(mechanism)
         key = SRC_SID if side is Side.CLIENT else DST_SID
-        changed.parameters[key] = _sid_of(self.random.randbytes(13))
+        changed.parameters[key] = _sid_of(self.random.randbytes(14))
         return changed
 
     def describe(self, mechanism: Mechanism) -> str:
@@ -86,18 +86,18 @@ class Srv6(Tunnelling):
         return f"{SRV6}/{mechanism.parameters.get(DST_SID, '')}"
 
     def _sid(self, connection: Connection, half: str) -> str:
-        return _sid_of(hashlib.sha256(f"{self.ip} {connection.id} {half}".encode()).digest()[:13])
+        return _sid_of(hashlib.sha256(f"{self.ip} {connection.id} {half}".encode()).digest()[:14])
 
 
-def _sid_of(middle: bytes) -> str:
-    return str(IPv6Address(_LOCATOR + middle + b"\0"))
+def _sid_of(rest: bytes) -> str:
+    return str(IPv6Address(_LOCATOR + rest))
 
 
 def _segment(mechanism: Mechanism, key: str) -> str:
     sid = ip_address(mechanism.parameters.get(key, ""), f"the SRV6 parameter {key}")
-    if sid.version != 6 or sid.packed[-1] & 1:
+    if sid.version != 6 or sid.is_multicast or sid.is_link_local or sid.is_loopback or sid.is_unspecified:
         raise Invalid(
-            f"the SRV6 parameter {key} is {sid}, which is no even IPv6 address",
-            remedy="look at the forwarder at the other end: IPv4 goes to it, IPv6 to the address after it",
+            f"the SRV6 parameter {key} is {sid}, which is no address that a segment can have",
+            remedy="look at the forwarder at the other end",
         )
     return str(sid)

@@ -126,10 +126,9 @@ class VlanPort(TunnelPort):
 
 @dataclass(frozen=True, slots=True)
 class Srv6Port(TunnelPort):
-    """Packets behind an IPv6 header with a segment routing header (H.Encaps).
+    """Frames behind an IPv6 header with a segment routing header (H.Encaps.L2).
 
-    ``local_sid`` is where this node takes them out again, ``remote_sid`` where the other does; for IPv4 each
-    as it is, for IPv6 the one after it.
+    ``local_sid`` is where this node takes them out again (End.DX2), ``remote_sid`` where the other does.
     """
 
     local_sid: str

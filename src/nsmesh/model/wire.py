@@ -41,7 +41,8 @@ class KernelPort:
 
     ``netns`` is a path that can be opened (``/run/netns/x``, ``/proc/7/ns/net``), ``mac`` may be empty (the
     driver chooses), ``addresses`` are CIDR, ``mtu`` 0 leaves the kernel's. ``numbered`` false leaves the
-    interface without any address, route, rule or neighbour: for transparent functions.
+    interface without any address, route, rule or neighbour: for transparent functions. ``led``: one that is
+    not numbered, and that a driver leads elsewhere; whether it has IPv6 is that driver's affair.
     """
 
     netns: str
@@ -53,6 +54,7 @@ class KernelPort:
     neighbours: tuple[Neighbour, ...] = ()
     rules: tuple[PolicyRule, ...] = ()
     numbered: bool = True
+    led: bool = False
 
 
 class TunnelPort:

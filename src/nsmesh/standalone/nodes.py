@@ -15,6 +15,8 @@ MOST = 50
 """Nodes that one host can play."""
 UNDERLAY_NET = "100.64.0"
 """First three bytes of the underlay's addresses: shared address space, which wires hardly ever use."""
+UNDERLAY_NET6 = "fd6e:736d::"
+"""The same for IPv6, which segment routing needs."""
 LINUX, OVS = FORWARDERS = ("linux", "ovs")
 """Kinds of forwarders that a node may have side by side: of the kernel, and of an Open vSwitch."""
 MANAGER_PORT = 5001

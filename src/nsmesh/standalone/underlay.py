@@ -16,7 +16,7 @@ from nsmesh.datapath import netns, programs
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.features import FEATURES, in_namespace
 from nsmesh.standalone.leftovers import end_inside
-from nsmesh.standalone.nodes import Conditions, Node
+from nsmesh.standalone.nodes import UNDERLAY_NET6, Conditions, Node
 from nsmesh.standalone.paths import MeshPaths
 
 log = structlog.get_logger()
@@ -25,6 +25,7 @@ UNDERLAY = "underlay"
 """Name of the namespace, and of the bridge in it."""
 LINK = "eth0"
 """The underlay's interface in each node."""
+IPV6 = Path("/proc/sys/net/ipv6")
 QUEUE = 10_000
 """Packets that may be on their way at a time: netem drops what goes beyond it."""
 
@@ -72,6 +73,9 @@ class Underlay:
             )
             await _ip(hub, "link", "set", node.name, "up")
             await _ip(space, "address", "add", f"{node.ip}/24", "dev", LINK)
+            if IPV6.exists():
+                last = node.ip.rpartition(".")[2]
+                await _ip(space, "address", "add", f"{UNDERLAY_NET6}{last}/64", "dev", LINK, "nodad")
             await _ip(space, "link", "set", LINK, "up")
             await self._condition(space)
 

@@ -13,7 +13,7 @@ from nsmesh.mechanisms.noop import Noop
 def kernel(monkeypatch):
     """Return what the node lacks, by type; empty at first."""
     missing = {}
-    monkeypatch.setattr(tunnels, "UNWIRED", {})
+    monkeypatch.setattr(tunnels, "ipv6_beside", lambda ip: ip if ":" in ip else "")
     monkeypatch.setattr(tunnels, "lacks", lambda kind: missing.get(kind, ""))
     return missing
 
@@ -42,7 +42,8 @@ def test_the_usual_order_is_that_of_every_node(kernel):
     """Cheap ones first; segment routing needs IPv6 and says so."""
     assert types(tunnel_ip="192.0.2.1") == ["KERNEL", "VXLAN", "GENEVE", "GRE", "WIREGUARD", "MEMIF"]
     missing = tunnels.lacking(ForwarderSettings(tunnel_ip="192.0.2.1"))
-    assert missing == {"SRV6": "it needs an underlay of IPv6, and NSM_TUNNEL_IP is 192.0.2.1"}
+    why = "it needs an IPv6 address, and the link of NSM_TUNNEL_IP, 192.0.2.1, has none"
+    assert missing == {"SRV6": why}
 
 
 def test_priority_is_by_type(kernel):

@@ -28,7 +28,7 @@ HEADERS = {
     ("GRE", "IP"): {4: 28, 6: 48},
     ("GRE", "ETHERNET"): {4: 42, 6: 62},
     ("WIREGUARD", "IP"): {4: 60, 6: 80},
-    ("SRV6", "IP"): {6: 64},
+    ("SRV6", "IP"): {6: 78},
 }
 ASKING = Connection(id="fwd-1", payload="IP")
 SERVING = Connection(id="fwd-2", payload="IP")
@@ -132,7 +132,7 @@ def test_bad_parameters_are_named(kind):
             ("dst_port", "0"),
             ("src_port", "x"),
         ],
-        "SRV6": [("src_localsid", ""), ("src_localsid", "10.0.0.1"), ("dst_localsid", "fd5e::1")],
+        "SRV6": [("src_localsid", ""), ("src_localsid", "10.0.0.1"), ("dst_localsid", "ff02::1")],
     }[kind]
     for key, value in cases:
         broken = Mechanism()
@@ -230,8 +230,8 @@ def test_a_wire_of_packets_has_no_macs():
     assert [route.prefix for route in wire.a.routes] == ["10.0.0.2/32"]
 
 
-def test_segment_identifiers_are_pairs():
-    """Even ones: IPv4 goes to it, IPv6 to the address after it; the underlay is IPv6."""
+def test_each_node_has_a_segment_identifier_for_a_wire():
+    """Each names its own; the underlay is IPv6."""
     near, far, made = agreed("SRV6")
     out = near.port(ASKING, made, Side.ENDPOINT)
     assert isinstance(out, Srv6Port)

@@ -1,0 +1,70 @@
+"""For tests of wires by segment routing: two nodes with an underlay of IPv6."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import datapath_lab as lab
+import pytest
+import tunnel_lab
+import vxlan_lab
+
+from nsmesh.datapath.abilities import lacks
+
+OURS = "-6 route show proto 110"
+MARKS = [
+    pytest.mark.root,
+    pytest.mark.skipif(bool(lacks("SRV6")), reason=f"SRV6: {lacks('SRV6')}"),
+]
+
+
+def run(main):
+    return vxlan_lab.run(main, family=6)
+
+
+def ip(space, command):
+    return lab.run(space, "ip", *command.split())
+
+
+def wires(found, **more):
+    return tunnel_lab.wires(found, "SRV6", family=6, **more)
+
+
+def pings(path, address, count=3):
+    """Say whether one of some echoes comes back: a first one may wait for a neighbour of the underlay."""
+    argv = ["ip", "netns", "exec", Path(path).name, "ping", "-i0.2", "-W1", f"-c{count}", address]
+    return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+
+def snapshot(node):
+    return (
+        {name: lab.link(node, name)["ifindex"] for name in lab.names(node)},
+        ip(node, OURS),
+        lab.run(node, "tc", "filter", "show", "dev", next(iter(lab.names(node) - {"under"})), "ingress"),
+    )
+
+
+@contextmanager
+def changes(node):
+    """Hear of links and routes that change in a namespace; what is yielded returns what was said."""
+    argv = ["ip", "-n", Path(node).name, "monitor", "link", "route", "rule"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        said = []
+
+        def heard():
+            if not said:
+                process.terminate()
+                said.append(process.communicate(timeout=5)[0])
+            return said[0]
+
+        try:
+            ip(node, "link add mark type bridge")  # it hears from here on
+            assert "mark" in process.stdout.readline()
+            ip(node, "link del mark")
+            while "Deleted" not in process.stdout.readline():
+                pass
+            yield heard
+        finally:
+            heard()
