@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -243,18 +244,37 @@ def test_memory_that_does_not_suffice_is_said_with_its_number(tmp_path):
 
 
 class Echo:
-    """A testpmd that answers ARP and pings on one device."""
+    """A testpmd that answers ARP and pings on one device, or does what ``mode`` says."""
 
-    def __init__(self, folder, *device):
+    def __init__(self, folder, *device, mode="icmpecho", queues=1):
         self.log = Path(folder, "testpmd.log")
         command = ["dpdk-testpmd", "--no-pci", "--no-huge", "--legacy-mem", "-m", "96"]
-        command += ["--lcores", "0@0,1@0", f"--file-prefix=nsmecho{os.getpid()}", "--vdev", ",".join(device)]
+        command += [
+            "--lcores",
+            "0@0,1@0",
+            f"--file-prefix=nsm{mode}{os.getpid()}",
+            "--vdev",
+            ",".join(device),
+        ]
         command += ["--", "-i", "--total-num-mbufs=4096", "--nb-cores=1", "--port-topology=loop"]
-        command += ["--forward-mode=icmpecho", "--no-flush-rx", "--auto-start"]
+        command += [
+            f"--forward-mode={mode}",
+            "--no-flush-rx",
+            "--auto-start",
+            f"--rxq={queues}",
+            f"--txq={queues}",
+        ]
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
             )
+
+    def received(self):
+        """Ask for the counters, and return the packets received that it told last."""
+        self.process.stdin.write(b"show port stats all\n")
+        self.process.stdin.flush()
+        found = re.findall(r"RX-packets: (\d+)", self.log.read_text())
+        return int(found[-1]) if found else 0
 
     def __enter__(self):
         return self
@@ -320,5 +340,47 @@ def test_an_interface_and_a_vhost_user_machine(tmp_path, machine_listens):
         await datapath.remove("w1")
         assert await datapath.switch.ports.owners() == {}
         assert not own.is_symlink()
+
+    scenario(tmp_path, body)
+
+
+@needs_testpmd
+def test_two_vhost_user_machines(tmp_path):
+    """Frames of one come to the other and back, by the switch alone: both have received a thousand."""
+
+    async def body(datapath, pod):
+        own = [Path(datapath.switch.directory / "sockets" / f"{name}.vhost") for name in "xy"]
+        await datapath.apply(CrossConnect("w1", *(VhostUserPort(str(path), listens=False) for path in own)))
+        both = []
+        with contextlib.ExitStack() as stack:
+            for path, mode in zip(own, ("macswap", "flowgen"), strict=True):
+                folder = tmp_path / mode
+                folder.mkdir()
+                device = ("net_virtio_user0", f"path={path}", "queues=1")
+                both.append(stack.enter_context(Echo(folder, *device, mode=mode)))
+            async with asyncio.timeout(30):
+                while min(one.received() for one in both) < 1000:  # noqa: ASYNC110 - counters of programs
+                    await asyncio.sleep(0.2)
+        await datapath.remove("w1")
+        assert await datapath.switch.ports.owners() == {}
+
+    scenario(tmp_path, body)
+
+
+@needs_testpmd
+def test_a_testpmd_that_listens_for_memif_needs_two_rings(tmp_path):
+    """It offers more rings than it has: the switch opens two, and with two queues pings pass."""
+
+    async def body(datapath, pod):
+        path = tmp_path / "nse.sock"
+        device = ("net_memif0", "role=server", "id=0", f"socket={path}", "socket-abstract=no")
+        with Echo(tmp_path, *device, queues=2):
+            await there(path)
+            await asyncio.sleep(0.5)
+            with held(path) as held_path:
+                wire = CrossConnect("w1", kernel(pod), MemifPort(held_path, listens=True))
+                async with keeping(datapath.switch):
+                    await datapath.apply(wire)
+                    assert await pings(pod, seconds=30)
 
     scenario(tmp_path, body)

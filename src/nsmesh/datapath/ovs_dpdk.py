@@ -96,7 +96,7 @@ class Sockets:
             )
         # the switch makes this socket in its own folder, by the name of the port
         _link(path, self.directory / name)
-        return SwitchPort(name, VHOST_SERVER, rings, f"server {path}")
+        return SwitchPort(name, VHOST_SERVER, mark=f"server {path}")
 
     def _own(self, name: str, end: SocketPort, wire: CrossConnect) -> Path:
         """Return where the switch listens: only in its own folder, whatever path was agreed on."""
