@@ -1,4 +1,4 @@
-"""Make the root file system of the image: Debian's Python, the wheel with what it needs, and two programs.
+"""Make the root file system of the image: Debian's Python, the wheel with what it needs, and three programs.
 
     rootfs.py FOLDER [--wheel FILE]
 
@@ -27,9 +27,9 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = "usr/local/lib/python{0}.{1}/dist-packages"
 """Where Debian's Python looks for what its administrator installed."""
-PROGRAMS = {"nft": "nftables", "wireguard-go": "wireguard-go"}
-"""What roles call, and Debian's package of it: the firewall endpoint writes its table with nft; wireguard-go is
-for nodes whose kernel has no WireGuard."""
+PROGRAMS = {"nft": "nftables", "ip": "iproute2", "wireguard-go": "wireguard-go"}
+"""What roles call, and Debian's package of it: the firewall writes its table with nft, the VPN gateway sets up
+its tunnel with ip; wireguard-go is for nodes whose kernel has no WireGuard."""
 UNUSED = (
     "__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "distutils",
     "pydoc_data", "config-*", "site-packages", "dist-packages", "curses", "dbm", "venv", "unittest",
