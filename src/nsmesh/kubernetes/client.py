@@ -172,10 +172,15 @@ def _error(code: int, status: Object, what: str) -> MeshError:  # noqa: PLR0911 
     return Unavailable(f"the API server failed at {what}: {message}", remedy="it is tried again")
 
 
-def _configuration() -> SingleConfig:
+def configuration(context: str = "") -> SingleConfig:
+    """Return that of this pod, or of ``KUBECONFIG``; raises Invalid where neither, or no ``context``, is."""
     try:
-        found = KubeConfig.from_env().get()
+        found = KubeConfig.from_env().get(context or None)
     except (ConfigError, OSError, KeyError) as error:
+        if context and "not found" in str(error):
+            raise Invalid(
+                f"the kubeconfig has no context {context}", remedy="kubectl config get-contexts shows them"
+            ) from error
         where = os.environ.get("KUBECONFIG") or "~/.kube/config"
         raise Invalid(
             f"no Kubernetes here: this pod has no service account, and {where} cannot be read ({error})",
@@ -187,12 +192,12 @@ def _configuration() -> SingleConfig:
 
 
 @asynccontextmanager
-async def connected(configuration: SingleConfig | None = None, *, rate: float = 0.0) -> AsyncIterator[Api]:
+async def connected(chosen: SingleConfig | None = None, *, rate: float = 0.0) -> AsyncIterator[Api]:
     """Give the API server of this pod, or of ``KUBECONFIG``; raises Invalid where there is neither.
 
     ``rate`` is the most calls per second that it is asked for; 0: no limit.
     """
-    held = configuration or _configuration()
+    held = chosen or configuration()
     async with AsyncClient(held, ConnectionParams(trust_env=False)) as http:
         yield Api(http, held.namespace, rate)
 
