@@ -93,7 +93,8 @@ class Peer:
 
     ``spiffe_id`` and ``certificate`` (DER of the leaf) come from TLS, ``uid``, ``gid`` and ``pid`` from the
     unix socket; each is empty or None where the transport does not know it. ``in_process`` marks a role of
-    the same process: what it says needs no proof.
+    the same process: what it says needs no proof. ``shown`` is the leaf (DER) that we showed to it: what we
+    sign for it has to fit that one.
     """
 
     spiffe_id: str = ""
@@ -102,6 +103,7 @@ class Peer:
     gid: int | None = None
     pid: int | None = None
     in_process: bool = False
+    shown: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 
+class ShowingContext(ssl.SSLContext):
+    """A context that knows which certificate of ours it shows."""
+
+    shown: bytes = b""
+    """The leaf, in DER."""
+
+
 class Identity(Protocol):
     """Given to ``rpc`` by whoever holds keys. Contexts change when the identity rotates: ask each time."""
 

@@ -30,6 +30,13 @@ class TokenSource(Protocol):
         """
         ...
 
+    def fit(self, token: str, caller: Peer) -> str:
+        """Return a token of ours as it stands in the answer to ``caller``.
+
+        It says the same, and is signed with the key whose certificate this caller was shown.
+        """
+        ...
+
 
 class PlainTokens:
     """Empty tokens that only say how long a connection lives without a refresh: for peers without identity.
@@ -44,6 +51,10 @@ class PlainTokens:
     def mint(self, audience: Peer) -> tuple[str, float]:  # noqa: ARG002 - it proves nothing to anybody
         """Return an empty token that ends one lifetime from now."""
         return "", self._clock.now() + self._lifetime
+
+    def fit(self, token: str, caller: Peer) -> str:  # noqa: ARG002 - nothing is signed
+        """Return the token."""
+        return token
 
 
 def token_headers(token: str, expires: float) -> tuple[tuple[str, str], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.codecs import TEXT
@@ -96,6 +97,9 @@ class Authorize(_Policies):
         await next.close(call, connection)
 
 
+_AGREED: Key[Peer] = Key("agreed")
+
+
 class AuthorizeClient(_Policies):
     """Asks the policies about the whole path that came back, and who answered.
 
@@ -103,6 +107,7 @@ class AuthorizeClient(_Policies):
 
     After:  BeginClient, Dial
     Reads:  path; DIALLED
+    Leaves: who answered, per connection: the tokens of a path are signed with the key that it had then
     Close:  passes on first, then asks them about the path that was closed
     """
 
@@ -111,9 +116,12 @@ class AuthorizeClient(_Policies):
     def __init__(self, masks: Sequence[str] = CLIENT_POLICIES, *, reader: TokenReader | None = None) -> None:
         super().__init__(masks, reader)
 
-    def _check(self, call: Call, connection: Connection, index: int) -> None:
+    @staticmethod
+    def _there(call: Call) -> Peer:
         handler = call.get(DIALLED)
-        peer = peer_of(handler) if handler is not None else Peer()
+        return peer_of(handler) if handler is not None else Peer()
+
+    def _check(self, connection: Connection, index: int, peer: Peer) -> None:
         if not peer.in_process:
             self._authorize(connection.path.path_segments, index, peer)
 
@@ -121,7 +129,9 @@ class AuthorizeClient(_Policies):
         """Pass on, then ask."""
         index = request.connection.path.index
         connection = await next.request(call, request)
-        self._check(call, connection, index)
+        peer = self._there(call)
+        self._check(connection, index, peer)
+        call.state.set(_AGREED, peer)
         return connection
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
@@ -130,4 +140,8 @@ class AuthorizeClient(_Policies):
         closed = Connection()
         closed.CopyFrom(connection)
         await next.close(call, connection)
-        self._check(call, closed, index)
+        peer = self._there(call)
+        agreed = call.state.get(_AGREED)
+        if agreed is not None and agreed.spiffe_id == peer.spiffe_id:  # it may have rotated since
+            peer = replace(peer, certificate=agreed.certificate)
+        self._check(closed, index, peer)

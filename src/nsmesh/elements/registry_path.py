@@ -66,10 +66,11 @@ class RegistryPath(Element):
         except BadToken:
             return ""  # the policies say so, where there are any
 
-    @staticmethod
-    def _leave(call: Call, path: Path | None, came: int) -> None:
+    def _leave(self, call: Call, path: Path | None, came: int) -> None:
         if path is not None:
             path.index = came
+            if came + 1 < len(path.tokens):
+                path.tokens[came + 1] = self._tokens.fit(path.tokens[came + 1], call.peer)
             call.reply[PATH_HEADER] = path.text()
 
     async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:

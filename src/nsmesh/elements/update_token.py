@@ -47,9 +47,16 @@ class UpdateToken(Element):
         segments[index].expires.CopyFrom(timestamp(expires))
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
-        """Update, pass on."""
+        """Update, pass on. Our token in the answer fits what the caller was shown, should we have rotated."""
         self._update(call, request.connection)
-        return await next.request(call, request)
+        answer = await next.request(call, request)
+        index = request.connection.path.index
+        if index < len(answer.path.path_segments):
+            segment = answer.path.path_segments[index]
+            fitting = self._tokens.fit(segment.token, call.peer)
+            if fitting is not segment.token:
+                segment.token = fitting
+        return answer
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Update, pass on."""

@@ -7,7 +7,7 @@ import ssl
 from typing import Any
 
 from nsmesh.core.errors import MeshError, Unauthorized, Unavailable
-from nsmesh.core.identity import Identity
+from nsmesh.core.identity import Identity, ShowingContext
 
 RECORD = 16384
 
@@ -27,6 +27,7 @@ class Tls:
         self._tls = context.wrap_bio(self._inward, self._outward, server_side=server)
         self.done = False
         self.certificate = b""
+        self.shown = context.shown if isinstance(context, ShowingContext) else b""
         self.spiffe_id = ""
 
     def handshake(self, where: str) -> bool:

@@ -112,7 +112,7 @@ class Wire:
         self._send(tls.take())
         if done and not self.dead:
             mine = self.peer
-            self.peer = Peer(tls.spiffe_id, tls.certificate, mine.uid, mine.gid, mine.pid)
+            self.peer = Peer(tls.spiffe_id, tls.certificate, mine.uid, mine.gid, mine.pid, shown=tls.shown)
             self._source = self._descriptors.source(self.peer, self._limits.descriptors)
             self._user.opened()
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from nsmesh.core.errors import Invalid
+from nsmesh.core.identity import ShowingContext
 from nsmesh.security.verify import Bundle
 
 ALPN = ["h2"]
@@ -34,15 +35,16 @@ def unnamed_file(content: bytes) -> Iterator[str]:
         os.close(descriptor)
 
 
-def make_context(*, server: bool, pem: bytes, bundles: Iterable[Bundle]) -> ssl.SSLContext:
-    """Return a context that shows the chain and key of ``pem`` and demands a certificate of the peer.
+def make_context(*, server: bool, pem: bytes, leaf: bytes, bundles: Iterable[Bundle]) -> ShowingContext:
+    """Return a context that shows the chain and key of ``pem``, and demands a certificate of the peer.
 
     TLS 1.2 at least, ALPN ``h2``, no tickets: a resumed session would not show the peer's certificate
     again. OpenSSL checks the peer against the union of all bundles, without a host name; whether the bundle
     is that of the leaf's own trust domain is the business of ``Identity.verify`` after the handshake.
     Raises Invalid when chain and key do not belong together.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context = ShowingContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.shown = leaf
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED

@@ -28,6 +28,9 @@ from nsmesh.security.verify import Bundle, Verifier, load_certificates
 
 log = structlog.get_logger()
 
+_FORMER = 4
+"""SVIDs before the current one that are kept until they end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Svid:
@@ -115,6 +118,7 @@ class SvidSource:
         self._ready = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
         self._svid: Svid | None = None
+        self._former: tuple[Svid, ...] = ()
         self._bundles: Mapping[str, Bundle] = MappingProxyType({})
         self._contexts: dict[bool, ssl.SSLContext] = {}
         self.refuses: Callable[[Leaf], str] = lambda _leaf: ""
@@ -127,6 +131,21 @@ class SvidSource:
         if self._svid is None:
             raise Unavailable("this process has no SVID yet", remedy="see that the Workload API answers")
         return self._svid
+
+    @property
+    def rotated(self) -> bool:
+        """Whether an SVID that we had before has not ended yet: connections may still show it."""
+        if self._former:
+            now = self._clock.now()
+            self._former = tuple(one for one in self._former if one.not_after > now)
+        return bool(self._former)
+
+    def showing(self, leaf: bytes) -> Svid:
+        """Return the SVID, current or former, whose leaf (DER) is ``leaf``; the current one for any other."""
+        current = self.svid
+        if leaf and leaf != current.chain[0]:
+            return next((one for one in self._former if one.chain[0] == leaf), current)
+        return current
 
     @property
     def bundles(self) -> Mapping[str, Bundle]:
@@ -145,6 +164,8 @@ class SvidSource:
 
     def update(self, svid: Svid, bundles: Iterable[Bundle]) -> None:
         """Take a new SVID and all bundles that are trusted from now on, then tell the listeners."""
+        if self._svid is not None and self._svid.chain != svid.chain:
+            self._former = (self._svid, *self._former)[:_FORMER]
         self._svid = svid
         self._bundles = MappingProxyType({bundle.trust_domain: bundle for bundle in bundles})
         self._contexts = {}
@@ -195,7 +216,10 @@ class SvidSource:
     def _context(self, *, server: bool) -> ssl.SSLContext:
         context = self._contexts.get(server)
         if context is None:
-            context = make_context(server=server, pem=self.svid.pem(), bundles=self._bundles.values())
+            svid = self.svid
+            context = make_context(
+                server=server, pem=svid.pem(), leaf=svid.chain[0], bundles=self._bundles.values()
+            )
             self._contexts[server] = context
         return context
 

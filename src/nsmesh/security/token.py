@@ -125,7 +125,11 @@ class _Minted:
 
 
 class TokenMinter:
-    """Mints with the current SVID of a source; implements :class:`nsmesh.core.tokens.TokenSource`."""
+    """Mints with the SVIDs of a source; implements :class:`nsmesh.core.tokens.TokenSource`.
+
+    A peer checks our signature against the leaf that it saw in the handshake. While SVIDs rotate there are
+    connections that show the one before: what goes over them is signed with the key of that one.
+    """
 
     def __init__(self, source: SvidSource, *, lifetime: float = LIFETIME, clock: Clock | None = None) -> None:
         if lifetime <= 0:
@@ -135,6 +139,7 @@ class TokenMinter:
         self._clock = clock or SystemClock()
         self._minted: _Bounded[str, _Minted] = _Bounded()
         self._svid: Svid | None = None
+        self._reader = TokenReader()
 
     def mint(self, audience: Peer) -> tuple[str, float]:
         """Return a token for ``audience``, and its end: that of the token or of the peer's certificate.
@@ -145,13 +150,36 @@ class TokenMinter:
         svid = self._source.svid
         if svid is not self._svid:
             self._svid = svid
-            self._minted.clear()  # signed with a key that is ours no more
+            self._minted.clear()  # new connections show the new leaf
         name, end = self._addressee(audience, svid)
         now = self._clock.now()
+        if audience.shown and audience.shown != svid.chain[0]:
+            former = self._source.showing(audience.shown)
+            if former is not svid:
+                minted = self._sign(former, name, now)
+                return minted.token, min(minted.expires, end)
         known = self._minted.get(name)
         if known is None or now >= known.until:
-            known = self._mint(svid, name, now)
+            known = self._sign(svid, name, now)
+            self._minted.pop(name, None)
+            self._minted.keep(name, known)
         return known.token, min(known.expires, end)
+
+    def fit(self, token: str, caller: Peer) -> str:
+        """Return ``token`` signed for what ``caller`` was shown; as it is where that is so, or unknown."""
+        if not token or not caller.shown or not self._source.rotated:
+            return token
+        svid = self._source.showing(caller.shown)
+        if svid.chain[0] != caller.shown or self._reader.signed(token, caller.shown):
+            return token
+        try:
+            parsed = jws.parse(token)
+        except BadToken:
+            return token
+        claims = dict(parsed.claims)
+        if (ends := seconds_of(claims.get("exp"))) is not None:
+            claims["exp"] = math.floor(min(ends, svid.not_after))
+        return jws.sign({"typ": "JWT"}, claims, svid.key)
 
     @staticmethod
     def _addressee(audience: Peer, svid: Svid) -> tuple[str, float]:
@@ -166,13 +194,10 @@ class TokenMinter:
             "a token cannot be addressed to a peer without a SPIFFE ID", remedy="reach it over TLS"
         )
 
-    def _mint(self, svid: Svid, audience: str, now: float) -> _Minted:
+    def _sign(self, svid: Svid, audience: str, now: float) -> _Minted:
         expires = math.floor(min(now + self._lifetime, svid.not_after))
         if expires <= now:
             log.warning("our own SVID has expired: see that the Workload API answers", svid=svid.spiffe_id)
         claims = {"sub": svid.spiffe_id, "aud": [audience], "exp": expires}
         token = jws.sign({"typ": "JWT"}, claims, svid.key)
-        minted = _Minted(token, float(expires), now + REUSE * (expires - now))
-        self._minted.pop(audience, None)
-        self._minted.keep(audience, minted)
-        return minted
+        return _Minted(token, float(expires), now + REUSE * (expires - now))

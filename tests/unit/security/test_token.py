@@ -198,3 +198,24 @@ def test_tokens_of_the_go_implementation_are_read_and_verify(shop, file):
         assert reader.signed(recorded["raw"], leaves[recorded["signature"]])
         checked += 1
     assert checked > 5
+
+
+def test_what_goes_over_an_older_connection_is_signed_with_the_older_key(ca, source, clock):
+    """Minted or in an answer, a token fits the leaf that its reader was shown, until that one ends."""
+    old = source.svid
+    minter = TokenMinter(source, clock=clock)
+    asks = ca.issue("spiffe://my.nsm/nsmgr")
+    older = Peer(asks.spiffe_id, asks.chain[0], shown=old.chain[0])
+    source.update(ca.issue("spiffe://my.nsm/nsc"), [ca.bundle()])
+    newer = Peer(asks.spiffe_id, asks.chain[0], shown=source.svid.chain[0])
+    signed = TokenReader().signed
+    assert signed(minter.mint(older)[0], old.chain[0])
+    token, _ = minter.mint(newer)
+    assert signed(token, source.svid.chain[0])
+    fitting = minter.fit(token, older)
+    assert signed(fitting, old.chain[0])
+    assert read_claims(fitting) == read_claims(token)
+    assert minter.fit(token, newer) is token
+    assert minter.fit(token, Peer(asks.spiffe_id, shown=b"another's")) is token
+    clock.time += 10_000_000
+    assert minter.fit(token, older) is token
