@@ -179,8 +179,14 @@ def without_wireguard(mesh):
     return str(folder)
 
 
+def mtus(mesh):
+    """Return the MTUs of a wire's interfaces, at both ends."""
+    pods = mesh.pods.values()
+    return {lab.link(pod, name)["mtu"] for pod in pods for name in lab.names(pod) - {"lo"}}
+
+
 def test_where_one_node_cannot_the_next_preference_is_tried():
-    """Both would rather have WIREGUARD, and its program fails; VXLAN is agreed on, and it works."""
+    """Both would rather have WIREGUARD, and its program fails; VXLAN is agreed on, and its MTU counts."""
     with node_lab.Mesh() as mesh:
         mesh.roles(NSM_MECHANISM_PRIORITY="WIREGUARD", PATH=without_wireguard(mesh))
         mesh.endpoint(2)
@@ -189,10 +195,11 @@ def test_where_one_node_cannot_the_next_preference_is_tried():
         assert vxlan_lab.pings(mesh.pods[1], "10.9.2.0")
         assert vxlan_lab.tunnel(mesh.pods[1], "nsm-1")["remote"] == node_lab.IPS[1]
         mesh.until("fwd2", "mechanism refused: try the next")
+        assert mtus(mesh) == {1450}
 
 
 def test_where_the_asking_node_cannot_the_next_offer_is_agreed_on():
-    """The serving node had agreed to WIREGUARD, and gives it up again."""
+    """The serving node had agreed to WIREGUARD, and gives it up again, with its MTU, at both ends."""
     if reason := lacks("WIREGUARD"):
         pytest.skip(reason)
     with node_lab.Mesh() as mesh:
@@ -209,7 +216,7 @@ def test_where_the_asking_node_cannot_the_next_offer_is_agreed_on():
         mesh.until("fwd1", "mechanism refused: try the next")
         assert vxlan_lab.pings(mesh.pods[1], "10.9.2.0")
         assert vxlan_lab.tunnel(mesh.pods[1], "nsm-1")["remote"] == node_lab.IPS[1]
-        assert lab.link(mesh.pods[1], "nsm-1")["mtu"] == 1440
+        assert mtus(mesh) == {1450}
 
 
 def test_tunnels_may_end_out_of_the_pods_reach():

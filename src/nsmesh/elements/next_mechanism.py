@@ -66,8 +66,10 @@ class NextMechanism(Element):
         """Have the next attempt do without ``kind``; return False where it was agreed on long ago."""
         reached = call.state.get(REACHED)
         if reached is not None:  # the next hop has the connection: it is to know it again
+            mtu = request.connection.context.MTU
             request.connection.path.CopyFrom(reached.path)
             request.connection.context.CopyFrom(reached.context)
+            request.connection.context.MTU = mtu  # what was reached is what fitted the mechanism that is out
         agreed = call.state.get(DOWNSTREAM)
         if agreed is not None and agreed.type == kind:
             call.state.pop(DOWNSTREAM)

@@ -10,7 +10,7 @@ from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Conflict, MeshError, Refused
 from nsmesh.core.life import REACHED
-from nsmesh.core.mechanism import REFUSED
+from nsmesh.core.mechanism import REFUSED, lower_mtu
 from nsmesh.core.virtual import run
 from nsmesh.datapath.base import TunnelRefused, TunnelTaken
 from nsmesh.elements.next_mechanism import NextMechanism
@@ -20,7 +20,14 @@ from nsmesh.mechanisms.kernel import Kernel
 from nsmesh.mechanisms.vxlan import Vxlan
 from nsmesh.mechanisms.wireguard import Wireguard
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest, Path, PathSegment
+from nsmesh.model.messages import (
+    Connection,
+    ConnectionContext,
+    Mechanism,
+    NetworkServiceRequest,
+    Path,
+    PathSegment,
+)
 
 
 def link_mtu():
@@ -41,8 +48,9 @@ OTHER = [
 class Wire(Element):
     """Stands for CrossConnectWire: refuses tunnels of some types, by what was agreed on either side."""
 
-    def __init__(self, *refuses, agreed=None, error=None):
+    def __init__(self, *refuses, agreed=None, error=None, lower=False):
         self.refuses = refuses
+        self.lower = lower
         self.agreed = list(agreed or [])
         self.error = error
         self.seen = []
@@ -58,20 +66,26 @@ class Wire(Element):
                 raise Refused("no mechanism to offer to tcp://node2")
             call.state.set(DOWNSTREAM, Mechanism(cls="REMOTE", type=left[0]))
             reached = copy_of(request.connection)
+            if self.lower:  # as the mechanism's MTU does, in the answer
+                lower_mtu(reached.context, {"WIREGUARD": 1440, "VXLAN": 1450}[left[0]])
+                request.connection.context.MTU = reached.context.MTU
             reached.path.path_segments.add(name="behind", id="b1")
             call.state.set(REACHED, reached)
             kind = left[0]
         else:
             kind = request.connection.mechanism.type
+            if self.lower:
+                call.state.set(REACHED, copy_of(request.connection))
         if kind in self.refuses:
             request.connection.ClearField("mechanism")  # as TranslateMechanism does on the way
             raise TunnelRefused(f"the kernel has no {kind}", remedy="load a module")
         return request.connection
 
 
-def ask(wire, *preferences, mechanism=None, payload="IP"):
+def ask(wire, *preferences, mechanism=None, payload="IP", mtu=0):
     made = Connection(
         id="c",
+        context=ConnectionContext(MTU=mtu),
         payload=payload,
         mechanism=mechanism,
         path=Path(path_segments=[PathSegment(name="fwd", id="c")]),
@@ -106,6 +120,17 @@ def test_who_asks_offers_it_no_more():
     first, again = wire.seen
     assert [segment.id for segment in again.connection.path.path_segments] == ["c", "b1"]
     assert list(again.mechanism_preferences) == list(first.mechanism_preferences)
+
+
+@pytest.mark.parametrize("agreed", [None, ["WIREGUARD", "VXLAN"]])
+@pytest.mark.parametrize(("asked", "given"), [(0, 1450), (1300, 1300), (9000, 1450)])
+def test_the_mtu_is_that_of_the_mechanism_that_is_used(agreed, asked, given):
+    """Not the smaller one of what was refused; who asked for less gets less."""
+    wire = Wire("WIREGUARD", agreed=agreed, lower=True)
+    preferences = [kernel()] if agreed else offers()
+    context = ask(wire, *preferences, mtu=asked).context
+    assert wire.seen[1].connection.context.MTU in {asked, given}
+    assert (context.MTU,) == (given,)
 
 
 @pytest.mark.parametrize("agreed", [None, ["WIREGUARD", "VXLAN"]])
