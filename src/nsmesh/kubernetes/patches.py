@@ -20,6 +20,8 @@ from nsmesh.model.nsurl import MECHANISMS, NsUrlError, parse_list
 WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet")
 """Kinds of group apps whose template is patched, besides Pod."""
 APPS = "apps"
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of pods that stand for a file of a node."""
 SOURCES = ("hostPath", "csi")
 """Where a volume of ours may have its files from."""
 
@@ -65,17 +67,31 @@ def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[st
     if found is None:
         return []
     value, where = found
+    pod, root = (made, "") if kind == "Pod" else (made["spec"]["template"], "/spec/template")
+    meta = _part(made, "metadata")
+    unfit = _unfit(pod)
+    if unfit and where != _named(kind, meta):
+        return []  # of all the pods of a namespace one that is none of the mesh's
     by_agent = mode_of(made, namespace) == AGENT
     if not settings.silent:
         _check(value, where, settings.annotation, (KERNEL,) if by_agent else MECHANISMS)
+        if unfit:
+            raise Invalid(f"{where} cannot have wires: it {unfit}", remedy=f"remove {settings.annotation}")
     if by_agent:
         return _handed_over(kind, value, settings.annotation)
-    pod, root = (made, "") if kind == "Pod" else (made["spec"]["template"], "/spec/template")
     level = _part(namespace, "metadata", "labels").get(LEVEL_LABEL, "")
-    meta = _part(made, "metadata")
     # A generated name is unique by itself; one that is numbered by a StatefulSet is in its namespace alone.
     generated = not meta.get("name") if kind == "Pod" else kind != "StatefulSet"
     return _changes(pod, root, settings, value, generated=generated, level=level, whose=_named(kind, meta))
+
+
+def _unfit(pod: Mapping[str, Any]) -> str:
+    """Return why a pod cannot have wires of its own, or nothing."""
+    spec = _part(pod, "spec")
+    if spec.get("hostNetwork"):
+        return "is in the node's network, so they would be the node's"
+    system = _part(spec, "os").get("name", "linux")
+    return "" if system == "linux" else f"runs on {system}"
 
 
 def _handed_over(kind: str, value: str, annotation: str) -> list[Object]:
@@ -117,6 +133,8 @@ def _wanted(
 ) -> tuple[str, str] | None:
     """Return the annotation's value and the thing that carries it."""
     meta = _part(made, "metadata")
+    if MIRROR in _part(meta, "annotations"):
+        return None  # the kubelet makes such a pod again where it is not what its file says
     own = _part(meta, "annotations").get(annotation, "")
     if kind == "Pod":
         if own:

@@ -269,3 +269,30 @@ def test_a_mode_that_is_none_is_refused():
     """It says which there are."""
     with pytest.raises(Invalid, match="say agent or sidecar"):
         patch(request("Pod", pod({KEY: URL, MODE: "Agent"})), SETTINGS, place())
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [({"hostNetwork": True}, "in the node's network"), ({"os": {"name": "windows"}}, "runs on windows")],
+)
+def test_a_pod_that_cannot_have_wires(field, told):
+    """Its own annotation is a mistake; that of its namespace is not about it; NSM's way adds a client."""
+    body = pod({KEY: URL})
+    body["spec"] |= field
+    with pytest.raises(Invalid, match=f"Pod 'one' cannot have wires: it .*{told}"):
+        patch(request("Pod", body), SETTINGS, place())
+    silent = Injection(images=["a/nsc"], silent=True)
+    assert patch(request("Pod", body), silent, place()) != []
+    inherits = pod()
+    inherits["spec"] |= field
+    assert patch(request("Pod", inherits), SETTINGS, place({KEY: URL})) == []
+    template = made("DaemonSet", {KEY: URL})
+    template["spec"]["template"]["spec"] = body["spec"]
+    with pytest.raises(Invalid, match=told):
+        patch(request("DaemonSet", template), SETTINGS, place())
+
+
+def test_a_mirror_pod_is_left_alone():
+    """It says what a file of its node says; the kubelet would make a patched one again and again."""
+    body = pod({KEY: URL, "kubernetes.io/config.mirror": "0123"})
+    assert patch(request("Pod", body), SETTINGS, place({KEY: URL})) == []
