@@ -105,12 +105,14 @@ class HandOverRequest(_message.Message):
     def __init__(self, executable: _Optional[str] = ...) -> None: ...
 
 class UpgradeRequest(_message.Message):
-    __slots__ = ("executable", "version")
+    __slots__ = ("executable", "version", "check")
     EXECUTABLE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FIELD_NUMBER: _ClassVar[int]
     executable: str
     version: str
-    def __init__(self, executable: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    check: bool
+    def __init__(self, executable: _Optional[str] = ..., version: _Optional[str] = ..., check: _Optional[bool] = ...) -> None: ...
 
 class Empty(_message.Message):
     __slots__ = ()

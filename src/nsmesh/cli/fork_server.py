@@ -26,6 +26,7 @@ from pathlib import Path
 
 from nsmesh import __version__
 from nsmesh.rpc import inherited
+from nsmesh.standalone import formats
 from nsmesh.standalone.forking import LARGEST, MOST
 
 PRELOAD = (
@@ -81,7 +82,7 @@ def serve(channel: socket.socket) -> Job | None:
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    _send(channel, {"version": __version__})
+    _send(channel, {"version": __version__, "writes": formats.writes(), "reads": formats.reads()})
     poll = select.poll()
     poll.register(channel, select.POLLIN)
     poll.register(read, select.POLLIN)

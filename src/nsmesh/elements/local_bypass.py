@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
@@ -19,10 +18,14 @@ from nsmesh.model.messages import (
     NetworkServiceEndpointResponse,
     Query,
 )
+from nsmesh.rpc.files import HELD
+from nsmesh.rpc.refound import found, note_of
 
 AGAIN = 120.0
 """Seconds that endpoints have to register again after a restart; their entries end within a minute or so."""
-_UNIX = "unix://"
+
+_PASSED = b"passed"
+"""What is kept of one that came as a descriptor, besides the note by which it is found again."""
 
 
 class LocalBypass(Element):
@@ -58,19 +61,25 @@ class LocalBypass(Element):
         """Take up what an earlier process of ours knew."""
         if self._journal is not None:
             for name, record in self._journal.records(self._chain).items():
-                if _leads_to(record.peer, record.connection):
-                    self._urls[name] = record.peer
+                url = found(record.peer, (self, name)) if record.connection == _PASSED else record.peer
+                if url:
+                    self._urls[name] = url
                 else:
                     self._journal.drop(self._chain, name)
             self._doubtful = set(self._urls)
             if self._doubtful:
                 self.scope.after(AGAIN, self._doubt)
-        yield self
+        try:
+            yield self
+        finally:
+            for name in self._urls:
+                HELD.release((self, name))
 
     def _doubt(self) -> None:
         """Forget whom nobody has registered since we started."""
         for name in self._doubtful:
             self._put(name, None)
+            HELD.release((self, name))
         self._doubtful.clear()
 
     def _put(self, name: str, real: str | None) -> None:
@@ -82,20 +91,21 @@ class LocalBypass(Element):
             self._urls[name] = real
         if self._journal is None:
             return
-        url = _lasting(real) if real is not None else ""
-        if url:
-            self._journal.put(self._chain, name, Record(_inode(url), b"", url, {}))
-        else:
+        if real is None:
             self._journal.drop(self._chain, name)
+        elif note := note_of(real):
+            self._journal.put(self._chain, name, Record(_PASSED, b"", note, {}))
+        elif not real.startswith("unix:///proc/"):  # a descriptor without a path ends with us
+            self._journal.put(self._chain, name, Record(b"", b"", real, {}))
 
     async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:
         """Remember the endpoint's URL, register the manager's, answer with the endpoint's."""
         if not isinstance(entry, NetworkServiceEndpoint):
             return await next.register(call, entry)
-        name, real = entry.name, entry.url
+        name, given = entry.name, entry.url
         before = self._urls.get(name)
         self._doubtful.discard(name)
-        self._put(name, real)  # before the registry knows, since a watch may tell of it before the answer
+        self._put(name, given)  # before the registry knows, since a watch may tell of it before the answer
         entry.url = self.url
         try:
             answer = await next.register(call, entry)
@@ -103,7 +113,7 @@ class LocalBypass(Element):
             self._put(name, before)
             raise
         if isinstance(answer, NetworkServiceEndpoint):
-            answer.url = real
+            answer.url = given
         return answer
 
     def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
@@ -135,35 +145,4 @@ class LocalBypass(Element):
         await next.unregister(call, entry)
         if isinstance(entry, NetworkServiceEndpoint):
             self._put(entry.name, None)
-
-
-def _lasting(url: str) -> str:
-    """Return a URL that leads to the same socket after our end; empty where there is none.
-
-    A socket that came as a descriptor (``unix:///proc/PID/fd/N``) may have a path that we can see.
-    """
-    if not url.startswith(f"{_UNIX}/proc/"):
-        return url
-    try:
-        path = os.readlink(url.removeprefix(_UNIX))  # noqa: PTH115 - a text is wanted
-    except OSError:
-        return ""
-    found = f"{_UNIX}{path}"
-    return found if _inode(found) and _inode(found) == _inode(url) else ""
-
-
-def _leads_to(url: str, inode: bytes) -> bool:
-    """Say whether the file of a socket is the one that it was; what is no file is not doubted."""
-    return _inode(url) == inode
-
-
-def _inode(url: str) -> bytes:
-    """Return what tells the file of a unix socket from others; empty where there is none."""
-    path = url.removeprefix(_UNIX)
-    if path == url or path.startswith("@"):
-        return b""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - as above
-    except OSError:
-        return b""
-    return b"%d:%d" % (found.st_dev, found.st_ino)
+            HELD.release((self, entry.name))

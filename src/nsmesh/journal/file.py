@@ -172,6 +172,14 @@ class FileJournal:
         self.close()
 
 
+def readable() -> list[int]:
+    """Return the versions of the tables that this program can read: its own, and those that it migrates."""
+    found = [SCHEMA]
+    while found[-1] - 1 in MIGRATIONS:
+        found.append(found[-1] - 1)
+    return found
+
+
 def forget_journal(path: Path) -> None:
     """Delete a journal that nobody has open; one that is not there is no harm."""
     for suffix in ("", "-wal", "-shm"):

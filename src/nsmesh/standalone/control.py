@@ -19,7 +19,7 @@ from nsmesh.datapath import netns
 from nsmesh.model import control, manifest, nsurl
 from nsmesh.model.manifest import Endpoint
 from nsmesh.model.names import name_problem, name_suggestion
-from nsmesh.standalone import succession
+from nsmesh.standalone import succession, upgrading
 from nsmesh.standalone.control_messages import documents_of, kind_of, parsed, step_of
 from nsmesh.standalone.events import Event
 from nsmesh.standalone.hosting import first_host
@@ -66,6 +66,7 @@ class Control:
             control.STATUS: rpc.Unary(self._status),
             control.DOWN: self._steps(control_pb2.Empty, self._down),
             control.RESTART: self._steps(control_pb2.UnitRequest, self._restart),
+            control.UPGRADE: self._steps(control_pb2.UpgradeRequest, self._upgrade),
             control.HAND_OVER: self._steps(control_pb2.HandOverRequest, self._hand_over),
             control.CREATE_TOKEN: rpc.Unary(self._create_token),
             control.REMOVE_NODE: self._steps(control_pb2.NodeRequest, self._remove_node),
@@ -263,7 +264,19 @@ class Control:
         await restart(self.mesh, request.name, tell)
 
     async def _hand_over(self, request: control_pb2.HandOverRequest, tell: Tell) -> None:
-        pid = await succession.prepare(self.mesh, request.executable or sys.executable)
+        self._succeeded_by(await succession.prepare(self.mesh, request.executable or sys.executable), tell)
+
+    async def _upgrade(self, request: control_pb2.UpgradeRequest, tell: Tell) -> None:
+        if request.check:
+            forks = await upgrading.check(self.mesh, request.executable, request.version)
+            forks.close()
+            return
+        daemon = await upgrading.upgrade(self.mesh, request.executable, request.version, tell)
+        upgrading.forget_copies(self.mesh)
+        self._succeeded_by(daemon, tell)
+
+    def _succeeded_by(self, pid: int, tell: Tell) -> None:
+        """End, and leave all to the daemon of that pid, which waits."""
         text = f"the daemon ends and leaves all as it is for the next one, pid {pid}"
         tell(self.mesh.events.add("mesh", text))
         self.mesh.hands_over = True

@@ -34,13 +34,20 @@ class ForkKeeper:
         """Have processes forked from now on by this one, once it is ready."""
         forks.follow()
         await ready(forks)
+        before = self.swap(forks)
+        if before is not None:
+            before.close()
+
+    def swap(self, forks: ForkServer | None) -> ForkServer | None:
+        """Have processes forked from now on by another one; return the one that was in its place."""
         before, self._supervisor.forks = self._supervisor.forks, forks
         if before is not None:
             before.on_gone = lambda: None
-            before.close()
-        forks.on_gone = self._replace
-        if forks.gone:
+        if forks is None or forks.gone:
             self._replace()
+        else:
+            forks.on_gone = self._replace
+        return before
 
     def _replace(self) -> None:
         if not self._closed and self._scope.running:

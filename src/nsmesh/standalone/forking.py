@@ -19,6 +19,7 @@ import structlog
 from nsmesh.core.errors import Unavailable
 from nsmesh.core.process import start_ticks
 from nsmesh.datapath import netns
+from nsmesh.standalone.formats import Formats
 from nsmesh.standalone.processes import Command, Started
 
 log = structlog.get_logger()
@@ -37,6 +38,7 @@ MOST = 32
 class ForkServer:
     """A fork server that was started: by :func:`forked`, :func:`spawned`. Ready once ``version`` is known.
 
+    ``writes`` and ``reads``: which versions of the files that outlive a process.
     ``ready`` is set when it is, or when it is gone (``gone``) before.
     """
 
@@ -51,6 +53,8 @@ class ForkServer:
         self._answers: list[dict[str, Any]] = []
         self.pid = pid
         self.version = ""
+        self.writes: Formats = {}
+        self.reads: dict[str, list[int]] = {}
         self.gone = False
         self.ready = asyncio.Event()
         self.on_gone: Callable[[], None] = lambda: None
@@ -135,7 +139,8 @@ class ForkServer:
                 else:
                     self._codes[pid] = code
             elif "version" in message:
-                self.version = message["version"]
+                self.version, self.writes = message["version"], message["writes"]
+                self.reads = message["reads"]
                 self.ready.set()
             else:
                 self._answers.append(message)

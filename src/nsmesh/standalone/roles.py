@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
@@ -213,15 +213,19 @@ async def start_apart(mesh: Mesh) -> None:
     )
 
 
-async def answers(mesh: Mesh, name: str, url: str) -> None:
-    """Wait until a role answers; raises Unavailable with its last words when it does not, or cannot live."""
+async def answers(mesh: Mesh, name: str, url: str, given_up: Callable[[], bool] | None = None) -> None:
+    """Wait until a process answers; raises Unavailable with its last words when it does not, or cannot live.
+
+    ``given_up`` says when nobody need wait any more; else it may fail once.
+    """
     unit = mesh.supervisor.units[name]
     end = mesh.scope.clock.monotonic() + READY * len(mesh.nodes)
     while True:
         try:
             await mesh.runtime.peers.get(url)
         except MeshError as error:
-            if unit.failures > 1 or mesh.scope.clock.monotonic() > end:
+            hopeless = given_up() if given_up is not None else unit.failures > 1
+            if hopeless or mesh.scope.clock.monotonic() > end:
                 words = last_words(mesh.paths.logs / f"{name}.log")
                 raise Unavailable(
                     f"the {name} does not answer at {url}, and said last: {words}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -266,6 +267,7 @@ class Rows:
             "pid": os.getpid(),
             "uptime": duration(now - mesh.started),
             "version": nsmesh.__version__,
+            "python": sys.executable,
             "mode": "separate" if mesh.separate else "one process",
             "nodes": len(mesh.nodes) + len(mesh.elsewhere),
             "run_dir": str(mesh.paths.run),

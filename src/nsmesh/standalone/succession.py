@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -127,6 +128,12 @@ def _start(argv: list[str], environment: dict[str, str], descriptors: list[int])
         raise Unavailable(
             f"{argv[0]} cannot be run: {error.strerror}", remedy="check that nsmesh is installed there"
         ) from error
+
+
+def give_up(pid: int) -> None:
+    """End a successor that was prepared, and is not to come; one that is gone is no harm."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 async def _ready(fd: int, child: subprocess.Popen[bytes]) -> bool:

@@ -211,10 +211,11 @@ class Supervisor:
             unit.timer = self.scope.after(BACKOFF[-1], lambda: self._again(unit))
             log.warning("restart failed", unit=unit.name, error=str(error))
 
-    async def restart(self, name: str) -> None:
+    async def restart(self, name: str, between: Callable[[], None] = _nothing) -> None:
         """End a unit by the book and start it again at once; its deaths and restarts are not counted.
 
-        It finishes what it was asked, and who asks meanwhile waits for the next one at the socket.
+        ``between`` is called when it has ended. It finishes what it was asked, and who asks meanwhile waits
+        for the next one at the socket.
 
         Raises Unavailable where its process does not end, and what :func:`processes.start` raises.
         """
@@ -228,8 +229,10 @@ class Supervisor:
                 if not await processes.succeed(unit.process):
                     log.warning("process had to be killed", pid=unit.process.pid)
                 await self._ended(unit)
+            between()
         finally:
             unit.stopping = False
+        unit.failures = 0
         self._launch(unit)
 
     async def _ended(self, unit: Unit) -> None:

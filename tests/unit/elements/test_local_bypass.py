@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from contextlib import aclosing
 
 import pytest
@@ -25,6 +26,7 @@ from nsmesh.registry.handler import Registry
 from nsmesh.registry.memory import MemoryStore
 from nsmesh.registry.query import ENDPOINT, SERVICE, content_of
 from nsmesh.rpc.address import parse
+from nsmesh.rpc.files import HELD
 from nsmesh.rpc.listening import listen
 
 OWN = "tcp://10.77.0.1:5001"
@@ -49,6 +51,12 @@ class World:
 
 def ep(name: str, url: str = REAL) -> NetworkServiceEndpoint:
     return NetworkServiceEndpoint(name=name, network_service_names=["s"], url=url)
+
+
+def dial(url):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(url.removeprefix("unix://"))
+        return sock.family
 
 
 def test_the_registry_sees_the_manager_and_the_node_sees_the_endpoint():
@@ -181,6 +189,7 @@ def test_a_manager_that_starts_again_knows_where_its_endpoints_are(tmp_path):
     listening = listen(parse(url), 0o600)
     gone = listen(parse(f"unix://{tmp_path}/gone.sock"), 0o600)
     handles = {name: os.open(tmp_path / f"{name}.sock", os.O_PATH) for name in ("nse", "gone")}
+    held = len(HELD)
     passed = {name: f"unix:///proc/{os.getpid()}/fd/{handle}" for name, handle in handles.items()}
 
     async def first(world):
@@ -192,10 +201,16 @@ def test_a_manager_that_starts_again_knows_where_its_endpoints_are(tmp_path):
         await world.chain.register(Call(), ep("gone", passed["gone"]))
 
     async def second(world):
-        assert await world.find() == {"stays": REAL, "dies": REAL, "passed": url}
+        there = await world.find()
+        again = there.pop("passed")
+        assert there == {"stays": REAL, "dies": REAL}
+        assert dial(again) == socket.AF_UNIX
+        assert again != passed["nse"]
+        assert len(HELD) == held + 1
         await world.chain.register(Call(), ep("stays"))
         await asyncio.sleep(AGAIN + 1)
         assert await world.find() == {"stays": REAL}
+        assert len(HELD) == held
 
     async def third(world):
         assert await world.find() == {"stays": REAL}
