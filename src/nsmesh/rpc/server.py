@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from nsmesh.core import metrics
 from nsmesh.core.call import Peer
-from nsmesh.core.errors import Exhausted, MeshError, Unauthorized, Unavailable
+from nsmesh.core.errors import Exhausted, MeshError, Unanswered, Unauthorized, Unavailable
 from nsmesh.core.identity import Identity
 from nsmesh.core.scope import Scope
 from nsmesh.rpc import engine as http2
@@ -218,6 +218,11 @@ class Server:
         """Hear that a connection is over."""
         self._connections.discard(connection)
         if self._half_open.pop(connection, None) is not None and not self._closed:
+            if isinstance(reason, Unanswered) and not connection.wire.heard:
+                # who looks whether the port answers, such as a probe of Kubernetes every other second
+                HANDSHAKES.add("silent")
+                self._changed.set()
+                return
             kind = (
                 "refused a peer"
                 if isinstance(reason, Unauthorized)

@@ -129,7 +129,7 @@ class Wire:
         except OSError as error:
             self._broken(error)
             return
-        self.heard = True
+        self.heard = self.heard or bool(data)
         if self.dead:
             if not data:
                 self._drop()

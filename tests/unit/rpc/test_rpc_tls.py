@@ -6,9 +6,11 @@ import time
 
 import pytest
 from rpc_helpers import Authority, Service, pair
+from structlog.testing import capture_logs
 
 from nsmesh import rpc
 from nsmesh.core.errors import MeshError, TimedOut, Unauthorized, Unavailable
+from nsmesh.rpc.server import HANDSHAKES
 
 ECHO = "/test.Echo/Echo"
 
@@ -231,5 +233,30 @@ def test_ending_in_the_middle_of_handshakes(identities, tmp_path):
             assert time.monotonic() - began < 4  # the grace is 5
             assert await reader.read() == b""
             writer.close()
+
+    asyncio.run(main())
+
+
+def test_who_only_looks_whether_the_port_answers_is_no_line_in_the_log(identities):
+    """A probe that connects and closes is counted and not told; one that begins to speak is told."""
+
+    async def main():
+        async with pair(None, "tcp://127.0.0.1:0", identity=identities[0]) as (_, server, _client):
+            host, port = server.url.removeprefix("tcp://").split(":")
+            for said, result in ((b"", "silent"), (b"\x16\x03\x01", "broken")):
+                with capture_logs() as lines:
+                    before = await count(result)
+                    _reader, writer = await asyncio.open_connection(host, int(port))
+                    writer.write(said)
+                    await writer.drain()
+                    writer.close()
+                    async with asyncio.timeout(5):
+                        while await count(result) == before:  # noqa: ASYNC110 - a socket
+                            await asyncio.sleep(0.01)
+                told = [line for line in lines if "handshake" in line["event"]]
+                assert bool(told) == bool(said)
+
+    async def count(result):
+        return sum(one.value for one in await HANDSHAKES.samples() if one.labels["result"] == result)
 
     asyncio.run(main())
