@@ -194,11 +194,14 @@ class Faults:
     async def _bury(self, scenario: Scenario, units: Sequence[str], flow: Stream | None) -> Struck:
         """Kill endpoints, and whoever else lives in their namespaces, as pods that are killed."""
         pids = [await self._mesh.pid(unit) for unit in units]
+        places = [self.place(unit) for unit in units]
         if flow is not None:
-            await flow.leave(*map(self.place, units))
+            flow.hush(*places)
         struck = await self._end(units, pids, signal.SIGKILL)
         for unit in units:
             netns.delete(self._mesh.paths.netns(unit))
+        if flow is not None:
+            await flow.leave(*places)
         self._mend = list(units)
         if scenario.who != ("endpoints",):
             return struck

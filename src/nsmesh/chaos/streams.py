@@ -68,6 +68,11 @@ class Stream:
             if await asyncio.to_thread(receiver.stdout.readline) != b"ready\n":
                 raise Internal("the receiver of a stream did not start")
 
+    def hush(self, *targets: str) -> None:
+        """Have those who listen in some namespaces end, without waiting for it."""
+        for target in targets:
+            self._receivers[target][0].terminate()
+
     async def leave(self, *targets: str) -> None:
         """Listen no more in some namespaces, which die with whoever else lives there; keep what came."""
         ended = [self._receivers.pop(target) for target in targets]

@@ -36,6 +36,8 @@ QUICK = 0.1
 """Most seconds for one look at a wire that the next hop has told as down: time for five questions."""
 QUICKEST = 0.04
 """Least seconds for it: time for four questions."""
+UNKNOWN = 0.06
+"""Seconds for it where no look has been answered yet."""
 SLOWER = 8
 """How many times as long as the longest of the last looks it may take."""
 AT_ONCE = 32
@@ -72,7 +74,7 @@ class _Watch:
     @property
     def brief(self) -> float:
         """Seconds in which it answers, if it does."""
-        return min(max(SLOWER * self.took, QUICKEST), QUICK)
+        return min(max(SLOWER * self.took, QUICKEST), QUICK) if self.took < math.inf else UNKNOWN
 
     @property
     def connection(self) -> Connection:

@@ -176,6 +176,7 @@ class WatchEndpoints(Element):
         gone = {path: left <= 0 or not self._lives(path) for path in set(wires.values())}
         now = [wire for wire, path in wires.items() if gone[path]]
         if now:
+            log.info("an endpoint is given up", pid=pid, wires=len(now), after=round(GRACE - left, 3))
             self._bury(now)
             self.scope.spawn(self._lost(pid, now), name=f"endpoint {pid} died")
             told.update(now)

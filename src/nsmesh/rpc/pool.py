@@ -17,6 +17,9 @@ from nsmesh.rpc.place import Place, place_of
 
 DIALS = Counter("nsm_rpc_dials", "Connections that were dialled, by gRPC status.", ("status",))
 
+GIVEN_UP = 10.0
+"""Seconds for which nobody is waited for at a URL that was cut."""
+
 
 class Pool:
     """One connection per URL. A lost one is dialled anew at its next use.
@@ -44,6 +47,7 @@ class Pool:
         self._clients: dict[str, Client] = {}
         self._dials: dict[str, asyncio.Future[Client]] = {}
         self._dialling: dict[str, asyncio.Timeout] = {}
+        self._given_up: dict[str, float] = {}
         self._closed = False
         self._renew_at: dict[Client, float] = {}
         self._places: dict[Client, Place] = {}
@@ -93,7 +97,12 @@ class Pool:
         return place is None or place_of(url) == place
 
     def is_awaited(self, url: str) -> bool:
-        """Say whether a server is to come at ``url``, whose socket is held for it meanwhile."""
+        """Say whether a server is to come at ``url``, whose socket is held for it meanwhile.
+
+        Not where :meth:`cut` was called just now: nobody waits for one that is known to be dead.
+        """
+        if time.monotonic() < self._given_up.get(url, 0.0):
+            return False
         return dialing.is_awaited(address.parse(url))
 
     def _forget(self, client: Client) -> None:
@@ -121,6 +130,7 @@ class Pool:
             future.cancel()
             raise Unavailable(f"no connection to {url}: this pool is closed")
         DIALS.add("OK")
+        self._given_up.pop(url, None)
         self._clients[url] = client
         if client.peer.certificate:
             self._renew_at[client] = _half_life(client.peer.certificate)
@@ -162,6 +172,9 @@ class Pool:
 
     def cut(self, url: str) -> None:
         """End the connection to ``url`` now, or the dial; whoever waits for an answer gets Unavailable."""
+        now = time.monotonic()
+        self._given_up = {known: until for known, until in self._given_up.items() if until > now}
+        self._given_up[url] = now + GIVEN_UP
         limit = self._dialling.get(url)
         if limit is not None and not limit.expired():
             limit.reschedule(asyncio.get_running_loop().time())

@@ -84,6 +84,7 @@ def test_a_dial_that_is_cut_fails_who_waits_for_it(tmp_path):
             async with asyncio.timeout(1):
                 got = await asyncio.gather(*both, return_exceptions=True)
             assert all(isinstance(error, Unavailable) and "known to be dead" in error.what for error in got)
+            assert not pool.is_awaited(f"unix://{path}")
             await pool.aclose()
 
     asyncio.run(main())
