@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import os
 import time
 from contextlib import ExitStack, contextmanager
+from threading import Event, Thread
 
 import pytest
 from kubernetes_lab import until
 from kubernetes_stores import api_of
 from kubernetes_webhook import Balancer, free_port, mesh, pod, replica
 
+from nsmesh.chains.workload_api import served_workload_api
 from nsmesh.core.errors import MeshError
 from nsmesh.kubernetes.client import collection
+from nsmesh.kubernetes.webhooks import Registration, webhooks
+from nsmesh.security.ca import CertificateAuthority
+from nsmesh.security.entries import Entries, Entry
 from nsmesh.security.serving import issue, make_signer, pem_of
+from nsmesh.security.workload_api import WorkloadApi
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -176,3 +184,55 @@ def test_certificates_of_files(webhook_server, namespace, tmp_path):
             give(other, "tls.crt", "tls.key")
             until("it is shown", lambda: len(one.said("certificate read")) == 2)
             where.effective(namespace)
+
+
+class Spire(CertificateAuthority):
+    """Gives its SVIDs a DNS name, as SPIRE does where an entry has one."""
+
+    name = ""
+
+    async def svid(self, spiffe_id, ttl):
+        return self.issue(spiffe_id, ttl, dns_names=(self.name,))
+
+
+@contextmanager
+def workload_api(authority, url):
+    """Serve a Workload API in a thread of its own; its SVIDs live ten seconds."""
+    everybody = Entry(frozenset({f"unix:uid:{os.geteuid()}"}), "spiffe://test/webhook", 10.0)
+    ready, over = Event(), Event()
+
+    async def main():
+        async with served_workload_api(WorkloadApi(authority, Entries(everybody)), url):
+            ready.set()
+            await asyncio.to_thread(over.wait)
+
+    thread = Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_certificates_of_a_workload_api(webhook_server, namespace, tmp_path):
+    """The SVID is shown, and the next one when it comes; somebody else registers the webhook."""
+    url, port = f"unix://{tmp_path}/agent.sock", free_port()
+    authority = Spire.open(tmp_path / "ca", "test")
+    options = {"NSM_WEBHOOK_MODE": "spire", "SPIFFE_ENDPOINT_SOCKET": url}
+    with mesh(webhook_server, port) as where, workload_api(authority, url):
+        registration = Registration("webhook", where.namespace, port)
+        authority.name = registration.dns_names[0]
+        configuration = {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": where.name},
+            "webhooks": webhooks(registration, "".join(map(pem_of, authority.bundle().authorities)), ()),
+        }
+        webhook_server.kubectl("create", "-f", "-", stdin=json.dumps(configuration))
+        with replica(where, tmp_path, port, **options) as one:
+            where.effective(namespace)
+            until("a second SVID", lambda: len(one.said("SVID received")) > 1)
+            where.effective(namespace)
+            assert not one.said("API servers will not accept the SVID: it is not for the name of the Service")

@@ -143,12 +143,10 @@ def _wanted(
         return (inherited, f"namespace {_part(namespace, 'metadata').get('name')!r}") if inherited else None
     if not own:
         return None
-    if kind == "ReplicaSet" and any(
-        one.get("kind") == "Deployment" for one in meta.get("ownerReferences") or ()
-    ):
-        # A Deployment copies its annotations to its ReplicaSets, whose template has been patched already.
-        return None
-    if _part(made, "spec", "template", "metadata", "annotations"):
+    # A Deployment copies its annotations to its ReplicaSets, whose template has been patched already.
+    owners = meta.get("ownerReferences") or ()
+    copied = kind == "ReplicaSet" and any(one.get("kind") == "Deployment" for one in owners)
+    if copied or _part(made, "spec", "template", "metadata", "annotations"):
         return None
     return own, _named(kind, meta)
 
