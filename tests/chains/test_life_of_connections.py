@@ -33,10 +33,14 @@ LONGEST = 60.0
 """Virtual seconds within which whoever asks has an answer."""
 SETTLED = 3 * LIFETIME
 """Virtual seconds after the last disturbance after which all is at rest: see docs/invariants.md."""
+SOON = 10.0
+"""The same where processes keep journals: no token has ended by then."""
 
 
 class LifeOfConnections(RuleBasedStateMachine):
     """The real chains of all roles; faults between any two elements, at any datapath call, in any process."""
+
+    settled = SETTLED
 
     def __init__(self):
         super().__init__()
@@ -268,7 +272,7 @@ class LifeOfConnections(RuleBasedStateMachine):
         self.mesh.faults.disarm()
         await self.mesh.start()
         self.mesh.note("rest")
-        await asyncio.sleep(SETTLED)
+        await asyncio.sleep(self.settled)
         await at_rest(self.mesh)
         self.calm = True
 
@@ -301,7 +305,7 @@ class LifeOfConnections(RuleBasedStateMachine):
         for who in CLIENTS:
             for key in list(begin_of(mesh.processes[who].front)._lives):
                 await self._done(mesh.close(who, key), wait=True)
-        await asyncio.sleep(SETTLED)
+        await asyncio.sleep(self.settled)
         mesh.note("all is closed")
         empty(mesh)
         await mesh.stop()
@@ -317,7 +321,12 @@ TestLifeOfConnections = LifeOfConnections.TestCase
 
 
 class LifeWithJournals(LifeOfConnections):
-    """The same with processes that keep journals: who crashes and starts knows what it knew."""
+    """The same with processes that keep journals: who crashes and starts knows what it knew, and has asked.
+
+    So nothing of a Request or Close that was cut short waits for the end of a token.
+    """
+
+    settled = SOON
 
     def make_mesh(self):
         return LifeMesh(journals=True)

@@ -41,7 +41,7 @@ def client(
         Refresh(),
         heal or Heal(tokens=tokens),
         *function,
-        Dial(peers, target=manager, timeout=dial_timeout),
+        Dial(peers, target=manager, timeout=dial_timeout, journal=journal),
         SendFdClient(),
         ClientToken(tokens),
         *checks,

@@ -84,7 +84,7 @@ class PassthroughEndpoint:
             UpdatePath(name),
             Begin(journal, half_of=f"endpoint {name}"),
             Passthrough(labels),
-            Dial(peers, target=manager, timeout=dial_timeout),
+            Dial(peers, target=manager, timeout=dial_timeout, journal=journal),
             SendFdClient(),
             ClientToken(tokens),
             end=Dialled(),

@@ -32,7 +32,7 @@ def onward(
         Begin(journal, half_of=f"{role} {name}"),
         HoldSocket(),
         ReceiveFdClient(),
-        Dial(peers, timeout=dial_timeout),
+        Dial(peers, timeout=dial_timeout, journal=journal),
         SendFdClient(),
         ClientToken(tokens),
         end=Dialled(),

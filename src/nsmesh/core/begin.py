@@ -29,6 +29,7 @@ from typing import Self
 
 import structlog
 
+from nsmesh.core.askers import Askers
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError, TimedOut
@@ -66,6 +67,7 @@ class Begin(Element):
         self._journal = journal
         self._half_of = half_of
         self._lives: dict[str, Living] = {}
+        self._askers = Askers()
         self.turns = Turns()
         self._entries = Turns()
 
@@ -87,6 +89,18 @@ class Begin(Element):
     def take_up(self, life: Living) -> None:
         """Have a connection live that an earlier process of ours had."""
         self._lives[life.id] = life
+        if life.connection is not None and not self._half_of:
+            self._askers.put(life.peer, life.connection)
+
+    def known_to(self, peer: Peer, connection: Connection) -> Living | None:
+        """Return the life that whoever comes with ``connection`` has here under another id of ours.
+
+        He stands in front of us with one segment, under one id, and so has one connection here. Who asks for
+        another with it has not heard what became of that one; who closes it was never told our id.
+        """
+        if connection.id in self._lives:
+            return None
+        return self._lives.get(self._askers.of(peer, connection))
 
     def orphans(self) -> list[tuple[str, str]]:
         """Return element and id of whatever the chain keeps for a connection that does not live."""
@@ -142,6 +156,8 @@ class Begin(Element):
             life = self._lives.get(connection_id)
             if life is None:
                 life = self._lives[connection_id] = Living(self, connection_id, next)
+                if not self._half_of:
+                    self._askers.put(call.peer, request.connection)
             try:
                 self.merge(life, request)
                 if request.connection.state == Condition.RESELECT_REQUESTED:
@@ -232,6 +248,7 @@ class Begin(Element):
 
     def _forget(self, life: Living) -> None:
         del self._lives[life.id]
+        self._askers.drop(life.id)
         life.over()
         if self._journal is not None:
             self._journal.drop(self.scope.name, life.id)

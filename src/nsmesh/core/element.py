@@ -108,6 +108,12 @@ class Element:
         yet. Raises MeshError for what the next Request has to put right.
         """
 
+    async def abandon(self, call: Call, connection: Connection) -> None:
+        """Hear of a connection that an earlier process of ours was granted and never passed on.
+
+        Nobody in front of us knows of it, so it does not live here; ``call.state`` is as in :meth:`resume`.
+        """
+
     def keeps(self) -> Collection[str]:
         """Return the ids of the connections for which it keeps something that is not in ``call.state``."""
         return ()

@@ -31,6 +31,22 @@ class Status(enum.IntEnum):
     UNAUTHENTICATED = 16
 
 
+REFUSALS = frozenset(
+    (
+        Status.UNKNOWN,
+        Status.INVALID_ARGUMENT,
+        Status.NOT_FOUND,
+        Status.ALREADY_EXISTS,
+        Status.PERMISSION_DENIED,
+        Status.RESOURCE_EXHAUSTED,
+        Status.FAILED_PRECONDITION,
+        Status.UNIMPLEMENTED,
+        Status.UNAUTHENTICATED,
+    )
+)
+"""Answers by which a peer shows that it is alive and has refused."""
+
+
 class MeshError(Exception):
     """Base of all errors that a caller may see.
 

@@ -74,21 +74,22 @@ async def resume(begin: Begin, journal: Journal, next: Handler, *, half_of: str 
 
     Each element of the chain takes up its own share. A record that cannot be read is left out, said, and
     forgotten. ``half_of``: name of the chain of the server's half, without whose record there is nothing to
-    take up: a Request or Close was cut off between the two.
+    take up: a Request or Close was cut off between the two. The elements are told to abandon it.
     """
     chain = begin.scope.name
     wholes = journal.records(half_of) if half_of else None
     found = 0
     for connection_id, record in journal.records(chain).items():
-        if wholes is not None and connection_id not in wholes:
-            journal.drop(chain, connection_id)
-            continue
         try:
             life = _living(begin, connection_id, record, next)
         except (DecodeError, ValueError, TypeError, KeyError) as error:
             log.warning(
                 "what was kept of a connection cannot be read", connection=connection_id, error=str(error)
             )
+            journal.drop(chain, connection_id)
+            continue
+        if wholes is not None and connection_id not in wholes:
+            await _abandon(begin, life)
             journal.drop(chain, connection_id)
             continue
         begin.take_up(life)
@@ -107,6 +108,15 @@ def _living(begin: Begin, connection_id: str, record: Record, next: Handler) -> 
     life.peer = Peer(spiffe_id=spiffe_id, uid=uid, gid=gid, in_process=in_process)
     life.state.unpack(record.state)
     return life
+
+
+async def _abandon(begin: Begin, life: Living) -> None:
+    call = life.call().on(life.state)
+    for element in begin.companions:
+        connection = life.connection
+        assert connection is not None
+        await element.abandon(call, connection)
+    life.over()
 
 
 async def _tell(begin: Begin, life: Living) -> None:

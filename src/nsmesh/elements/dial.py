@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import structlog
 from google.protobuf.message import Message
 
-from nsmesh.core.call import Call, Codec, Key
+from nsmesh.core.begin import Begin
+from nsmesh.core.call import Call, Codec, Key, Peer
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import Internal, MeshError, Status, TimedOut, Unanswered, Unavailable, Unreachable
-from nsmesh.core.life import LIFE, REACHED
-from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Peers, at_hand, closing, is_awaited, peer_of
+from nsmesh.core.errors import REFUSALS, Internal, MeshError, TimedOut, Unanswered, Unavailable, Unreachable
+from nsmesh.core.journalling import Journal
+from nsmesh.core.life import LIFE, OWN, REACHED
+from nsmesh.core.living import Living
+from nsmesh.core.peering import (
+    DIALLED,
+    HOP,
+    NEXT_HOP,
+    TARGET,
+    Dialled,
+    Peers,
+    at_hand,
+    closing,
+    is_awaited,
+    peer_of,
+)
+from nsmesh.core.unclosed import OWED, TRY, Unclosed
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import (
     Connection,
@@ -44,22 +60,6 @@ PLACE: Key[_Place] = Key(
     ),
 )
 
-_REFUSALS = frozenset(
-    (
-        Status.UNKNOWN,
-        Status.INVALID_ARGUMENT,
-        Status.NOT_FOUND,
-        Status.ALREADY_EXISTS,
-        Status.PERMISSION_DENIED,
-        Status.RESOURCE_EXHAUSTED,
-        Status.FAILED_PRECONDITION,
-        Status.UNIMPLEMENTED,
-        Status.UNAUTHENTICATED,
-    )
-)
-"""Answers by which a peer shows that it is alive and has refused."""
-
-
 AWAITED = 2.0
 """Seconds that a dial may take beyond its time, where somebody is to come who is not there yet."""
 TRIES = 3
@@ -81,20 +81,53 @@ class Dial(Element):
     in seconds bounds the dial alone; None leaves it to the deadline of the call. Where whoever listened has
     died, and his supervisor holds the socket for the next one, he is waited for a little longer.
 
+    What the next hop did not answer, a Close or the undo of a Request, it is asked again and again, until its
+    tokens have ended; with a ``journal`` also by the process that comes after us.
+
     After:  Begin
     Writes: DIALLED in the call, NEXT_HOP in the state, HOP of the server half
-    Leaves: the target, per connection
+    Leaves: the target, per connection; a Close that was not answered
     Close:  goes to where the connection lives; OK when nobody is there any more
     """
 
     after = ("Begin", "BeginClient", "Heal", "Refresh")
 
     def __init__(
-        self, peers: Peers | None = None, *, target: Handler | str | None = None, timeout: float | None = 5.0
+        self,
+        peers: Peers | None = None,
+        *,
+        target: Handler | str | None = None,
+        timeout: float | None = 5.0,
+        journal: Journal | None = None,
     ) -> None:
         self._peers = peers
         self._target = target
         self._timeout = timeout
+        self._next: Handler = Dialled()
+        self.unclosed = Unclosed(self._close_again, lambda: self.scope, journal)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Let be counted what is owed to next hops."""
+        with OWED.reading(self.unclosed.counts):
+            yield self
+
+    async def entered(self, next: Handler) -> None:
+        """Close what an earlier process of ours asked for, without an answer that we know of."""
+        self._next = next
+        self.unclosed.take_up(self._lives)
+
+    def _lives(self, target: str, connection_id: str) -> bool:
+        begin = next((one for one in self.companions if isinstance(one, Begin)), None)
+        life = begin.life(connection_id) if begin is not None else None
+        place = life.state.get(PLACE) if isinstance(life, Living) else None
+        return place is not None and place.target == target
+
+    async def abandon(self, call: Call, connection: Connection) -> None:
+        """Close where it was granted."""
+        place = call.state.get(PLACE)
+        if place is not None and isinstance(place.target, str):
+            self.unclosed.owe(place.target, connection)
 
     def _where(self, call: Call) -> Handler | str:
         target = call.get(TARGET) or self._target
@@ -137,27 +170,38 @@ class Dial(Element):
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Dial, then pass on; leave an old place first."""
-        target = self._where(call)
+        target, connection_id = self._where(call), request.connection.id
         place = call.state.get(PLACE)
-        if place is not None and place.target != target:
+        new = place is None or place.target != target
+        if place is not None and new:
             await self._move(call, place, request.connection, next)
             call.state.set(PLACE, _Place(target))  # also when the dial fails: at the old one it lives no more
 
-        def at(handler: Handler, request: NetworkServiceRequest) -> Awaitable[Connection]:
+        async def at(handler: Handler, request: NetworkServiceRequest) -> Connection:
             call.state.set(PLACE, _Place(target))
             call.state.set(NEXT_HOP, handler)
             hop = call.get(HOP)
             if hop is not None:
                 hop.handler = handler
-            return next.request(call.put(DIALLED, handler), request)
+            if new and isinstance(target, str):
+                await self.unclosed.ask(target, request.connection)
+            return await next.request(call.put(DIALLED, handler), request)
 
         try:
-            return await self._answered(call, target, request, at)
+            answer = await self._answered(call, target, request, at)
         except MeshError as error:
-            if place is None and error.status in _REFUSALS and call.state.get(REACHED) is None:
+            if place is None and error.status in REFUSALS and call.state.get(REACHED) is None:
                 # it said no to a first Request: it holds nothing that a Close could end
                 call.state.pop(PLACE)
+                self._settled(target, connection_id)
             raise
+        if new and isinstance(target, str):
+            self.unclosed.answered(target, connection_id)
+        return answer
+
+    def _settled(self, target: Handler | str, connection_id: str) -> None:
+        if isinstance(target, str):
+            self.unclosed.settled(target, connection_id)
 
     async def _answered(
         self, call: Call, target: Handler | str, message: M, work: Callable[[Handler, M], Awaitable[T]]
@@ -197,15 +241,37 @@ class Dial(Element):
     async def _close_at(
         self, call: Call, target: Handler | str, connection: Connection, next: Handler
     ) -> None:
+        """Close at a target; what it does not answer is owed to it from now on."""
+        known = copy_of(connection)
         try:
-            await self._answered(
-                call,
-                target,
-                connection,
-                lambda handler, connection: next.close(call.put(DIALLED, handler), connection),
-            )
-        except Unavailable as error:
-            log.info("close: nobody is there", connection=connection.id, at=_name(target), error=str(error))
+            await self._ask_to_close(call, target, connection, next)
+        except BaseException as error:
+            if isinstance(target, str) and not (isinstance(error, MeshError) and error.status in REFUSALS):
+                self.unclosed.owe(target, known)
+            if not isinstance(error, Unavailable):
+                raise
+            log.info("close: nobody is there", connection=known.id, at=_name(target), error=str(error))
+        else:
+            self._settled(target, known.id)
+
+    async def _ask_to_close(
+        self, call: Call, target: Handler | str, connection: Connection, next: Handler
+    ) -> None:
+        await self._answered(
+            call,
+            target,
+            connection,
+            lambda handler, connection: next.close(call.put(DIALLED, handler), connection),
+        )
+
+    async def _close_again(self, target: str, connection: Connection) -> None:
+        """Make one more try at what is owed."""
+        call = Call(peer=Peer(in_process=True), values={OWN: True}).within(TRY)
+        try:
+            async with asyncio.timeout(TRY):
+                await self._ask_to_close(call, target, connection, self._next)
+        except TimeoutError as error:
+            raise TimedOut(f"{target} did not answer a Close in {TRY:g} s") from error
 
     async def _with_handler(self, call: Call) -> Call:
         return call.put(DIALLED, await self._dial(call, self._where(call)))
