@@ -1,0 +1,82 @@
+"""Pods without a sidecar in a real cluster: kubelet, containerd, runc, and the agent from the chart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import lab_cluster as lab
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+WISH = {"networkservicemesh.io": "kernel://agents/nsm-1", "networkservicemesh.io/mode": "agent"}
+GATE = "networkservicemesh.io/wires"
+ROLES = ("nsm-node-agent", "nsm-identity-agent", "nsmgr", "forwarder")
+
+
+@pytest.fixture
+def agents(mesh: None) -> Iterator[None]:
+    """Have the agent on each node, and pods told of their wires; afterwards all is as it was."""
+    before = lab.revision()
+    chart = str(lab.PROJECT / "deploy/helm")
+    settings = ("--set=nodeAgent.enabled=true", "--set=nsmgr.tellPods=true")
+    lab.helm("upgrade", "nsmesh", chart, "-n", lab.SYSTEM, "--reuse-values", *settings)
+    for role in ROLES:
+        lab.kubectl("-n", lab.SYSTEM, "rollout", "status", f"ds/{role}", "--timeout=90s")
+    yield
+    lab.helm("rollback", "nsmesh", str(before), "-n", lab.SYSTEM)
+    lab.wait_for_mesh()
+
+
+def plain(name: str, node: int) -> dict[str, Any]:
+    """Return a pod with an application, no client, no volume of ours, and the readiness gate."""
+    made = lab.pod(name, node, lab.application(), volumes=[], readinessGates=[{"conditionType": GATE}])
+    made["metadata"]["annotations"] = dict(WISH)
+    return made
+
+
+def index(namespace: str, name: str) -> str:
+    """Return the line of its interface, by which one that was made anew is known."""
+    return lab.inside(namespace, name, "ip", "-o", "link", "show", "nsm-1").split(":")[0]
+
+
+def events(namespace: str, name: str) -> list[str]:
+    """Return what was said of a pod's wires."""
+    selector = f"--field-selector=involvedObject.name={name}"
+    return [item["message"] for item in lab.objects("events", "-n", namespace, selector)["items"]]
+
+
+def test_a_pod_of_its_application_alone(agents: None, namespace: str) -> None:
+    """Ready by the gate once its wire to another node is up; an agent that ends leaves it; nothing stays."""
+    lab.create(
+        namespace,
+        lab.responder("nse", 2, "172.16.7.0/31", "agents"),
+        plain("one", 1),
+    )
+    lab.ready(namespace, "nse", "one", limit=90)
+    assert lab.pings(namespace, "one", "172.16.7.0") or lab.pings(namespace, "one", "172.16.7.1")
+    far = "172.16.7.0" if lab.pings(namespace, "one", "172.16.7.0") else "172.16.7.1"
+    found = lab.objects("pod", "-n", namespace, "one")
+    (told,) = json.loads(found["metadata"]["annotations"]["networkservicemesh.io/status"])
+    assert (told["interface"], told["name"]) == ("nsm-1", "agents")
+    assert [one["name"] for one in found["spec"]["containers"]] == ["app"]
+    assert any(line.startswith("wire nsm-1 to nse") for line in events(namespace, "one"))
+    before = index(namespace, "one")
+    agent = lab.pod_of("nsm-node-agent", 1)
+    lab.kubectl("-n", lab.SYSTEM, "delete", "pod", agent)
+    lab.kubectl("-n", lab.SYSTEM, "rollout", "status", "ds/nsm-node-agent", "--timeout=90s")
+    lab.until(
+        "the next one goes on",
+        lambda: (
+            "all wires are up"
+            in lab.kubectl("-n", lab.SYSTEM, "logs", lab.pod_of("nsm-node-agent", 1), check=False)
+        ),
+    )
+    assert index(namespace, "one") == before
+    assert lab.pings(namespace, "one", far)
+    lab.kubectl("-n", namespace, "delete", "pod", "one", "--grace-period=1")
+    lab.until(
+        "the endpoint has no wire",
+        lambda: far not in lab.inside(namespace, "nse", "ip", "-4", "addr", "show"),
+    )
