@@ -29,8 +29,11 @@ _AGAIN = 0.002
 
 
 async def can_hide() -> bool:
-    """Return whether a program may have a mount namespace of its own here."""
-    return (await programs.run("unshare", "--mount", "true")).code == 0
+    """Return whether a program may have a mount namespace of its own here, and there is what makes one."""
+    try:
+        return (await programs.run("unshare", "--mount", "true")).code == 0
+    except NotFound:  # an image without a shell
+        return False
 
 
 def command(name: str, *, hidden: bool) -> tuple[str, ...]:
