@@ -121,11 +121,13 @@ async def running_nsc(
     *,
     alive: Alive | None = None,
     leaves: Callable[[], bool] = lambda: False,
+    longest_pause: float = PAUSE,
 ) -> AsyncIterator[Chain]:
     """Ask for all services in the background while the block runs; close them on leaving.
 
     ``alive`` takes the place of the look at the wires that the settings ask for. ``leaves`` says at the end
-    whether the wires stay, for a successor that goes on with the journal.
+    whether the wires stay, for a successor that goes on with the journal. ``longest_pause``: seconds to which
+    the pause between two tries grows.
     """
     wires = [Wanted.of(settings, number, url) for number, url in enumerate(wanted_services(settings))]
     if alive is None and settings.liveness_check_enabled:
@@ -144,6 +146,7 @@ async def running_nsc(
             tokens=runtime.tokens,
             interval=settings.liveness_check_interval,
             limit=settings.liveness_check_timeout + 0.1,
+            count=settings.liveness_check_count,
         ),
         function=(ClientInfo(settings.place), KeepApart(), *_receiving(wires)),
         checks=runtime.checks(),
@@ -152,7 +155,9 @@ async def running_nsc(
         clock=runtime.clock,
     )
     async with chain.running():
-        work = chain.scope.spawn(_Asking(settings, chain, alive).ask_all(wires), name="requests")
+        work = chain.scope.spawn(
+            _Asking(settings, chain, alive, longest_pause).ask_all(wires), name="requests"
+        )
         try:
             yield chain
         finally:
@@ -165,8 +170,11 @@ async def running_nsc(
 class _Asking:
     """Asks for wires, one after another, each until it is there."""
 
-    def __init__(self, settings: NscSettings, chain: Chain, alive: Alive | None) -> None:
+    def __init__(
+        self, settings: NscSettings, chain: Chain, alive: Alive | None, longest_pause: float
+    ) -> None:
         self._settings = settings
+        self._longest_pause = longest_pause
         self._chain = chain
         self._alive = alive
         self._told_of_names = not settings.local_dns_server_enabled
@@ -178,6 +186,7 @@ class _Asking:
 
     async def _ask(self, wire: Wanted) -> None:
         failed = False
+        pause = PAUSE
         while True:
             call = Call(peer=Peer(in_process=True)).within(self._settings.request_timeout)
             try:
@@ -189,7 +198,8 @@ class _Asking:
             except MeshError as error:
                 failed = True
                 log.warning("request failed", connection=wire.id, error=str(error))
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, self._longest_pause)
             else:
                 self._tell(connection, restored=held is not None and not reselect)
                 return

@@ -218,6 +218,8 @@ class NscSettings(Asks):
     """Time between two probes."""
     liveness_check_timeout: Seconds = Seconds(1)
     """Time without an answer after which the path counts as dead."""
+    liveness_check_count: int = 1
+    """How many probes in a row have to find nothing before it does."""
 
 
 @dataclass(frozen=True, kw_only=True)

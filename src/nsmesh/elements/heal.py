@@ -13,8 +13,9 @@ from nsmesh.core.call import Call
 from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Status
-from nsmesh.core.follow import Follower, Following, Ours
-from nsmesh.core.life import LIFE, OWN, Life
+from nsmesh.core.follow import Follower, Ours
+from nsmesh.core.heal_watch import QUICK, QUICKEST, HealWatch
+from nsmesh.core.life import LIFE, OWN
 from nsmesh.core.metrics import Counter
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.core.tokens import TokenSource
@@ -32,14 +33,6 @@ LONGEST = 2.0
 """Most seconds between two attempts."""
 MISSING = 10.0
 """Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
-QUICK = 0.1
-"""Most seconds for one look at a wire that the next hop has told as down: time for five questions."""
-QUICKEST = 0.04
-"""Least seconds for it: time for four questions."""
-UNKNOWN = 0.06
-"""Seconds for it where no look has been answered yet."""
-SLOWER = 8
-"""How many times as long as the longest of the last looks it may take."""
 AT_ONCE = 32
 """Attempts of one process that may be under way at the same time."""
 
@@ -47,58 +40,6 @@ _ABSENT = frozenset((Status.NOT_FOUND, Status.UNKNOWN))
 
 Alive = Callable[[Connection], Awaitable[bool]]
 """Says whether packets go through a connection, now."""
-
-
-class _Watch:
-    """What belongs to one connection.
-
-    ``asking``: an attempt of ours is under way in the chain. ``down``: what was heard last. ``missing``: loop
-    time since which nobody finds the endpoint. ``took``: seconds of the longest of the last looks that were
-    answered, infinite before the first. The connection is kept in its wire form, which takes a quarter
-    of the memory of the message.
-    """
-
-    __slots__ = ("_packed", "asking", "down", "following", "healing", "life", "missing", "probing", "took")
-
-    def __init__(self, life: Life, connection: Connection) -> None:
-        self.life = life
-        self.connection = connection
-        self.following: Following | None = None
-        self.probing: asyncio.Task[None] | None = None
-        self.healing: asyncio.Task[None] | None = None
-        self.asking = False
-        self.down = False
-        self.missing: float | None = None
-        self.took = math.inf
-
-    @property
-    def brief(self) -> float:
-        """Seconds in which it answers, if it does."""
-        return min(max(SLOWER * self.took, QUICKEST), QUICK) if self.took < math.inf else UNKNOWN
-
-    @property
-    def connection(self) -> Connection:
-        """A copy of what was granted last."""
-        return Connection.FromString(self._packed)
-
-    @connection.setter
-    def connection(self, connection: Connection) -> None:
-        self._packed = connection.SerializeToString()
-
-    def rest(self) -> None:
-        """Watch no more; an attempt to heal goes on."""
-        if self.following is not None:
-            self.following.stop()
-            self.following = None
-        if self.probing is not None:
-            self.probing.cancel()
-            self.probing = None
-
-    def calm(self) -> None:
-        """Give up healing, unless it is just asking: then it ends by itself."""
-        if self.healing is not None and not self.asking:
-            self.healing.cancel()
-            self.healing = None
 
 
 class Heal(Element):
@@ -109,7 +50,8 @@ class Heal(Element):
     mechanism are chosen anew; a wire that was told as down is looked at for :data:`QUICK`, or less where its
     answers came fast. An endpoint that nobody finds for :data:`MISSING` is given up, whatever its
     packets do. It goes on until it succeeds or somebody closes; a stream that ends CANCELLED means nothing.
-    ``interval`` and ``limit``: seconds between two probes, and for one.
+    ``interval`` and ``limit``: seconds between two probes, and for one; ``count``: how many of them in a row
+    have to find nothing.
 
     After:  Begin
     Reads:  NEXT_HOP
@@ -126,13 +68,15 @@ class Heal(Element):
         tokens: TokenSource | None = None,
         interval: float = 0.2,
         limit: float = 1.0,
+        count: int = 1,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._alive = alive
         self._interval = interval
         self._limit = limit
+        self._count = count
         self._chance = chance
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[str, HealWatch] = {}
         self._follower = Follower(lambda: self.scope, tokens)
         self._room = asyncio.Semaphore(AT_ONCE)
 
@@ -162,7 +106,7 @@ class Heal(Element):
         if life is not None and self.scope.running:
             watch = self._watches.get(connection_id)
             if watch is None or watch.life is not life:
-                watch = self._watches[connection_id] = _Watch(life, answer)
+                watch = self._watches[connection_id] = HealWatch(life, answer)
             watch.connection = answer
             watch.down = False
             watch.missing = None
@@ -170,7 +114,7 @@ class Heal(Element):
             self._watch(call, watch, began)
         return answer
 
-    def _watch(self, call: Call, watch: _Watch, began: float) -> None:
+    def _watch(self, call: Call, watch: HealWatch, began: float) -> None:
         handler = call.state.get(NEXT_HOP)
         following = watch.following
         if following is not None and (not following.live or following.handler is not handler):
@@ -183,7 +127,7 @@ class Heal(Element):
         if self._alive is not None and watch.probing is None:
             watch.probing = self.scope.spawn(self._probe(watch), name="heal: probe")
 
-    def _told(self, watch: _Watch, state: int) -> None:
+    def _told(self, watch: HealWatch, state: int) -> None:
         watch.down = state == State.DOWN
         if watch.down:
             self._start(watch, "the next hop lost it")
@@ -192,26 +136,31 @@ class Heal(Element):
         elif state == State.UP:
             watch.calm()
 
-    async def _refresh(self, watch: _Watch) -> None:
+    async def _refresh(self, watch: HealWatch) -> None:
         try:
             await watch.life.rerequest()
         except MeshError as error:
             log.warning("requested refresh failed", connection=watch.connection.id, error=str(error))
 
-    async def _probe(self, watch: _Watch) -> None:
+    async def _probe(self, watch: HealWatch) -> None:
         """Look for packets until none come back."""
+        silent = 0
         while True:
             await asyncio.sleep(self._interval)
             if watch.healing is not None:
+                silent = 0
                 continue
             began = self.scope.clock.monotonic()
             if await self._is_alive(watch.connection):
                 took = self.scope.clock.monotonic() - began
                 watch.took = max(took, 0.9 * watch.took) if watch.took < math.inf else took
-            else:
+                silent = 0
+                continue
+            silent += 1
+            if silent >= self._count:
                 self._start(watch, "no packets come back", alive=False)
 
-    async def _is_alive_after_all(self, watch: _Watch) -> bool:
+    async def _is_alive_after_all(self, watch: HealWatch) -> bool:
         """Look briefly. A process that stood still meanwhile has not looked, and takes its time."""
         for limit in (watch.brief, QUICK, self._limit):
             began = self.scope.clock.monotonic()
@@ -231,12 +180,12 @@ class Heal(Element):
             log.info("probe failed", connection=connection.id, error=str(error))
             return False
 
-    def _start(self, watch: _Watch, why: str, *, alive: bool | None = None) -> None:
+    def _start(self, watch: HealWatch, why: str, *, alive: bool | None = None) -> None:
         if watch.healing is None and self.scope.running:
             log.info("connection is down", element="heal", connection=watch.connection.id, why=why)
             watch.healing = self.scope.spawn(self._heal(watch, alive), name="heal")
 
-    async def _heal(self, watch: _Watch, alive: bool | None) -> None:
+    async def _heal(self, watch: HealWatch, alive: bool | None) -> None:
         """Attempt until it is done; ``alive`` is what is known of the packets, for the first time."""
         pause = PAUSE
         try:
@@ -256,16 +205,16 @@ class Heal(Element):
             if watch.healing is asyncio.current_task():
                 watch.healing = None
 
-    def _given_up(self, watch: _Watch) -> bool:
+    def _given_up(self, watch: HealWatch) -> bool:
         return watch.missing is not None and self.scope.clock.monotonic() - watch.missing >= MISSING
 
-    def _note_missing(self, watch: _Watch, error: MeshError) -> None:
+    def _note_missing(self, watch: HealWatch, error: MeshError) -> None:
         if not _is_missing(watch.connection.network_service_endpoint_name, error):
             watch.missing = None
         elif watch.missing is None:
             watch.missing = self.scope.clock.monotonic()
 
-    async def _attempt(self, watch: _Watch, *, reselect: bool) -> bool:
+    async def _attempt(self, watch: HealWatch, *, reselect: bool) -> bool:
         """Ask once; returns whether there is nothing more to do."""
         connection_id = watch.connection.id
         try:
@@ -294,7 +243,7 @@ class Heal(Element):
             log.info("healed", element="heal", connection=connection_id, reselect=reselect, endpoint=endpoint)
         return True
 
-    def _forget(self, connection_id: str, watch: _Watch) -> None:
+    def _forget(self, connection_id: str, watch: HealWatch) -> None:
         watch.rest()
         if self._watches.get(connection_id) is watch:
             del self._watches[connection_id]

@@ -32,6 +32,7 @@ from nsmesh.model.manifest_records import (
     Endpoint,
     Link,
     LinkEnd,
+    LivenessCheck,
     Workload,
 )
 from nsmesh.model.manifest_repair import Checked, propose
@@ -47,6 +48,7 @@ __all__ = [
     "Endpoint",
     "Link",
     "LinkEnd",
+    "LivenessCheck",
     "ManifestError",
     "ManifestErrors",
     "Workload",

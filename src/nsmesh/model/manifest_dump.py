@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nsmesh.model.duration import format_duration
 from nsmesh.model.manifest_records import (
     ALWAYS,
     ANNOTATION,
@@ -15,6 +16,7 @@ from nsmesh.model.manifest_records import (
     Endpoint,
     Link,
     LinkEnd,
+    LivenessCheck,
     Workload,
 )
 from nsmesh.model.messages import Match, NetworkService, NetworkServiceEndpoint
@@ -125,8 +127,17 @@ def _workload(workload: Workload) -> dict[str, Any]:
             "workdir": workload.workdir,
             "restart": workload.restart if workload.restart != NEVER else "",
             "node": workload.node,
+            "liveness": _liveness(workload.liveness) if workload.liveness else {},
         }
     )
+
+
+def _liveness(check: LivenessCheck) -> dict[str, Any]:
+    return {
+        "interval": format_duration(check.interval),
+        "timeout": format_duration(check.timeout),
+        "count": check.count,
+    }
 
 
 def _endpoint_process(endpoint: Endpoint) -> dict[str, Any]:

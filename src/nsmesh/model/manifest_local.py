@@ -6,6 +6,7 @@ import re
 
 from nsmesh.model.manifest_errors import Mark, Report
 from nsmesh.model.manifest_fields import Fields, Plain, fields, plain
+from nsmesh.model.manifest_liveness import read_liveness
 from nsmesh.model.manifest_meta import named, registered_names
 from nsmesh.model.manifest_records import (
     ALWAYS,
@@ -33,7 +34,8 @@ _SMALLEST_MTU, _LARGEST_MTU = 68, 65_535
 def read_workload(document: Fields) -> Workload:
     """Return what a ``kind: Workload`` document describes."""
     name, metadata = named(document)
-    spec = document.mapping("spec", ("command", "args", "env", "netns", "pid", "workdir", "restart", "node"))
+    known = ("command", "args", "env", "netns", "pid", "workdir", "restart", "node", "liveness")
+    spec = document.mapping("spec", known)
     workload = Workload(
         name,
         _services(metadata),
@@ -63,6 +65,7 @@ def read_workload(document: Fields) -> Workload:
         spec.text("workdir"),
         spec.text("restart", NEVER, choices=RESTARTS),
         spec.name("node"),
+        read_liveness(spec),
     )
 
 

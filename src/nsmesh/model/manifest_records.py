@@ -28,13 +28,27 @@ RESTARTS = (NEVER, ON_FAILURE, ALWAYS)
 
 
 @dataclass(frozen=True, slots=True)
+class LivenessCheck:
+    """How often somebody looks whether packets go through a wire: each ``interval`` seconds.
+
+    It is dead when ``count`` looks in a row found nothing within ``timeout`` seconds each. The usual values
+    are those of NSM's clients.
+    """
+
+    interval: float = 0.2
+    timeout: float = 1.0
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """A namespace, a process in it, and the network services that it wants.
 
     ``services`` are read from the annotation ``networkservicemesh.io``. ``command`` and ``args`` are the
     process; without a command there is none. ``netns`` is the name or absolute path of an existing namespace,
     ``pid`` a process in one (0: none); with neither, the mesh makes a namespace. ``restart``: one of
-    :data:`RESTARTS`. ``node``: where it lives; empty lets the mesh choose.
+    :data:`RESTARTS`. ``node``: where it lives; empty lets the mesh choose. ``liveness``: how its wires are
+    looked at; None: when something is heard of one alone.
     """
 
     name: str
@@ -49,6 +63,7 @@ class Workload:
     workdir: str = ""
     restart: str = NEVER
     node: str = ""
+    liveness: LivenessCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 
 from nsmesh.core.errors import Unavailable
-from nsmesh.model.manifest import Endpoint, Link, ManifestErrors, Workload, dump, load
+from nsmesh.model.manifest import Endpoint, Link, LivenessCheck, ManifestErrors, Workload, dump, load
 
 log = structlog.get_logger()
 
@@ -28,6 +28,11 @@ class Documents:
         self._path = path
         self.known: dict[tuple[str, str], Local] = {}
         self._load()
+
+    def liveness(self, workload: str) -> LivenessCheck | None:
+        """Return how the wires of a workload are looked at; None where no document says so."""
+        found = self.known.get(("workload", workload))
+        return found.liveness if isinstance(found, Workload) else None
 
     def _load(self) -> None:
         try:

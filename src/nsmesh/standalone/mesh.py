@@ -18,6 +18,7 @@ from nsmesh.core.errors import MeshError
 from nsmesh.core.scope import Scope
 from nsmesh.datapath import netns
 from nsmesh.elements.heal import Heal
+from nsmesh.model.manifest import LivenessCheck
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.clients import Clients
 from nsmesh.standalone.connects import Connects
@@ -45,6 +46,8 @@ log = structlog.get_logger()
 LIFETIME = 600.0
 """Seconds that a wire lives without a refresh."""
 NEVER = 1e9
+LATE = 0.1
+"""Seconds that a look may end late."""
 """Seconds between two looks at a wire that nobody reported lost: it is looked at when its fate is decided."""
 
 
@@ -144,10 +147,20 @@ async def composed(
     nodes = node_of_host(paths, hosts.place, kinds) if hosts else nodes_of(paths, conditions.nodes, kinds)
     placement = Placement(nodes)
 
+    documents = Documents(paths.documents)
+
     def make_client(name: str, place: str) -> Chain:
+        check = documents.liveness(name) or LivenessCheck(NEVER)
+        heal = Heal(
+            Liveness(lambda: place, check.timeout),
+            tokens=held.tokens,
+            interval=check.interval,
+            limit=check.timeout + LATE,
+            count=check.count,
+        )
         return client_chain.client(
             name,
-            heal=Heal(Liveness(lambda: place), interval=NEVER, tokens=held.tokens),
+            heal=heal,
             manager=placement.put("client", name).manager_url,
             peers=held.peers,
             tokens=held.tokens,
@@ -193,7 +206,7 @@ async def composed(
         forks=ForkKeeper(supervisor, scope, paths.logs / "daemon.log"),
         spaces=Spaces(paths, children, identities),
         switches=Switches(paths, children),
-        documents=Documents(paths.documents),
+        documents=documents,
         connects=connects,
         clients=clients,
         followers=Followers(scope, events, gone),

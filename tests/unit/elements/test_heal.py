@@ -185,6 +185,29 @@ def test_a_look_takes_as_long_as_the_wire_does(way, least, most):
     scenario(body, looks)
 
 
+def test_as_many_looks_in_a_row_as_wanted_have_to_find_nothing():
+    """One that finds something begins the count anew; the last of a row makes it choose anew, at once."""
+    found = [False, False, True, False, False, False]
+    asked = []
+
+    async def looks(connection):
+        asked.append(asyncio.get_running_loop().time())
+        return found.pop(0) if found else True
+
+    async def main():
+        heal, far = Heal(looks, count=3, interval=0.2, chance=lambda: 1.0), Far()
+        handler = chain(BeginClient(), heal, far, clock=VirtualClock())
+        async with handler.running():
+            await handler.request(Call(), ask())
+            begun = asyncio.get_running_loop().time()
+            while "reselect" not in far.seen:  # noqa: ASYNC110 - time is virtual
+                await asyncio.sleep(0.01)
+            assert asked[5] - begun == pytest.approx(1.2)
+            assert asyncio.get_running_loop().time() - begun < 1.3
+
+    run(main())
+
+
 def test_dead_packets_alone_reselect():
     """With the control plane well, what the check says is enough."""
     pulse = Pulse()
