@@ -1,4 +1,4 @@
-"""Make the root file system of the image: Debian's Python, the wheel with what it needs, and three programs.
+"""Make the root file system of the image: Debian's Python, the wheel with what it needs, and a few programs.
 
     rootfs.py FOLDER [--wheel FILE]
 
@@ -27,9 +27,15 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = "usr/local/lib/python{0}.{1}/dist-packages"
 """Where Debian's Python looks for what its administrator installed."""
-PROGRAMS = {"nft": "nftables", "ip": "iproute2", "wireguard-go": "wireguard-go"}
-"""What roles call, and Debian's package of it: the firewall writes its table with nft, the VPN gateway sets up
-its tunnel with ip; wireguard-go is for nodes whose kernel has no WireGuard."""
+PROGRAMS = {
+    "nft": "nftables",
+    "ip": "iproute2",
+    "wireguard-go": "wireguard-go",
+    "setpriv": "util-linux",
+}
+"""What roles call, and Debian's package of it: the firewall writes its table with nft, the VPN gateway makes
+its tunnel with ip; wireguard-go is for nodes whose kernel has no WireGuard, and setpriv lets it end with its
+role."""
 UNUSED = (
     "__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "distutils",
     "pydoc_data", "config-*", "site-packages", "dist-packages", "curses", "dbm", "venv", "unittest",
@@ -134,7 +140,7 @@ def make(root: Path, built: Path) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for name in ("tmp", "proc", "sys", "dev", "run", "var/lib/networkservicemesh"):
+    for name in ("tmp", "proc", "sys", "dev", "run", "var/run", "var/lib/networkservicemesh"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "tmp").chmod(0o1777)
     compile_all(root)
