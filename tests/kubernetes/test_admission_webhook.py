@@ -203,6 +203,20 @@ def test_the_registration_is_kept_true(webhook_server, namespace, tmp_path):
         assert "NotFound" in gone(server, where.name)
 
 
+def test_the_api_server_starts_again(webhook_server, namespace, tmp_path):
+    """The webhook stays, keeps its certificate, and follows namespaces and its registration as before."""
+    server = webhook_server
+    with webhook(server, namespace, tmp_path, NSM_CERTIFICATE_LIFETIME="20s") as (where, one):
+        before = where.configuration()["webhooks"]
+        server.start_api(server.stop_api())
+        where.effective(namespace)
+        assert one.process.poll() is None
+        assert where.configuration()["webhooks"] == before
+        server.kubectl("annotate", "namespace", namespace, f"{KEY}={URL}")
+        until("the namespace is known", lambda: namespace in json.dumps(where.configuration()), 60)
+        assert len(create(server, namespace, pod(None))["spec"]["containers"]) == 2
+
+
 def gone(server, name) -> str:
     """Return what is said of a configuration."""
     return server.kubectl("get", CONFIGURATIONS, name, check=False)

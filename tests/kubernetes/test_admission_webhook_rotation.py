@@ -9,6 +9,7 @@ import os
 import time
 from contextlib import ExitStack, contextmanager
 from threading import Event, Thread
+from urllib.request import urlopen
 
 import pytest
 from kubernetes_lab import until
@@ -129,8 +130,10 @@ def test_a_replica_goes_and_another_comes(webhook_server, namespace, tmp_path):
 
 
 def test_five_hundred_pods(webhook_server, namespace, tmp_path):
-    """Twenty at a time, all of them with wires; what a review took is counted."""
-    with balanced(webhook_server, tmp_path, 1) as (where, (one,), _):
+    """Twenty at a time, all of them with wires; each is counted, and told to Prometheus."""
+    address = f"127.0.0.1:{free_port()}"
+    options = {"PROMETHEUS": "true", "NSM_PROMETHEUS_LISTEN_ON": address}
+    with balanced(webhook_server, tmp_path, 1, **options) as (where, (one,), _):
         where.effective(namespace)
 
         async def main():
@@ -150,6 +153,11 @@ def test_five_hundred_pods(webhook_server, namespace, tmp_path):
         assert not failed
         assert len(one.said("patched")) >= 500
         assert len(times) == 500
+        with urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines())
+        assert float(lines['nsm_webhook_reviews_total{outcome="patched"}']) == len(one.said("patched"))
+        assert float(lines["nsm_webhook_seconds_count"]) >= 500
+        assert float(lines["nsm_webhook_certificate_end_seconds"]) > time.time()
 
 
 def test_certificates_of_files(webhook_server, namespace, tmp_path):
