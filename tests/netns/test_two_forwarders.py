@@ -111,7 +111,7 @@ def test_a_forwarder_killed_in_mid_traffic_loses_nothing_and_its_successor_keeps
         forwarder(found, "ovs")
         found.until("fwd-ovs", "forwarder ready", after=mark)
         said = stream.communicate(timeout=30)[0]
-    assert "300 packets transmitted, 300 received" in said
+    assert "300 packets transmitted, 300 received" in said, found.log("fwd-ovs")[mark:]
     pid_file = Path(switch.directory / "ovs-vswitchd.pid")
     os.kill(running(pid_file, "ovs-vswitchd"), signal.SIGKILL)
     limit = time.monotonic() + 10

@@ -20,14 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from nsmesh.core.errors import Invalid, Refused
-from nsmesh.datapath import netns
+from nsmesh.datapath import apart, netns
+from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Port, TunnelPort
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.ovs_dpdk import check_ends, is_socket
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.datapath.ovs_switch import BRIDGE, Switch
 
-SIOCETHTOOL, ETHTOOL_STXCSUM, ETHTOOL_SGRO = 0x8946, 0x17, 0x2C
+SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 WANTED = 0x1 | 0x100
 """IFF_UP and IFF_PROMISC."""
@@ -67,7 +68,7 @@ class OvsDatapath:
             return [*namespaces(), self._home]
 
         # one for each side: both mark what they make with the wire's id, in groups of their own
-        self._legs = tuple(LinuxDatapath(owner=f"{owner}/ovs-{side}", namespaces=places) for side in "ab")
+        self._legs = tuple(ApartDatapath(owner=f"{owner}/ovs-{side}", namespaces=places) for side in "ab")
 
     async def apply(self, wire: CrossConnect) -> Applied:
         """See :meth:`Datapath.apply`. Raises TunnelRefused for an end that is no interface here."""
@@ -123,12 +124,12 @@ class OvsDatapath:
         return Applied("")
 
     async def _tunnel(self, leg: LinuxDatapath, wire: CrossConnect, port: TunnelPort, name: str) -> Applied:
-        """Make the kernel's tunnel device in the switch's namespace; its packets leave by the node's."""
+        """Make the kernel's tunnel in the node, with a pair from there to the switch."""
         near = KernelPort(self._home, name, mtu=port.mtu, numbered=False)
         applied = await leg.apply(replace(wire, a=near, b=port))
         if applied.outcome != "unchanged":
-            # the kernel would join frames to longer ones than a port of the switch takes
-            netns.call_in(self._home, lambda: _ethtool(name, ETHTOOL_SGRO))
+            # of frames from a node of this very machine the kernel has put off checksums, and joined some
+            _ethtool(apart.names_of(wire.id)[0], ETHTOOL_STXCSUM)
         return applied
 
     async def _leg(self, leg: LinuxDatapath, wire: CrossConnect, port: KernelPort, name: str) -> Applied:

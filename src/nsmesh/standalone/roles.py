@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from nsmesh.chains.forwarder_ovs import running_ovs_forwarder
 from nsmesh.chains.registry import running_registry
@@ -35,6 +36,8 @@ FORWARDER_WISHES = (
     "tunnels_apart",
 )
 """Settings of a forwarder that a mesh takes from its environment."""
+OVS_WISHES = ("vxlan_port", "mechanism_priority", "mechanisms", "dpdk_memory")
+"""The same of a forwarder with a switch."""
 READY = 10.0
 """Seconds within which a role that runs apart must answer."""
 
@@ -67,7 +70,9 @@ async def start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
         if one.kind == OVS:
             stack.push_async_callback(_end_switches, mesh)
             place = await mesh.switches.make(one)
-            await stack.enter_async_context(running_ovs_forwarder(ovs_settings(node, one, place), held))
+            await stack.enter_async_context(
+                running_ovs_forwarder(ovs_settings(node, one, place, os.environ), held)
+            )
             continue
         forwarder = forwarder_settings(node, one, os.environ)
         datapath = driver_of(forwarder, owner=paths.owner_of(one.name), namespaces=netns.named)
@@ -89,9 +94,16 @@ def labels_of(node: Node, forwarder: NodeForwarder) -> dict[str, str]:
     return {"p2p": "true"} | ({"forwarder": forwarder.kind} if len(node.forwarders) > 1 else {})
 
 
-def ovs_settings(node: Node, forwarder: NodeForwarder, place: str) -> OvsForwarderSettings:
-    """Return the settings of a forwarder whose switch lives in the namespace ``place``."""
+def ovs_settings(
+    node: Node, forwarder: NodeForwarder, place: str, environment: Mapping[str, str]
+) -> OvsForwarderSettings:
+    """Return the settings of a forwarder whose switch lives in the namespace ``place``.
+
+    Of the environment as :func:`forwarder_settings`. Raises Invalid likewise.
+    """
     return OvsForwarderSettings(
+        tunnel_ip=node.ip,
+        **_wishes(OvsForwarderSettings, OVS_WISHES, environment),
         name=forwarder.name,
         labels=labels_of(node, forwarder),
         connect_to=node.manager_url,
@@ -108,13 +120,7 @@ def forwarder_settings(
 
     As for a forwarder that is a process of its own. Raises Invalid for variables that cannot be used.
     """
-    try:
-        wanted = [f"{PREFIX}{name.upper()}" for name in FORWARDER_WISHES]
-        given = {name: environment[name] for name in wanted if name in environment}
-        wishes = load(ForwarderSettings, given)
-    except SettingsError as error:
-        raise Invalid(str(error), remedy="correct these variables") from error
-    kept = {name: getattr(wishes, name) for name in FORWARDER_WISHES}
+    kept = _wishes(ForwarderSettings, FORWARDER_WISHES, environment)
     return ForwarderSettings(
         name=forwarder.name,
         labels=labels_of(node, forwarder),
@@ -123,6 +129,16 @@ def forwarder_settings(
         tunnel_ip=node.ip,
         **kept,
     )
+
+
+def _wishes(cls: type[Any], names: Iterable[str], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return those settings of a forwarder that are its environment's to say."""
+    try:
+        wanted = [f"{PREFIX}{name.upper()}" for name in names]
+        wishes = load(cls, {name: environment[name] for name in wanted if name in environment})
+    except SettingsError as error:
+        raise Invalid(str(error), remedy="correct these variables") from error
+    return {name: getattr(wishes, name) for name in names}
 
 
 def _registry_here(mesh: Mesh) -> AbstractAsyncContextManager[Chain]:
@@ -176,12 +192,12 @@ def _forwarder_unit(mesh: Mesh, node: Node, forwarder: NodeForwarder) -> Unit:
         "NSM_LISTEN_ON": forwarder.url,
         "NSM_LABELS": ",".join(f"{key}:{value}" for key, value in labels_of(node, forwarder).items()),
         "NSM_JOURNAL": str(mesh.paths.journal(forwarder.unit)),
+        "NSM_TUNNEL_IP": node.ip,
     }
     if forwarder.kind == OVS:
         environment["NSM_SWITCH_DIRECTORY"] = forwarder.switch
         environment["NSM_SWITCH_NETNS"] = f"{netns.RUN_NETNS}/{mesh.paths.netns(forwarder.space)}"
         return _unit(mesh, forwarder.unit, "forwarder-ovs", environment, node.netns)
-    environment["NSM_TUNNEL_IP"] = node.ip
     return _unit(mesh, forwarder.unit, "forwarder", environment, node.netns)
 
 

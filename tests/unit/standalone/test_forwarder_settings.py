@@ -4,7 +4,7 @@ import pytest
 
 from nsmesh.core.errors import Invalid
 from nsmesh.standalone.nodes import Node, NodeForwarder
-from nsmesh.standalone.roles import forwarder_settings
+from nsmesh.standalone.roles import forwarder_settings, ovs_settings
 
 HERE = NodeForwarder("linux", "f", "f", "unix:///f")
 NODE = Node("", "", "192.0.2.1", "m", "m", "unix:///m", (HERE,))
@@ -30,6 +30,19 @@ def test_wishes_count_and_places_do_not():
     assert (made.vxlan_port, made.tunnels_apart) == (4790, True)
     assert made.device_selector_file == "/etc/selector.yaml"
     assert (made.name, made.tunnel_ip, made.listen_on) == ("f", "192.0.2.1", "unix:///f")
+
+
+def test_a_forwarder_with_a_switch_has_wishes_too():
+    """Its memory and its mechanisms are the environment's to say, its place is the mesh's."""
+    here = NodeForwarder("ovs", "o", "o", "unix:///o", "/run/s", "space")
+    given = {"NSM_DPDK_MEMORY": "0", "NSM_MECHANISMS": "GENEVE", "NSM_SWITCH_DIRECTORY": "/elsewhere"}
+    made = ovs_settings(NODE, here, "/run/netns/x", given)
+    assert (made.dpdk_memory, made.mechanisms) == (0, ("GENEVE",))
+    assert (made.switch_directory, made.switch_netns, made.tunnel_ip) == (
+        "/run/s",
+        "/run/netns/x",
+        "192.0.2.1",
+    )
 
 
 def test_what_cannot_be_used_ends_the_start():

@@ -1,0 +1,103 @@
+"""A wire between two nodes, one with a switch and one with the kernel's forwarder: VXLAN joins them."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+
+import datapath_lab as lab
+import node_lab
+import pytest
+import vxlan_lab
+
+from nsmesh.datapath import ovs_programs
+from nsmesh.datapath.ovs_switch import Switch
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(bool(ovs_programs.lacks_switch()), reason="Open vSwitch is not installed"),
+]
+RECEIVE = """
+import socket, sys
+s = socket.create_server(("10.9.2.0", 7)); s.settimeout(20); print(flush=True)
+c = s.accept()[0]
+sys.stdout.buffer.write(b"".join(iter(lambda: c.recv(65536), b"")))
+"""
+SEND = """
+import socket, sys
+c = socket.create_connection(("10.9.2.0", 7), 5); c.sendall(sys.stdin.buffer.read())
+"""
+
+
+def switching(mesh, number):
+    """Start a forwarder with a switch on a node."""
+    switch = Switch(mesh.folder / f"switch{number}", mesh.spaces[number])
+    mesh.callback(lambda: asyncio.run(switch.stop()))
+    made = mesh.start(
+        f"fwd{number}",
+        mesh.spaces[number],
+        "forwarder-ovs",
+        NSM_LISTEN_ON=mesh.url(f"fwd{number}"),
+        NSM_CONNECT_TO=mesh.url(f"nsmgr{number}"),
+        NSM_TUNNEL_IP=node_lab.IPS[number - 1],
+        NSM_SWITCH_DIRECTORY=str(switch.directory),
+        NSM_JOURNAL=str(mesh.folder / f"fwd{number}.journal"),
+    )
+    mesh.forwarders[number] = made
+    return switch
+
+
+@pytest.fixture(params=[(1,), (2,), (1, 2)], ids=["client's node", "endpoint's node", "both"])
+def mesh(request):
+    with node_lab.Mesh() as found:
+        found.registry()
+        found.switches = {}
+        for number in (1, 2):
+            found.manager(number)
+            if number in request.param:
+                found.switches[number] = switching(found, number)
+            else:
+                found.forwarder(number)
+        for number in (1, 2):
+            found.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
+        yield found
+
+
+def test_a_wire_between_nodes_by_a_switch(mesh):
+    """Both families, the largest packet, a megabyte of TCP; a killed forwarder loses no packet; all goes."""
+    mesh.endpoint(2)
+    client = mesh.client(1)
+    mesh.until("nsc", "all wires are up")
+    pod = mesh.pods[1]
+    for address in ("10.9.2.0", "fd09:2::"):
+        assert vxlan_lab.pings(pod, address), address
+    assert lab.link(pod, "nsm-1")["mtu"] == 1450
+    assert vxlan_lab.pings(pod, "10.9.2.0", 1450 - 28)
+    stream(mesh)
+    number = min(mesh.switches)
+    ping = ["nsenter", f"--net={pod}", "ping", "-i", "0.01", "-c", "200", "-q", "10.9.2.0"]
+    with subprocess.Popen(ping, stdout=subprocess.PIPE, text=True) as pings:
+        node_lab.end(mesh.forwarders[number])
+        mark = len(mesh.log(f"fwd{number}"))
+        switching(mesh, number)
+        mesh.until(f"fwd{number}", "forwarder ready", after=mark)
+        assert "200 packets transmitted, 200 received" in pings.communicate(timeout=30)[0]
+    node_lab.end(client, signal.SIGTERM)
+    for one in mesh.switches.values():
+        limit = time.monotonic() + 10
+        while asyncio.run(one.ports.owners()):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+    assert "nsm-1" not in lab.names(pod)
+
+
+def stream(mesh):
+    """Send a megabyte from one pod to the other by TCP."""
+    sent = bytes(range(256)) * 4096
+    inside = [["nsenter", f"--net={mesh.pods[number]}", sys.executable, "-c"] for number in (1, 2)]
+    with subprocess.Popen([*inside[1], RECEIVE], stdout=subprocess.PIPE) as server:
+        assert server.stdout.readline() == b"\n"
+        subprocess.run([*inside[0], SEND], input=sent, check=True, timeout=30)
+        assert server.stdout.read() == sent
