@@ -16,6 +16,7 @@ from nsmesh.core.paths import Paths
 from nsmesh.core.peering import Peers, part_with
 from nsmesh.core.tokens import TokenSource
 from nsmesh.datapath.base import Datapath
+from nsmesh.elements.announce import Announce
 from nsmesh.elements.change_tunnel import ChangeTunnel
 from nsmesh.elements.connect import Connect
 from nsmesh.elements.cross_connect import CrossConnectWire
@@ -89,6 +90,7 @@ class Forwarder:
 
         nodes = WatchNodes(echoes, monitor.tell, interval=watch_interval, part=part)
         endpoints = WatchEndpoints(datapath, monitor.tell, part=part)
+        sweep = Sweep(datapath, self.begin, lifetime, journal)
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
             self.begin,
@@ -99,7 +101,7 @@ class Forwarder:
             KeepWire(datapath, self.begin, monitor.tell),
             nodes,
             endpoints,
-            Sweep(datapath, self.begin, lifetime),
+            sweep,
             SendFd(),
             ReceiveFd(),
             DiscoverEndpoint(Lookup(self.registry, mirror.version), silent),
@@ -108,7 +110,8 @@ class Forwarder:
             ChangeTunnel(mechanisms),
             NextMechanism(mechanisms),
             SelectMechanism(mechanisms),
-            CrossConnectWire(datapath, mechanisms),
+            Announce(datapath),
+            CrossConnectWire(datapath, mechanisms, reclaim=sweep.reclaim),
             TranslateMechanism(),
             OfferMechanisms(mechanisms),
             Uplink(mechanisms),

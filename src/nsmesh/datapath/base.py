@@ -111,3 +111,15 @@ class Watched(Protocol):
     async def silence(self, wire_id: str) -> None:
         """Set the endpoint's end of a wire down: what is behind it is dead, whatever it answers."""
         ...
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """What a driver has besides that can tell neighbours where addresses are."""
+
+    def announce(self, wire_id: str) -> None:
+        """Announce the addresses of a wire's ends on this node, where it carries frames.
+
+        To be called in the loop; a wire that is not known is announced by nobody.
+        """
+        ...

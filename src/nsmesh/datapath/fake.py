@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from nsmesh.core.errors import Conflict, MeshError, NotFound
+from nsmesh.core.errors import MeshError, NotFound
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelPort, TunnelTaken
 from nsmesh.datapath.netns import path_of
 from nsmesh.datapath.packed import mac_text
+from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.datapath.wirestate import check_wire, desired_end
 
 Hook = Callable[[str, str], Awaitable[None]]
@@ -130,6 +131,7 @@ class FakeDatapath:
         self._applied: dict[str, CrossConnect] = {}
         self._tell: Callable[[str], None] = lambda _: None
         self.silenced: set[str] = set()
+        self.announced: list[str] = []
 
     def fail(self, verb: str, error: MeshError, *, times: int = 1) -> None:
         """Have the next ``times`` calls of ``verb`` (``apply``, ``remove``, ``has``, ``sweep``) raise."""
@@ -156,9 +158,12 @@ class FakeDatapath:
         for netns, name in keys:
             holder = self.kernel.interfaces.get((netns, name))
             if holder is not None and holder.wire_id != wire.id:
-                raise Conflict(
+                raise InterfaceTaken(
                     f"an interface {name} exists in {netns} already and belongs to {holder.wire_id}",
+                    netns=netns,
+                    name=name,
                     remedy=f"ask for another interface name than {name}",
+                    owner=holder.wire_id,
                 )
         self._check_tunnel(wire)
         present = self.kernel.ends(wire.id)
@@ -223,6 +228,10 @@ class FakeDatapath:
     async def silence(self, wire_id: str) -> None:
         """See :meth:`Watched.silence`."""
         self.silenced.add(wire_id)
+
+    def announce(self, wire_id: str) -> None:
+        """See :meth:`nsmesh.datapath.base.Announcing.announce`; kept in ``announced``."""
+        self.announced.append(wire_id)
 
     async def restore(self, wire_id: str) -> Applied | None:
         """See :meth:`Watched.restore`."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 import structlog
 
 from nsmesh.core.errors import Conflict, Exhausted, MeshError, NotFound, Refused
-from nsmesh.datapath import netns, rtnetlink, veth
+from nsmesh.datapath import announcing, netns, rtnetlink, veth
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelTaken
 from nsmesh.datapath.end_watch import EndWatch
 from nsmesh.datapath.heirs import Heirs
@@ -115,6 +115,12 @@ class LinuxDatapath:
         except OSError as error:
             raise explain(error.errno or 0, f"cannot restore connection {wire_id}") from error
 
+    def announce(self, wire_id: str) -> None:
+        """See :meth:`Announcing.announce`."""
+        record = self._records.get(wire_id)
+        if record is not None:
+            announcing.announce(record.wire, record.macs)
+
     async def silence(self, wire_id: str) -> None:
         """See :meth:`Watched.silence`."""
         record = self._records.get(wire_id)
@@ -213,7 +219,11 @@ class LinuxDatapath:
                 continue
             if link.group == self._group and not link.alias:
                 continue  # a process of ours died while it made this one
-            raise veth.name_conflict(End(place, port.name, link.index, wire.id), link)
+            ours = link.group == self._group
+            if ours and link.owner not in self._records:  # so that it can be removed, wherever it is
+                met = Existing(link.owner, port.netns, port.name, link.index, link.up)
+                self._met.setdefault(link.owner, []).append(met)
+            raise veth.name_conflict(End(place, port.name, link.index, wire.id), link, ours=ours)
 
     def _clear(self, wire: CrossConnect, links: Sequence[Link | None]) -> bool:
         """Take away what is left of this wire, and what has a name that it needs; say if it was there."""

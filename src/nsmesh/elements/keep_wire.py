@@ -14,6 +14,7 @@ from nsmesh.core.element import Element
 from nsmesh.core.errors import MeshError
 from nsmesh.core.metrics import Counter
 from nsmesh.core.path_event import Observer, PathEvent
+from nsmesh.datapath.announcing import announce_often
 from nsmesh.datapath.base import Datapath, Watched
 
 log = structlog.get_logger()
@@ -35,7 +36,7 @@ class KeepWire(Element):
 
     Whoever sets an interface down inside a pod gets it back up: who wants no wire closes the connection.
     Somebody who insists is answered ever later. ``tell`` hears of wires that cannot be made, when the other
-    namespace has gone for instance; their clients heal.
+    namespace has gone for instance; their clients heal. What was made again is announced to its neighbours.
 
     After:  Begin, Monitor
     Leaves: one timer for a wire that was repaired just now
@@ -97,6 +98,7 @@ class KeepWire(Element):
             now = self.scope.clock.monotonic()
             self._last[connection_id] = now, min(2 * pause, LONGEST) if pause else PAUSE
             RESTORED.add()
+            self.scope.spawn(announce_often(self._datapath, connection_id), name=f"announce {connection_id}")
             log.info("wire restored", connection=connection_id, outcome=applied.outcome)
 
     def _lost(self, connection_id: str, error: MeshError) -> None:
