@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from nsmesh.api import control_pb2
-from nsmesh.cli import control, output
+from nsmesh.cli import control, forwarder_options, output
 from nsmesh.cli.context import Context, require_root, run
 from nsmesh.cli.mesh import end, start
 from nsmesh.cli.objects import COLUMNS
@@ -37,17 +38,20 @@ from nsmesh.standalone.paths import MeshPaths
     default="",
     help="Where other hosts reach this one; default: the address from which it reaches the first.",
 )
+@forwarder_options.forwarder_options
 @click.pass_obj
-def join(context: Context, address: str, token: str, name: str, own: str) -> None:
+def join(context: Context, /, address: str, token: str, name: str, own: str, **forwarder: Any) -> None:
     """Make this host a node of the mesh that another host has, and bring it up here.
 
     The first host must be up with --listen. Its certificate is checked against the token before anything is
-    said; the token itself is never sent. Later nsm up brings this host back without a token.
+    said; the token itself is never sent. Later nsm up brings this host back without a token; it takes the
+    options for forwarders as well, which each host has of its own.
     """
     require_root("a mesh")
     first = parse_address(address)
     secret = JoinToken.parse(sys.stdin.readline() if token == "-" else token)  # noqa: S105 - where it is read
     paths = context.paths
+    forwarder_options.check_switch(forwarder["forwarders"])
     _check_free(paths)
     place = Place(node_name(name), _own(own, first))
     paths.make()
@@ -58,7 +62,8 @@ def join(context: Context, address: str, token: str, name: str, own: str) -> Non
         context.say(
             f"{place.name} is a node of the mesh {paths.mesh}, which {found.first_name} has", fg="green"
         )
-        await start(context, [])
+        kinds = f"--forwarders={','.join(forwarder['forwarders'])}"
+        await start(context, [kinds, *forwarder_options.arguments(forwarder)])
 
     run(work())
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsmesh.api import control_pb2
-from nsmesh.cli import already_up, control
+from nsmesh.cli import already_up, control, forwarder_options
 from nsmesh.cli.context import Context, require_root, run
-from nsmesh.cli.quantities import forwarders, mechanisms, percent, seconds
-from nsmesh.core.errors import MeshError, NotFound, Refused
+from nsmesh.cli.quantities import percent, seconds
+from nsmesh.core.errors import MeshError, Refused
 from nsmesh.model import control as api
 from nsmesh.model.duration import format_duration
 from nsmesh.standalone import launch
@@ -36,13 +36,6 @@ RESTORED = 30.0
     type=click.IntRange(1, 50),
     default=1,
     help="Play that many nodes: node1, node2, ..., each a network namespace with roles of its own.",
-)
-@click.option(
-    "--forwarders",
-    metavar="KINDS",
-    default="linux",
-    callback=forwarders,
-    help="Forwarders of each node, side by side: linux,ovs. Matches choose by the label forwarder.",
 )
 @click.option(
     "--underlay-mtu",
@@ -71,19 +64,7 @@ RESTORED = 30.0
     help="Let other hosts join at this address (port 5000; the next two are used as well).",
 )
 @click.option("--name", default="", help="Name of this host's node, with --listen; default: the host name.")
-@click.option(
-    "--mechanisms",
-    metavar="TYPES",
-    default="",
-    callback=mechanisms,
-    help="The only mechanisms between nodes, the first ones first: WIREGUARD,VXLAN (NSM_MECHANISMS).",
-)
-@click.option(
-    "--device-selector",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="Interfaces that lead to VLANs outside of the mesh (NSM_DEVICE_SELECTOR_FILE).",
-)
+@forwarder_options.forwarder_options
 @click.option("-f", "--file", "files", multiple=True, help="Apply these manifests once it is up.")
 @click.pass_obj
 def up(
@@ -95,8 +76,6 @@ def up(
     separate: bool,
     listen: str,
     name: str,
-    mechanisms: tuple[str, ...],
-    device_selector: str | None,
     **underlay: Any,
 ) -> None:
     """Bring a mesh up on this host; nothing happens if it is up already.
@@ -112,6 +91,7 @@ def up(
         raise click.UsageError("--foreground and -f exclude each other: apply from another terminal")
     manifests = control.read_manifests(files)
     paths = context.paths
+    told = {option: underlay.pop(option) for option in forwarder_options.NAMES}
     place = _place(context, listen, name, apart=separate or underlay["nodes"] > 1)
     conditions = _conditions(underlay)
     paths.make()
@@ -122,7 +102,7 @@ def up(
 
         predecessor = succession.begin(os.environ)
 
-        _tell_forwarders(mechanisms, device_selector)
+        forwarder_options.tell(told)
         level = ("INFO", "DEBUG", "TRACE")[min(context.verbose, 2)]
         title = f"nsm --mesh {paths.mesh} --run-dir {paths.run} fork-server"
         forks = forked(lambda channel: fork_server.work(channel, title))
@@ -137,8 +117,7 @@ def up(
         context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
         options = [*(["--separate"] if separate else []), *_arguments(underlay)]
-        options += [f"--mechanisms={','.join(mechanisms)}"] if mechanisms else []
-        options += [f"--device-selector={device_selector}"] if device_selector else []
+        options += forwarder_options.arguments(told)
         if place is not None:
             options += [f"--listen={place.address}", f"--name={place.name}"]
         run(start(context, options))
@@ -160,24 +139,12 @@ def _conditions(underlay: dict[str, Any]) -> Conditions:
         underlay["loss"],
         underlay["forwarders"],
     )
-    if "ovs" in found.forwarders:
-        from nsmesh.datapath.ovs_programs import PACKAGE, lacks_switch  # noqa: PLC0415 - seldom
-
-        if why := lacks_switch():
-            raise NotFound(f"--forwarders has ovs, and {why}", remedy=f"apt-get install {PACKAGE}")
+    forwarder_options.check_switch(found.forwarders)
     if found.latency or found.loss:
         from nsmesh.standalone.underlay import check_conditions  # noqa: PLC0415 - seldom
 
         check_conditions(found)
     return found
-
-
-def _tell_forwarders(mechanisms: tuple[str, ...], device_selector: str | None) -> None:
-    """Put what options say into the daemon's environment: its forwarders read it, here and as processes."""
-    if mechanisms:
-        os.environ["NSM_MECHANISMS"] = os.environ["NSM_MECHANISM_PRIORITY"] = ",".join(mechanisms)
-    if device_selector:
-        os.environ["NSM_DEVICE_SELECTOR_FILE"] = device_selector
 
 
 def _place(context: Context, listen: str, name: str, *, apart: bool) -> Place | None:
