@@ -12,6 +12,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 
 import structlog
 
@@ -67,18 +68,18 @@ class HttpsServer:
         self.leaving = False
         self.port = 0
         self._handler = handler
-        self._idle: OrderedDict[Session, None] = OrderedDict()
+        self._waiting: OrderedDict[Session, None] = OrderedDict()
         self._sessions = 0
         self._place = asyncio.Event()
 
     @contextmanager
-    def idle(self, session: Session) -> Iterator[None]:
-        """Count a connection as idle while a block runs."""
-        self._idle[session] = None
+    def waiting(self, session: Session) -> Iterator[None]:
+        """Count a connection as one that waits for its caller while a block runs."""
+        self._waiting[session] = None
         try:
             yield
         finally:
-            self._idle.pop(session, None)
+            self._waiting.pop(session, None)
 
     async def answered(self, request: Request) -> Answer:
         """Return the handler's answer; what it did not foresee is logged, and the caller told."""
@@ -106,23 +107,26 @@ class HttpsServer:
                 raise
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sessions += 1
-            scope.spawn(self._one(sock), name="https")
+            session = Session(self, sock)
+            session.task = scope.spawn(session.run(), name="https")
+            session.task.add_done_callback(partial(self._ended, sock))
 
     async def _make_place(self) -> None:
-        """Wait until a connection has gone; the one that is idle longest goes at once."""
+        """Wait until a connection has gone; the one that has waited longest for its caller goes at once.
+
+        So whoever opens many, and says nothing or little, gets in nobody's way: a handshake takes some
+        milliseconds, and as many connections would have to be opened meanwhile as there are places.
+        """
         self._place.clear()
-        if self._idle:
+        if self._waiting:
             CLOSED.add("connections")
-            self._idle.popitem(last=False)[0].abort()
+            self._waiting.popitem(last=False)[0].abort()
         await self._place.wait()
 
-    async def _one(self, sock: socket.socket) -> None:
-        try:
-            await Session(self, sock).run()
-        finally:
-            sock.close()
-            self._sessions -= 1
-            self._place.set()
+    def _ended(self, sock: socket.socket, _: asyncio.Task[None]) -> None:
+        sock.close()
+        self._sessions -= 1
+        self._place.set()
 
     async def leave(self) -> None:
         """Serve on those who are connected, for a while: each answer tells its caller to come anew."""

@@ -26,7 +26,7 @@ class Limits:
     """What one caller, and all of them, may take. Times are seconds."""
 
     connections: int = 256
-    """At the same time. One that is idle makes place for a new one."""
+    """At the same time. The one that has waited longest for its caller makes place for a new one."""
     body: int = 8 << 20
     """Bytes. An object of the API has 3 MiB at most."""
     head: int = 32 << 10
@@ -65,8 +65,8 @@ class Host(Protocol):
     leaving: bool
     context: ssl.SSLContext
 
-    def idle(self, session: Session) -> AbstractContextManager[None]:
-        """Count a connection as idle while a block runs."""
+    def waiting(self, session: Session) -> AbstractContextManager[None]:
+        """Count a connection as one that waits for its caller while a block runs."""
         ...
 
     async def answered(self, request: Request) -> Answer:
@@ -81,6 +81,8 @@ class Session:
         self._server = server
         self._sock = sock
         self._writer: asyncio.StreamWriter | None = None
+        self.task: asyncio.Task[None] | None = None
+        """What runs it."""
 
     async def run(self) -> None:
         """Serve requests one after the other, until one of us has had enough."""
@@ -88,13 +90,14 @@ class Session:
         reader = asyncio.StreamReader(limit=CHUNK)
         protocol = asyncio.StreamReaderProtocol(reader)
         try:
-            transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol,
-                self._sock,
-                ssl=self._server.context,
-                ssl_handshake_timeout=limits.handshake,
-                ssl_shutdown_timeout=1.0,
-            )
+            with self._server.waiting(self):
+                transport, _ = await loop.connect_accepted_socket(
+                    lambda: protocol,
+                    self._sock,
+                    ssl=self._server.context,
+                    ssl_handshake_timeout=limits.handshake,
+                    ssl_shutdown_timeout=1.0,
+                )
         except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
             self._sock.close()
             if isinstance(error, asyncio.CancelledError):
@@ -104,24 +107,26 @@ class Session:
         self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         try:
             await self._serve(reader, self._writer)
-        except (OSError, EOFError, ssl.SSLError) as error:
-            log.debug("a caller went away", error=str(error) or type(error).__name__)
         except TimeoutError:
             CLOSED.add("time")
+        except (OSError, EOFError, ssl.SSLError) as error:
+            log.debug("a caller went away", error=str(error) or type(error).__name__)
         finally:
             transport.abort()
 
     def abort(self) -> None:
-        """Let go of a connection that is idle."""
+        """Let go of a connection that waits for its caller."""
         if self._writer is not None:
             self._writer.transport.abort()
+        elif self.task is not None:
+            self.task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server, limits = self._server, self._server.limits
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head)
         while True:
             if not http.trailing_data[0]:
-                with server.idle(self):
+                with server.waiting(self):
                     async with asyncio.timeout(limits.idle):
                         data = await reader.read(CHUNK)
                 http.receive_data(data)
@@ -129,7 +134,8 @@ class Session:
                     break
             async with asyncio.timeout(limits.request):
                 try:
-                    request = await self._request(http, reader, writer)
+                    with server.waiting(self):
+                        request = await self._request(http, reader, writer)
                 except (h11.RemoteProtocolError, _Oversized) as error:
                     await self._send(http, writer, _complaint(error), last=True)
                     break

@@ -11,7 +11,7 @@ import pytest
 
 from nsmesh.core.errors import Invalid, Unavailable
 from nsmesh.kubernetes.https import Certificate, serving
-from nsmesh.kubernetes.https_session import Answer, Limits
+from nsmesh.kubernetes.https_session import CLOSED, Answer, Limits
 from nsmesh.security.serving import issue, make_signer
 
 SIGNER = make_signer(time.time(), 3600)
@@ -133,7 +133,9 @@ def test_who_takes_too_long_is_left(text):
                 await ask(pair, GET)
                 async with asyncio.timeout(5):
                     assert await pair[0].read() == b""
+            assert CLOSED.values["time",] >= before + 2
 
+    before = CLOSED.values.get(("time",), 0)
     asyncio.run(main())
 
 
@@ -192,6 +194,30 @@ def test_idle_connections_make_place():
                 assert (await ask(second, GET))[0] == 200
             going.set()
             assert (await ask(busy, b""))[2] == b"done"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "said", [None, b"", b"POST /mutate HTTP/1.1\r\nHost: x\r\n"], ids=["tcp", "tls", "half"]
+)
+def test_many_who_say_little_are_in_nobodys_way(said):
+    """No handshake, no request, half of one: a caller is served at once, whatever their time would be."""
+
+    async def main():
+        async with server(connections=8, handshake=60, request=60, idle=60) as running:
+            writers = []
+            for _ in range(40):
+                context = {"ssl": trusting(), "server_hostname": NAME} if said is not None else {}
+                _, writer = await asyncio.open_connection("127.0.0.1", running.port, **context)
+                writer.write(said or b"")
+                writers.append(writer)
+            async with asyncio.timeout(5):
+                for _ in range(20):
+                    async with caller(running) as pair:
+                        assert (await ask(pair, GET))[0] == 200
+            for writer in writers:
+                writer.transport.abort()
 
     asyncio.run(main())
 
