@@ -118,3 +118,28 @@ def test_endpoints_that_die_in_a_namespace_that_lives_on():
         until(lambda: vxlan_lab.pings(mesh.pods[1], "10.9.1.0"), why=lambda: mesh.log("nsc")[-3000:])
         assert healed(mesh, "nse1")
         assert interface(mesh) == before
+
+
+def test_what_a_client_keeps_when_its_endpoint_dies():
+    """Name, index, MAC and the very addresses, which the other endpoint has free and would not have chosen."""
+    prefix = {"NSM_CIDR_PREFIX": "[10.9.9.0/24],[fd09:9::/64]"}
+    with node_lab.Mesh() as mesh:
+        mesh.roles()
+        mesh.endpoint(2, **prefix)
+        for name in ("nsc", "late"):
+            mesh.client(1, name, NSM_NETWORK_SERVICES=f"kernel://s/{name}")
+            mesh.until(name, "all wires are up")
+        mesh.endpoint(1, NSM_REGISTER_SERVICE="false", **prefix)
+
+        def kept():
+            link = lab.link(mesh.pods[1], "late")
+            return link["ifindex"], link["address"], sorted(lab.addresses(mesh.pods[1], "late"))
+
+        before = kept()
+        assert "10.9.9.3/32" in str(before)
+        node_lab.end(mesh.programs["nsc"], signal.SIGTERM)  # what the first has is free, there and here
+        node_lab.end(mesh.programs["nse2"])
+        netns.delete(Path(mesh.pods[2]).name)
+        until(lambda: '"endpoint": "nse1"' in mesh.log("late"), why=lambda: mesh.log("late")[-3000:])
+        assert kept() == before
+        assert vxlan_lab.pings(mesh.pods[1], "10.9.9.2")
