@@ -61,3 +61,15 @@ securityContext:
 {{- define "nsmesh.spireVolume" -}}
 - {name: spire-agent-socket, hostPath: {path: {{ .Values.identity.socketFolder | quote }}, type: DirectoryOrCreate}}
 {{- end }}
+
+{{- define "nsmesh.lastHook" -}}
+helm.sh/hook: post-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+{{- end }}
+
+{{- define "nsmesh.moreEnv" -}}
+{{- range $name, $value := . -}}
+- {name: {{ $name | quote }}, value: {{ $value | quote }}}
+{{ end }}
+{{- end }}

@@ -53,10 +53,9 @@ def namespace(mesh: None) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def options(mesh: None) -> Iterator[None]:
-    """Turn on what the chart can do beyond its defaults, by helm upgrade, and off again by helm rollback."""
+def options(mesh: None) -> None:
+    """Turn on what the chart can do beyond its defaults, by helm upgrade; it stays on afterwards."""
     lab.kubectl("apply", "--server-side", "-f", str(lab.PROJECT / "deploy/crds"))
-    revision = lab_mesh.revision()
     lab_mesh.upgrade(
         "registry.role=registry-k8s",
         "registry.replicas=2",
@@ -64,6 +63,3 @@ def options(mesh: None) -> Iterator[None]:
         "nsmgr.findPrefixes=true",
         "nsmgr.excludedPrefixes={172.16.3.201/32,172.16.3.202/32}",
     )
-    yield
-    lab.helm("rollback", "nsmesh", str(revision), "-n", lab.SYSTEM)
-    lab_mesh.wait_for_mesh()

@@ -21,8 +21,6 @@ TOOLS = "localhost/nsmesh-lab/tools:1"
 SYSTEM = "nsm-system"
 PYTHON = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
 """What the image has, too: it is made of the interpreter that runs this."""
-REGISTRY, AUTHORITY = "10.96.0.50", "10.96.0.51"
-"""The cluster has no DNS: Services at known addresses."""
 PROGRAMS = [
     "etcd",
     "kube-apiserver",

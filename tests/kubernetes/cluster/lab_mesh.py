@@ -7,6 +7,14 @@ from typing import Any
 
 import lab_cluster as lab
 
+ADDRESSES = {
+    "registry.clusterIP": "10.96.0.50",
+    "registry.host": "10.96.0.50",
+    "identity.authority.clusterIP": "10.96.0.51",
+    "identity.authority.host": "10.96.0.51",
+}
+"""The cluster has no DNS: Services at known addresses."""
+
 
 def install_mesh(*settings: str) -> None:
     """Install the chart, and wait until all of it is ready."""
@@ -14,10 +22,7 @@ def install_mesh(*settings: str) -> None:
     values = {
         "image.repository": repository,
         "image.tag": tag,
-        "registry.clusterIP": lab.REGISTRY,
-        "registry.host": lab.REGISTRY,
-        "identity.authority.clusterIP": lab.AUTHORITY,
-        "identity.authority.host": lab.AUTHORITY,
+        **ADDRESSES,
         "logLevel": "DEBUG",
         # wires are refreshed each 12 s, so that a test sees what a refresh meets
         "maxTokenLifetime": "1m",
@@ -79,7 +84,7 @@ def upgrade(*settings: str) -> None:
     """Upgrade the release with more values, and wait until all of it is ready."""
     chart = str(lab.PROJECT / "deploy/helm")
     words = [f"--set={one}" for one in settings]
-    lab.helm("upgrade", "nsmesh", chart, "-n", lab.SYSTEM, "--reuse-values", *words)
+    lab.helm("upgrade", "nsmesh", chart, "-n", lab.SYSTEM, "--reset-then-reuse-values", *words)
     wait_for_mesh()
 
 

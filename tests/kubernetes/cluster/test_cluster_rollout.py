@@ -41,7 +41,7 @@ def test_helm_upgrade_and_rollback(namespace: str) -> None:
     chart = str(lab.PROJECT / "deploy/helm")
     with streamed(wire, "helm upgrade, helm rollback") as stream:
         lab.helm(
-            "upgrade", "nsmesh", chart, "-n", lab.SYSTEM, "--reuse-values",
+            "upgrade", "nsmesh", chart, "-n", lab.SYSTEM, "--reset-then-reuse-values",
             f"--set=image.tag={lab.IMAGE.rpartition(':')[2]}-next", "--set=logLevel=INFO",
         )  # fmt: skip
         lab_mesh.wait_for_mesh()
