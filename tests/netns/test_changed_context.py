@@ -1,4 +1,4 @@
-"""What changes of a wire that stands is changed in the kernel, in an order that leaves no gap, and nothing else."""
+"""What changes of a wire that stands is changed in the kernel without a gap, and nothing else is."""
 
 import asyncio
 import contextlib
@@ -66,7 +66,7 @@ def wire(a, b, *others):
 
 
 def test_what_both_have_in_common_never_goes():
-    """Neither interface, addresses, common routes nor the rule disappear for a moment; new ones come first."""
+    """Interface, addresses, common routes and the rule are there all the time; what is new comes first."""
 
     async def main(a, b):
         datapath = LinuxDatapath()

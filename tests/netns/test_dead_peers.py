@@ -121,7 +121,7 @@ def test_endpoints_that_die_in_a_namespace_that_lives_on():
 
 
 def test_what_a_client_keeps_when_its_endpoint_dies():
-    """Name, index, MAC and the very addresses, which the other endpoint has free and would not have chosen."""
+    """Index, MAC and the very addresses, which the other endpoint has free and would not have chosen."""
     prefix = {"NSM_CIDR_PREFIX": "[10.9.9.0/24],[fd09:9::/64]"}
     with node_lab.Mesh() as mesh:
         mesh.roles()
