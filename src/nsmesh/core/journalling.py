@@ -36,7 +36,20 @@ class Record:
 
 
 class Journal(Protocol):
-    """Keeps records by chain and connection id. Writing never fails a caller: it is told and tried again."""
+    """Keeps records by chain and connection id. Writing never fails a caller: it is told and tried again.
+
+    ``whole``: whether it had all that was ever agreed when it was opened, so that what it does not have is
+    nobody's. One that is begun anew is not, until somebody vouches for it.
+    """
+
+    @property
+    def whole(self) -> bool:
+        """See the class."""
+        ...
+
+    def vouch(self) -> None:
+        """Say that nothing is agreed that it does not have: it is whole from now on, if nothing is lost."""
+        ...
 
     def put(self, chain: str, connection_id: str, record: Record) -> None:
         """Keep a record in place of an older one; it is written soon."""

@@ -6,9 +6,13 @@ from nsmesh.core.errors import Conflict
 
 
 class InterfaceTaken(Conflict):
-    """An interface of that name exists in that namespace and is another's."""
+    """An interface of that name exists in that namespace and is another's.
 
-    def __init__(self, what: str, *, netns: str, name: str, remedy: str = "") -> None:
+    ``owner``: the wire of the same driver that it is an end of, empty for a stranger's.
+    """
+
+    def __init__(self, what: str, *, netns: str, name: str, remedy: str = "", owner: str = "") -> None:
         super().__init__(what, remedy=remedy)
         self.netns = netns
         self.name = name
+        self.owner = owner

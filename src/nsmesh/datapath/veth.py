@@ -293,12 +293,13 @@ def _read(end: End, link: Link) -> EndState:
         raise explain(error.errno or 0, f"cannot read {end}") from error
 
 
-def name_conflict(end: End, link: Link) -> InterfaceTaken:
-    """Return the error for a name that somebody else's interface has."""
+def name_conflict(end: End, link: Link, *, ours: bool = False) -> InterfaceTaken:
+    """Return the error for a name that somebody else's interface has; ``ours``: of the same driver."""
     owner = f"belongs to connection {link.owner}" if link.owner else "is not part of the mesh"
     return InterfaceTaken(
         f"an interface {end.name} exists in {end.place.path} already and {owner}",
         netns=end.place.path,
         name=end.name,
         remedy=f"ask for another interface name than {end.name}, or remove that interface",
+        owner=link.owner if ours else "",
     )

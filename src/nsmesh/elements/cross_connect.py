@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -36,6 +36,10 @@ def namespace_identity(path: str) -> Hashable:
         return path  # the driver says what is wrong with it
 
 
+async def _never(wire_id: str) -> bool:  # noqa: ARG001 - it may be anybody's
+    return False
+
+
 @dataclass(slots=True)
 class _Holder:
     """A connection with the interfaces that it holds, and whose it is: the first segment's name and id."""
@@ -50,7 +54,8 @@ class CrossConnectWire(Element):
     """Makes the wire once both sides have agreed, takes it away on Close.
 
     An interface that another living connection holds is refused. Only the same client may take its own over:
-    it was restarted and asks anew, so its old connection is closed first.
+    it was restarted and asks anew, so its old connection is closed first. ``reclaim`` removes a wire that is
+    known to belong to no connection, and says whether it did.
 
     After:  Begin, SelectMechanism
     Reads:  REPLACED, mechanism (upstream), DOWNSTREAM (left by TranslateMechanism behind it), context,
@@ -69,6 +74,7 @@ class CrossConnectWire(Element):
         plugins: Iterable[MechanismPlugin],
         *,
         identify: Callable[[str], Hashable] = namespace_identity,
+        reclaim: Callable[[str], Awaitable[bool]] = _never,
     ) -> None:
         self._datapath = datapath
         plugins = list(plugins)
@@ -76,6 +82,7 @@ class CrossConnectWire(Element):
         self._tunnels = tunnels(plugins)
         self._handing = handing(plugins)
         self._identify = identify
+        self._reclaim = reclaim
         self._holders: dict[str, _Holder] = {}
         self._held: dict[Place, _Holder] = {}
 
@@ -137,14 +144,21 @@ class CrossConnectWire(Element):
             await next.close(call, connection)
 
     async def _apply(self, wire: CrossConnect) -> Applied:
-        """Make the wire. Raises InterfaceTaken for the endpoint's name alone: the client chose its own."""
-        try:
-            return await self._datapath.apply(wire)
-        except InterfaceTaken as error:
-            far = wire.b
-            if isinstance(far, KernelPort) and (far.netns, far.name) == (error.netns, error.name):
-                raise
-            raise Conflict(error.what, remedy=error.remedy) from error
+        """Make the wire. Raises InterfaceTaken for the endpoint's name alone: the client chose its own.
+
+        What a dead forwarder made and never agreed is in nobody's way, at either end.
+        """
+        for left in (True, True, False):
+            try:
+                return await self._datapath.apply(wire)
+            except InterfaceTaken as error:
+                if left and error.owner and await self._reclaim(error.owner):
+                    continue
+                far = wire.b
+                if isinstance(far, KernelPort) and (far.netns, far.name) == (error.netns, error.name):
+                    raise
+                raise Conflict(error.what, remedy=error.remedy) from error
+        raise AssertionError  # the last one returns or raises
 
     def _port(self, connection: Connection, mechanism: Mechanism, side: Side) -> Port | None:
         plugin = self._plugins.get(mechanism.type)

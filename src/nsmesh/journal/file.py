@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -44,6 +45,14 @@ _AGAIN = 1.0
 """Seconds after a transaction that failed until the next try."""
 
 
+WHOLE = "whole"
+"""Chain of the one record that has the seal, and end of the name of the file that has it too.
+
+A journal without either of them is not whole. The file is deleted, which a full disk allows, when something
+that was told could not be written.
+"""
+
+
 class _OtherVersionError(sqlite3.DatabaseError):
     """The file is whole, and this program cannot read its version."""
 
@@ -64,6 +73,29 @@ class FileJournal:
         self._turn: asyncio.Handle | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._failing = False
+        self._mark = path.with_name(f"{path.name}-{WHOLE}")
+        self._seal = next(iter(self.records(WHOLE)), "")
+        self._whole = bool(self._seal) and _text(self._mark) == self._seal
+
+    @property
+    def whole(self) -> bool:
+        """See :class:`nsmesh.core.journalling.Journal`."""
+        return self._whole
+
+    def vouch(self) -> None:
+        """See :meth:`nsmesh.core.journalling.Journal.vouch`."""
+        if not self._seal:
+            self._seal = uuid.uuid4().hex
+            self.put(WHOLE, self._seal, Record(b"", b"", "", {}))
+        self._whole = True
+        if not self._failing:
+            self._put_mark()
+
+    def _put_mark(self) -> None:
+        try:
+            self._mark.write_text(self._seal)
+        except OSError as error:
+            log.warning("the journal is not marked as whole", file=str(self._mark), error=str(error))
 
     def put(self, chain: str, connection_id: str, record: Record) -> None:
         """See :meth:`nsmesh.core.journalling.Journal.put`."""
@@ -123,13 +155,16 @@ class FileJournal:
                     error=str(error),
                     remedy="free space on its disk; it is tried again every second",
                 )
+                self._mark.unlink(missing_ok=True)
             self._failing = True
             if self._turn is None:
                 self._turn = asyncio.get_running_loop().call_later(_AGAIN, self._flush)
         else:
             WRITES.add("OK")
-            self._failing = False
             self._pending.clear()
+            if self._failing and self._whole:
+                self._put_mark()
+            self._failing = False
 
     def _transact(self) -> None:
         put = [
@@ -151,7 +186,8 @@ class FileJournal:
     def chains(self) -> list[str]:
         """See :meth:`nsmesh.core.journalling.Journal.chains`."""
         self._write()
-        return [name for (name,) in self._database.execute("SELECT DISTINCT chain FROM connections")]
+        names = self._database.execute("SELECT DISTINCT chain FROM connections WHERE chain != ?", (WHOLE,))
+        return [name for (name,) in names]
 
     def close(self) -> None:
         """Write the rest and give the file free. May be called any number of times."""
@@ -182,8 +218,15 @@ def readable() -> list[int]:
 
 def forget_journal(path: Path) -> None:
     """Delete a journal that nobody has open; one that is not there is no harm."""
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm", f"-{WHOLE}"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""
 
 
 def _packed(record: Record) -> str:

@@ -6,6 +6,8 @@ import asyncio
 
 from nsmesh.core.journalling import Record
 
+_WHOLE = ("whole", "")
+
 
 class MemoryJournal:
     """Implements :class:`nsmesh.core.journalling.Journal`; ``kept`` outlives whoever writes it.
@@ -18,6 +20,15 @@ class MemoryJournal:
         self.kept = kept if kept is not None else {}
         self._pending: dict[tuple[str, str], Record | None] = {}
         self._lost = False
+
+    @property
+    def whole(self) -> bool:
+        """See :class:`nsmesh.core.journalling.Journal`."""
+        return _WHOLE in self.kept
+
+    def vouch(self) -> None:
+        """See :meth:`nsmesh.core.journalling.Journal.vouch`."""
+        self._note(_WHOLE, Record(b"", b"", "", {}))
 
     def put(self, chain: str, connection_id: str, record: Record) -> None:
         """See :meth:`nsmesh.core.journalling.Journal.put`."""
@@ -45,7 +56,7 @@ class MemoryJournal:
     def chains(self) -> list[str]:
         """See :meth:`nsmesh.core.journalling.Journal.chains`."""
         self.settle()
-        return sorted({of for of, _ in self.kept})
+        return sorted({of for of, _ in self.kept} - {_WHOLE[0]})
 
     async def written(self) -> None:
         """See :meth:`nsmesh.core.journalling.Journal.written`."""

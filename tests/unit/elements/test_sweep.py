@@ -13,6 +13,7 @@ from nsmesh.datapath.base import CrossConnect, KernelPort
 from nsmesh.datapath.fake import FakeDatapath
 from nsmesh.elements.sweep import AGAIN, Sweep
 from nsmesh.elements.update_path import UpdatePath
+from nsmesh.journal.memory import MemoryJournal
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 
 LIFETIME = 60.0
@@ -37,12 +38,12 @@ def wire(name):
 
 
 @asynccontextmanager
-async def forwarder(datapath):
-    begin = Begin()
-    made = chain(
-        UpdatePath("f"), begin, Sweep(datapath, begin, LIFETIME), Wire(datapath), clock=VirtualClock()
-    )
+async def forwarder(datapath, journal=None):
+    begin = Begin(journal)
+    sweep = Sweep(datapath, begin, LIFETIME, journal)
+    made = chain(UpdatePath("f"), begin, sweep, Wire(datapath), name="f", clock=VirtualClock())
     async with made.running():
+        await asyncio.sleep(0.1)
         yield made
 
 
@@ -89,6 +90,57 @@ def test_a_wire_whose_close_failed_is_removed_soon():
                 assert names(datapath) == {"c-0"}
             await asyncio.sleep(AGAIN + 0.1)
             assert names(datapath) == set()
+
+    run(main())
+
+
+def test_what_a_whole_journal_does_not_have_goes_at_once():
+    """It was made by a forwarder that was killed before it answered; what was agreed stays."""
+
+    async def main():
+        datapath, kept = FakeDatapath(), {}
+        async with forwarder(datapath, MemoryJournal(kept)) as made:
+            await made.request(Call(), request("agreed"))
+        await datapath.apply(wire("half-made"))
+        async with forwarder(datapath, MemoryJournal(kept)):
+            assert names(datapath) == {"agreed"}
+
+    run(main())
+
+
+def test_a_journal_that_is_begun_anew_condemns_nothing_until_a_lifetime_is_over():
+    """Its predecessor may have known whose the wires are; after a sweep it knows all that there is."""
+
+    async def main():
+        datapath, kept = FakeDatapath(), {}
+        await datapath.apply(wire("old"))
+        for _ in range(2):
+            async with forwarder(datapath, MemoryJournal(kept)) as made:
+                sweep = next(one for one in made.elements if isinstance(one, Sweep))
+                assert not await sweep.reclaim("old")
+                assert names(datapath) == {"old"}
+        async with forwarder(datapath, MemoryJournal(kept)):
+            await asyncio.sleep(LIFETIME + 1)
+            assert names(datapath) == set()
+        await datapath.apply(wire("half-made"))
+        async with forwarder(datapath, MemoryJournal(kept)):
+            assert names(datapath) == set()
+
+    run(main())
+
+
+def test_a_wire_that_is_in_the_way_and_nobodys_is_removed_for_who_needs_its_name():
+    """Where it is could not be seen by a sweep; one with a connection is left alone."""
+
+    async def main():
+        datapath = FakeDatapath()
+        async with forwarder(datapath, MemoryJournal()) as made:
+            sweep = next(one for one in made.elements if isinstance(one, Sweep))
+            await made.request(Call(), request("lives"))
+            await datapath.apply(wire("half-made"))
+            assert await sweep.reclaim("half-made")
+            assert not await sweep.reclaim("lives")
+            assert names(datapath) == {"lives"}
 
     run(main())
 

@@ -195,6 +195,46 @@ def test_a_write_that_fails_is_said_and_tried_again(tmp_path):
     asyncio.run(main())
 
 
+def test_a_journal_is_whole_from_when_somebody_vouches_for_it(tmp_path):
+    """Also for who opens it next; one that is begun anew beside an old mark is not."""
+    path = tmp_path / "j.db"
+
+    async def vouch():
+        with FileJournal(path) as journal:
+            assert not journal.whole
+            journal.vouch()
+            assert journal.whole
+            assert journal.chains() == []
+
+    asyncio.run(vouch())
+    with FileJournal(path) as journal:
+        assert journal.whole
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with FileJournal(path) as journal:
+        assert not journal.whole
+
+
+@pytest.mark.parametrize("recovers", [False, True])
+def test_a_journal_that_could_not_be_written_is_not_whole(tmp_path, recovers):
+    """Unless all of it was written in the end."""
+
+    async def main():
+        with FileJournal(tmp_path / "j.db") as journal:
+            journal.vouch()
+            await journal.written()
+            journal._database.execute("PRAGMA query_only = 1")
+            journal.put("chain", "a", RECORD)
+            await journal.written()
+            if recovers:
+                journal._database.execute("PRAGMA query_only = 0")
+                journal._flush()
+
+    asyncio.run(main())
+    with FileJournal(tmp_path / "j.db") as journal:
+        assert journal.whole == recovers
+
+
 def server(journal):
     begin, ipam = Begin(journal), Ipam([["10.0.0.0/29"]])
     monitor = Monitor("nse")
