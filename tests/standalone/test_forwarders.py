@@ -170,3 +170,58 @@ def test_wires_between_nodes_by_each_kind(lab):
     }
     lab.nsm("down").ok()
     assert lab.left() == []
+
+
+MEMIF = """
+apiVersion: nsmesh/v1
+kind: Endpoint
+metadata: {name: packets}
+spec:
+  type: icmp-responder
+  services: [shared-memory]
+  options: {cidr_prefix: 172.30.3.0/24, mechanism: memif}
+---
+apiVersion: nsmesh/v1
+kind: Workload
+metadata:
+  name: box
+  annotations: {networkservicemesh.io: "kernel://shared-memory/nsm-1"}
+spec: {command: [sleep, infinity]}
+"""
+needs_dpdk = pytest.mark.skipif(
+    bool(ovs_programs.lacks_dpdk()), reason="Open vSwitch with DPDK is not installed"
+)
+
+
+@needs_dpdk
+def test_a_memif_endpoint_is_reached_without_a_match_and_comes_back(lab):
+    """The kernel's forwarder cannot make that wire, so the other one does.
+
+    An endpoint that is killed listens again where it did, and the switch finds it; then a killed vswitchd.
+    """
+    lab.up(*BOTH)
+    lab.apply(MEMIF).ok()
+    box = f"{lab.mesh}.box"
+    assert ping(box, "172.30.3.0")
+    row = lab.row("endpoints", "packets")
+    os.kill(row["pid"], signal.SIGKILL)
+    until(lambda: is_gone(row["pid"]))
+    until(lambda: ping(box, "172.30.3.0", wait=0.3), 25)
+    pid = running(lab.run / "ovs" / "ovs-vswitchd.pid", "ovs-vswitchd")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: is_gone(pid))
+    until(lambda: ping(box, "172.30.3.0", wait=0.3), 25)
+    lab.nsm("down").ok()
+    assert lab.left() == []
+    assert list(Path("/run").glob("nsm-memif-*")) == []
+
+
+def test_without_dpdk_a_memif_endpoint_is_refused_with_the_reason(lab, monkeypatch):
+    """Memif is handed on alone then, and never wired: the error says what both ends have."""
+    monkeypatch.setenv("NSM_DPDK_MEMORY", "0")
+    lab.up(*BOTH)
+    mechanisms = {row["labels"]["forwarder"]: row["mechanisms"] for row in lab.get("forwarders")}
+    assert mechanisms["ovs"] == ["KERNEL", "MEMIF"]
+    lab.apply(MEMIF.partition("---")[0]).ok()
+    asked = lab.nsm("connect", "kernel://shared-memory", "--netns", lab.namespace("x"))
+    asked.fails("KERNEL: not supported here", "MEMIF")

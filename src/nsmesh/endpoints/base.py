@@ -20,10 +20,12 @@ from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, NotFound
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.endpoints.firewall import Firewall, FirewallOptions
-from nsmesh.endpoints.icmp_responder import ResponderOptions
+from nsmesh.endpoints.icmp_responder import IcmpResponderOptions, ResponderOptions
+from nsmesh.endpoints.memif_answers import AnswerMemif, folder_of
 from nsmesh.endpoints.remote_vlan import RemoteVlanOptions, listed
 from nsmesh.endpoints.vpn_gateway import VpnGateway, VpnGatewayOptions
 from nsmesh.mechanisms.kernel import Kernel
+from nsmesh.mechanisms.memif import Memif
 from nsmesh.mechanisms.noop import Noop
 from nsmesh.mechanisms.vlan import VlanGiver
 from nsmesh.model.messages import Connection, NetworkServiceRequest
@@ -102,7 +104,20 @@ class Hooks(Element):
 
 
 class IcmpResponder(Endpoint):
-    """Gives addresses out; the kernel answers pings."""
+    """Gives addresses out; the kernel answers pings, or this process does where its wires are memif."""
+
+    Options = IcmpResponderOptions
+
+    def elements(self) -> Sequence[Element]:
+        """Return address management, and what answers at memif sockets."""
+        own = self.options.elements()
+        return (*own, AnswerMemif(folder_of(self.name))) if self.options.mechanism == "memif" else own
+
+    def mechanisms(self, place: str) -> Sequence[MechanismPlugin]:
+        """Return the mechanism that its options name, and NOOP."""
+        if self.options.mechanism == "memif":
+            return [Memif(folder=str(folder_of(self.name))), Noop()]
+        return super().mechanisms(place)
 
 
 class FirewallEndpoint(Endpoint):

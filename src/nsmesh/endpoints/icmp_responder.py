@@ -70,6 +70,21 @@ class ResponderOptions:
         return (Ipam(self.cidr_prefix, mode), PolicyRoutes(policies), DnsContext(self.dns_configs))
 
 
+def mechanism_type(value: object) -> str:
+    """Read ``kernel`` or ``memif``; raises ValueError."""
+    if value not in ("kernel", "memif"):
+        raise ValueError(f"{value!r} is neither kernel nor memif")
+    return str(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IcmpResponderOptions(ResponderOptions):
+    """What the ICMP responder tells its clients, and what its wires are."""
+
+    mechanism: str = field(default="kernel", metadata=reading(mechanism_type, "kernel or memif"))
+    """What its wires end in: an interface, or a memif socket at which the endpoint itself answers."""
+
+
 def read_policies(path: Path) -> tuple[PolicyRoute, ...]:
     """Read a policy routing file; one that is not there is empty. Raises Invalid with file and item."""
     try:
