@@ -261,7 +261,7 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
             results[name].append(once(ways[name], seconds))
     head = ("remote", *(title for figure in FIGURES for title in (figure, "spread", "ratio")))
     title = f"a wire between nodes beside a tunnel by hand, {rounds} rounds"
-    rows = [(name, *_cells(found, results[ways[name][2]])) for name, found in results.items()]
+    rows = [(name, *cells(found, results[ways[name][2]])) for name, found in results.items()]
     return Report(
         rows=[
             row(NAME, made.name, made.all_wall(), made.cpu_by_round()),
@@ -273,10 +273,11 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
     )
 
 
-def _cells(found: list[tuple[float, float, float]], base: list[tuple[float, float, float]]) -> list[str]:
-    cells = []
+def cells(found: list[tuple[float, float, float]], base: list[tuple[float, float, float]]) -> list[str]:
+    """Return what a row says of each figure: median, spread, and ratio to ``base`` within a round."""
+    made = []
     for at in range(len(FIGURES)):
         values, bases = [one[at] for one in found], [one[at] for one in base]
         ratio = statistics.median(mine / theirs for mine, theirs in zip(values, bases, strict=True))
-        cells += [f"{statistics.median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}", f"{ratio:.2f}"]
-    return cells
+        made += [f"{statistics.median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}", f"{ratio:.2f}"]
+    return made

@@ -25,6 +25,8 @@ ROOT = (
     *("request", "across", "thousand", "anew", "idle", "start", "floor", "packets", "remote", "firewall"),
     "heal",
     "ovs",
+    "srv6",
+    "tunnels",
 )
 """Those that make namespaces and interfaces."""
 MODULES = {
@@ -42,6 +44,8 @@ MODULES = {
     "webhook": "admission_webhook",
     "packets": "local_wire",
     "remote": "remote_wire",
+    "srv6": "srv6_wires",
+    "tunnels": "many_tunnels",
     "firewall": "transparent_firewall",
     "heal": "heal",
     "ovs": "ovs_wires",

@@ -86,6 +86,9 @@ def test_packets_pass_or_it_says_what_is_missing(tmp_path):
     out, rows = measured(tmp_path, "remote")
     assert bool(rows) == ("round trip us" in out)
     assert rows or "missing" in out
+    out, _ = measured(tmp_path, "srv6", "tunnels")
+    assert "round trip us" in out or "srv6: not measured" in out
+    assert "bare messages" in out
 
 
 @pytest.mark.root
