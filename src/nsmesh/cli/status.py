@@ -64,6 +64,7 @@ def _print_status(data: dict[str, Any]) -> None:
         ("dead", ("name", "why", "ago", "restarted")),
         ("underlay", ("narrow",)),
         ("audit", ("chain", "element", "connection")),
+        ("unclosed", ("chain", "connection", "at")),
         ("leaks", ("kind", "name", "where", "owner")),
     ):
         rows = data.get(title) or []

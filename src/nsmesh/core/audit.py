@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from nsmesh.core.begin import Begin
 from nsmesh.core.element import Chain, running_chains
+from nsmesh.core.unclosed import Unclosed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,33 @@ def orphans(chains: Iterable[Chain] | None = None) -> list[Orphan]:
         begins = (element for element in chain.elements if isinstance(element, Begin))
         found += [Orphan(chain.name, kind, key) for begin in begins for kind, key in begin.orphans()]
     return found
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """An element that asks next hops."""
+
+    unclosed: Unclosed
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What ``chain`` has asked of the next hop ``at`` and has not been told to be closed there."""
+
+    chain: str
+    connection: str
+    at: str
+
+
+def unclosed(chains: Iterable[Chain] | None = None) -> list[Owed]:
+    """Return what next hops may still have of ours in ``chains``; None: in all that run in this process.
+
+    Nothing at rest, while all next hops can be reached.
+    """
+    return [
+        Owed(chain.name, connection, at)
+        for chain in (running_chains() if chains is None else chains)
+        for element in chain.elements
+        if isinstance(element, Asking)
+        for at, connection in element.unclosed.owed
+    ]

@@ -29,6 +29,8 @@ OWED = Gauge(
     ("chain",),
 )
 
+UNCLOSED = "unclosed "
+"""How the name begins under which a chain's debts are kept in the journal."""
 FIRST, LONGEST = 0.05, 5.0
 """Seconds between two tries at one next hop: at first, and at the most; each is twice as long as the last."""
 TRY = 5.0
@@ -73,6 +75,7 @@ class Unclosed:
         self._told: set[Key] = set()
         self._debts: dict[str, dict[str, _Debt]] = {}
         self._awake: dict[str, asyncio.Event] = {}
+        self._workers: dict[str, asyncio.Task[None]] = {}
         self._trying: dict[Key, asyncio.Future[None]] = {}
 
     def __len__(self) -> int:
@@ -80,14 +83,19 @@ class Unclosed:
         return sum(len(debts) for debts in self._debts.values())
 
     @property
-    def ids(self) -> list[str]:
-        """Ids of the connections that are owed a Close."""
-        return sorted(key for debts in self._debts.values() for key in debts)
+    def owed(self) -> list[Key]:
+        """Targets and ids of the connections that are owed a Close."""
+        return sorted((target, key) for target, debts in self._debts.items() for key in debts)
 
     @property
     def chain(self) -> str:
         """Name under which it is kept in the journal."""
-        return f"unclosed {self._scope().name}"
+        return f"{UNCLOSED}{self._scope().name}"
+
+    async def paid(self) -> None:
+        """Return when nothing is owed any more."""
+        while self._workers:
+            await asyncio.wait(tuple(self._workers.values()))
 
     def counts(self) -> Mapping[tuple[str, ...], float]:
         """Return how many there are, for the metric."""
@@ -182,7 +190,8 @@ class Unclosed:
         if debts is None:
             debts = self._debts[target] = {}
             self._awake[target] = asyncio.Event()
-            self._scope().spawn(self._work(target), name="close what was not closed")
+            work = self._work(target)
+            self._workers[target] = self._scope().spawn(work, name="close what was not closed")
         debts[connection_id] = debt
 
     def _pay(self, key: Key) -> None:
@@ -207,7 +216,7 @@ class Unclosed:
                     if connection_id in debts and not await self._try((target, connection_id)):
                         break
         finally:
-            del self._debts[target], self._awake[target]
+            del self._debts[target], self._awake[target], self._workers[target]
 
     async def _try(self, key: Key) -> bool:
         """Try to close one; say whether it was worth it to go on with others."""

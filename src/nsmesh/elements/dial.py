@@ -225,8 +225,10 @@ class Dial(Element):
 
     async def _move(self, call: Call, place: _Place, connection: Connection, next: Handler) -> None:
         log.info("target changed: close at the old one", connection=connection.id, old=_name(place.target))
+        left = call.remaining()
+        brief = call if left is None else call.within(left / 2)  # it is asked again, if it is silent
         try:
-            await self._close_at(call, place.target, copy_of(connection), next)
+            await self._close_at(brief, place.target, copy_of(connection), next)
         except MeshError as error:
             log.warning("close at the old target failed", connection=connection.id, error=str(error))
 

@@ -21,7 +21,7 @@ from nsmesh.chains.endpoint import PassthroughEndpoint, endpoint, registration
 from nsmesh.chains.roles import registered
 from nsmesh.chains.runtime import Runtime, runtime_of, served
 from nsmesh.chains.settings import NseSettings
-from nsmesh.core.audit import orphans
+from nsmesh.core.audit import orphans, unclosed
 from nsmesh.core.element import Chain
 from nsmesh.core.errors import Invalid, MeshError, Unauthorized
 from nsmesh.datapath.addresses import reachable_address
@@ -188,6 +188,8 @@ def _status(function: Endpoint) -> dict[str, rpc.Method]:
         tables = {**await function.status()}
         if found := orphans():
             tables["audit"] = [asdict(orphan) for orphan in found]
+        if owed := unclosed():
+            tables["unclosed"] = [asdict(one) for one in owed]
         return control_pb2.Item(json=json.dumps(tables)).SerializeToString()
 
     return {ENDPOINT_STATUS: rpc.Unary(status)}

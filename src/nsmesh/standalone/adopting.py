@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nsmesh.core.unclosed import UNCLOSED
 from nsmesh.datapath import netns
 from nsmesh.rpc import inherited
 from nsmesh.rpc.address import parse
@@ -64,9 +65,11 @@ async def _end_clients(mesh: Mesh) -> list[str]:
         return []
     gone = await mesh.clients.close_unclaimed()
     for chain in journal.chains():
-        name = chain.removeprefix(CLIENT)
-        if chain.startswith(CLIENT) and name not in mesh.clients.known:
-            gone += sorted(f"connection {key}" for key in journal.records(chain))
+        whose = chain.removeprefix(UNCLOSED)
+        name = whose.removeprefix(CLIENT)
+        if whose.startswith(CLIENT) and name not in mesh.clients.known:
+            if chain == whose:
+                gone += sorted(f"connection {key}" for key in journal.records(chain))
             await mesh.clients.add(name, "")  # it takes up what is to be closed
             await mesh.clients.close_unclaimed()
             await mesh.clients.remove(name)

@@ -20,6 +20,7 @@ from nsmesh.elements.heal import Heal
 from nsmesh.model.messages import LOCAL, Connection, Mechanism, NetworkServiceRequest
 from nsmesh.model.nsurl import NetworkServiceUrl
 from nsmesh.standalone.events import Events
+from nsmesh.standalone.lingering import Lingering
 
 log = structlog.get_logger()
 
@@ -136,6 +137,7 @@ class Clients:
         self.events = events
         self._make = make
         self._turns = Turns()
+        self._lingering = Lingering(scope)
         self.known: dict[str, Client] = {}
 
     async def add(self, name: str, netns: str) -> Client:
@@ -143,6 +145,7 @@ class Clients:
         async with self._turns.turn(name):
             client = self.known.get(name)
             if client is None:
+                await self._lingering.recall(name)
                 stack = contextlib.AsyncExitStack()
                 chain = self._make(name, netns)
                 await stack.enter_async_context(chain.running())
@@ -240,13 +243,18 @@ class Clients:
         raise NotFound(f"there is no connection {connection}", remedy="list them with: nsm get connections")
 
     async def disconnect(self, client: Client, wire: Wire) -> None:
-        """Close one wire, also one that is being made; it is forgotten whatever the mesh says."""
+        """Close one wire, also one that is being made; it is forgotten whatever the mesh says.
+
+        What the mesh does not answer it is asked again and again.
+        """
         client.wires.pop(wire.id, None)
         await wire.stop()
         await client.close(wire)
 
     async def remove(self, name: str, why: MeshError | None = None) -> None:
         """Close all wires of a client and forget it; one that is not known is gone already.
+
+        A Close that is not answered goes on in the background.
 
         ``why`` is told to those who are asking for a wire of it just now.
         """
@@ -259,7 +267,7 @@ class Clients:
             try:
                 await asyncio.gather(*(self._leave(client, wire) for wire in list(client.wires.values())))
             finally:
-                await client.leave.aclose()
+                await self._lingering.end(name, client.chain, client.leave)
 
     async def close_unclaimed(self) -> list[str]:
         """Close what earlier daemons were granted and nobody wants any more; return it in words."""
@@ -283,7 +291,9 @@ class Clients:
                 await wire.stop()
             await client.leave.aclose()
         self.known.clear()
+        await self._lingering.aclose()
 
     async def aclose(self) -> None:
         """Remove all, many at a time."""
         await asyncio.gather(*(self.remove(name) for name in list(self.known)))
+        await self._lingering.aclose()

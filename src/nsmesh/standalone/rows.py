@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import nsmesh
 from nsmesh.chains.tunnels import LACKS, MECHANISMS
-from nsmesh.core.audit import orphans
+from nsmesh.core.audit import orphans, unclosed
 from nsmesh.core.paths import UNDERLAY
 from nsmesh.model.manifest import Endpoint, Link, Workload, dump
 from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServiceEndpoint
@@ -288,6 +288,7 @@ class Rows:
             ],
             "underlay": [{"narrow": text} for text in self._narrow()],
             "audit": [asdict(orphan) for orphan in orphans()],
+            "unclosed": [asdict(owed) for owed in unclosed()],
         }
 
 
