@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -119,6 +120,17 @@ def test_the_chart_is_taken_by_a_real_server(webhook_server, namespace):
     )
     off = rendered(namespace)
     assert not [item for item in off if item["metadata"]["name"].startswith(names)]
+
+
+def test_the_manifest_is_in_step_with_the_chart():
+    """Without Helm the webhook is added by a file, which is what the chart gives."""
+    program = LAB / "bin/helm"
+    if not program.exists():
+        pytest.skip(f"helm is not built: no {program}")
+    command = [PROJECT / "deploy/helm/render.sh", "webhook"]
+    environment = {**os.environ, "HELM": str(program)}
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert made.stdout == (PROJECT / "deploy/manifests/admission-webhook.yaml").read_text()
 
 
 @pytest.mark.parametrize(
