@@ -36,6 +36,10 @@ def test_manifests_are_in_step_with_the_chart() -> None:
         ("nsmgr.excludedPrefixes={10.0.0.0}", "excludedPrefixes"),
         ("nsmgr.socketFolder=run/nsm", "socketFolder"),
         ("identity.trustDomain=Cluster", "trustDomain"),
+        ("stateFolder=state", "stateFolder"),
+        ("nsmgr.env.log_level=DEBUG", "log_level"),
+        ("nsmgr.mirrorConnections=yes", "mirrorConnections"),
+        ("cleanup.enable=false", "enable"),
     ],
 )
 def test_a_wrong_value_is_refused(setting: str, named: str) -> None:
