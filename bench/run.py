@@ -27,8 +27,11 @@ ROOT = (
     "ovs",
     "srv6",
     "tunnels",
+    "pods",
 )
 """Those that make namespaces and interfaces."""
+ASKED = ("pods",)
+"""Those that run only when they are named: they take minutes, and need what ``make test-cluster`` builds."""
 MODULES = {
     "request": "whole_request",
     "across": "across_nodes",
@@ -42,6 +45,7 @@ MODULES = {
     "find": "registry_find",
     "find-k8s": "registry_kubernetes",
     "webhook": "admission_webhook",
+    "pods": "kubernetes_pods",
     "packets": "local_wire",
     "remote": "remote_wire",
     "srv6": "srv6_wires",
@@ -55,7 +59,10 @@ MODULES = {
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(description="Measure speeds, side by side.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"which: {', '.join(MODULES)} (default: all)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which: {', '.join(MODULES)} (default: all but {', '.join(ASKED)})",
     )
     parser.add_argument("--short", action="store_true", help="seconds instead of minutes; says little")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there as well")
@@ -80,7 +87,7 @@ def main() -> None:
     if os.geteuid() == 0 and (left := sweep()):
         print(f"deleted what a killed benchmark had left: {', '.join(left)}", file=sys.stderr)
     report, began = Report(), time.monotonic()
-    for name in arguments.names or MODULES:
+    for name in arguments.names or [one for one in MODULES if one not in ASKED]:
         if name in ROOT and os.geteuid() != 0:
             report.notes.append(f"{name}: not measured, it needs root")
             continue

@@ -1,0 +1,115 @@
+"""How much longer a pod with a wire takes from its creation until it is Ready, on a real two-node cluster.
+
+Run: python bench/run.py pods. It brings the cluster of tests/kubernetes/lab up (or takes the one that runs),
+and the mesh in it. The same pod is made in turns: its application alone, with a wire to an endpoint on its
+node, and with one to the other node. A wire's init container ends when packets can pass, so Ready means that
+they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/kubernetes/cluster"))
+
+TITLE = "a pod of Kubernetes, until it is Ready"
+PLAIN, NEAR, FAR = "without a wire", "with a wire on its node", "with a wire to the other node"
+PLACE = "bench-pods"
+
+
+async def ready_after(api: Any, pod: dict[str, Any]) -> float:
+    """Make a pod, and return the seconds until it is Ready; it is gone afterwards."""
+    from nsmesh.core.errors import NotFound  # noqa: PLC0415 - beside it
+    from nsmesh.kubernetes.client import collection  # noqa: PLC0415 - an extra
+
+    path = collection("v1", "pods", PLACE)
+    name = pod["metadata"]["name"]
+    began = time.perf_counter()
+    made = await api.call("POST", path, body=pod)
+    params = {
+        "fieldSelector": f"metadata.name={name}",
+        "resourceVersion": made["metadata"]["resourceVersion"],
+    }
+    async for _, found in api.watch(path, params):
+        conditions = found.get("status", {}).get("conditions", ())
+        if any(one["type"] == "Ready" and one["status"] == "True" for one in conditions):
+            break
+    took = time.perf_counter() - began
+    await api.call("DELETE", f"{path}/{name}", params={"gracePeriodSeconds": "1"})
+    while True:
+        try:
+            await api.call("GET", f"{path}/{name}")
+        except NotFound:
+            return took
+        await asyncio.sleep(0.1)
+
+
+async def measure(kubeconfig: str, kinds: dict[str, dict[str, Any]], rounds: int) -> dict[str, list[float]]:
+    """Make each kind of pod in turn; the first round is not counted."""
+    from lightkube.config.kubeconfig import KubeConfig  # noqa: PLC0415 - an extra
+
+    from nsmesh.kubernetes.client import connected  # noqa: PLC0415 - an extra
+
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    async with connected(KubeConfig.from_file(kubeconfig).get()) as api:
+        for turn in range(rounds + 1):
+            for number, (kind, pod) in enumerate(kinds.items()):
+                named = {**pod, "metadata": {**pod["metadata"], "name": f"pod-{turn}-{number}"}}
+                async with asyncio.timeout(120):
+                    seconds = await ready_after(api, named)
+                if turn:
+                    found[kind].append(seconds)
+    return found
+
+
+def run(*, short: bool, profiles: Path | None = None) -> Any:  # noqa: ARG001 - the face of a benchmark
+    """Measure; the report says why where that cannot be done."""
+    import lab_cluster as lab  # noqa: PLC0415 - it needs the path above
+    import lab_mesh  # noqa: PLC0415 - likewise
+    from report import Report, row  # noqa: PLC0415 - not in the child
+
+    report = Report()
+    if why := lab.missing():
+        report.notes.append(f"pods: not measured: {why}")
+        return report
+    ours = not lab.running()
+    if ours:
+        lab.up()
+    try:
+        if "nsmesh" not in lab.helm("list", "-n", lab.SYSTEM, "-q"):
+            lab_mesh.install_mesh("--set=logLevel=INFO")
+        lab_mesh.wait_for_mesh()
+        lab.kubectl("create", "namespace", PLACE)
+        for node, service in ((1, "near"), (2, "far")):
+            lab.create(
+                PLACE, lab.responder(f"nse-{service}", node, f"172.16.{node}.0/24", f"{PLACE}-{service}")
+            )
+        lab.ready(PLACE, "nse-near", "nse-far")
+        kinds = {
+            PLAIN: lab.pod("pod", 1, lab.application()),
+            NEAR: lab.client("pod", 1, f"kernel://{PLACE}-near/nsm-1"),
+            FAR: lab.client("pod", 1, f"kernel://{PLACE}-far/nsm-1"),
+        }
+        child = subprocess.run(
+            ["nsenter", f"--net=/run/netns/{lab.PREFIX}cp", sys.executable, __file__,
+             str(lab.LAB / "cluster/admin.kubeconfig"), "3" if short else "12"],
+            input=json.dumps(kinds), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found = json.loads(child.stdout)
+        for kind in kinds:
+            report.rows.append(row(TITLE, kind, found[kind]))
+    finally:
+        lab.kubectl("delete", "namespace", PLACE, "--ignore-not-found", check=False)
+        if ours:
+            lab.down()
+    return report
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(measure(sys.argv[1], json.load(sys.stdin), int(sys.argv[2])))))
