@@ -47,15 +47,19 @@ class Pod:
         process = subprocess.Popen([*words, *command], env=environ, stdout=log, stderr=log)
         log.close()
         self._processes.append(process)
-        self._again = lambda: self.start(*command, own_network=own_network, **environment)
+        self.again = lambda: self.start(*command, own_network=own_network, **environment)
         return process
 
-    def restart(self) -> None:
-        """Kill its last process, and start the same again."""
+    def stop(self) -> None:
+        """Kill its last process; :attr:`again` starts the same."""
         process = self._processes.pop()
         process.kill()
         process.wait()
-        self._again()
+
+    def restart(self) -> None:
+        """Kill its last process, and start the same again."""
+        self.stop()
+        self.again()
 
     @property
     def pid(self) -> int:

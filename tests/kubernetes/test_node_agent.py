@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kubernetes_lab import until
 from pod_lab import PodNode
-from pod_process import Pod, missing, pings, wired
+from pod_process import Pod, missing, pings, told, wired
 from test_kubernetes_mirror import RULES
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -36,6 +36,14 @@ def running(node: PodNode, name: str, **metadata) -> Pod:
     pod = node.pod(node.app, name, **{"annotations": WISH, **metadata})
     pod.start("sleep", "infinity")
     return pod
+
+
+def settled(node: PodNode, pod: Pod) -> str:
+    """Wait for the wire of a pod, and until its agent was answered: packets pass a moment before."""
+    far = wired(pod)
+    name = f'"connection": "{pod.name}-{pod.uid[:8]}-0", "endpoint"'
+    until("the agent knows", lambda: name in node.log("nsm-node-agent-1"))
+    return far
 
 
 def shown(node: PodNode) -> dict[str, dict]:
@@ -75,7 +83,7 @@ def test_a_pod_that_goes_leaves_nothing(node: PodNode) -> None:
 def test_an_agent_that_is_killed_touches_no_wire(node: PodNode) -> None:
     """A new one goes on: the same interface, no lost packet, and it closes what its predecessor made."""
     pod = running(node, "kept")
-    far = wired(pod)
+    far = settled(node, pod)
     index = pod.index("nsm-1")
     stream = subprocess.Popen(
         ["nsenter", f"--net=/proc/{pod.pid}/ns/net", "ping", "-i", "0.01", "-q", far],
@@ -95,7 +103,7 @@ def test_an_agent_that_is_killed_touches_no_wire(node: PodNode) -> None:
     finally:
         stream.send_signal(2)
         said = stream.communicate(timeout=10)[0]
-    assert " 0% packet loss" in said, said
+    assert " 0% packet loss" in said, f"{said}\n{told(node.folder)}"
     assert pod.index("nsm-1") == index
     node.delete(pod)
     nse = node.pods[f"{node.system}/nse.icmp-responder"]
@@ -105,7 +113,7 @@ def test_an_agent_that_is_killed_touches_no_wire(node: PodNode) -> None:
 def test_roles_that_are_killed_touch_no_wire(node: PodNode) -> None:
     """The manager, the forwarder: their successors go on with the same interface."""
     pod = running(node, "firm")
-    far = wired(pod)
+    far = settled(node, pod)
     index = pod.index("nsm-1")
     for role, ready in (("nsmgr", "manager ready"), ("forwarder", "forwarder ready")):
         before = node.log(role).count(ready)
@@ -118,11 +126,44 @@ def test_roles_that_are_killed_touch_no_wire(node: PodNode) -> None:
     node.delete(pod)
 
 
+def test_an_agent_that_starts_before_its_manager(node: PodNode) -> None:
+    """Both were killed, and the manager comes back last: the wire is taken up as it is, no packet is lost."""
+    pod = running(node, "early")
+    far = settled(node, pod)
+    stream = subprocess.Popen(
+        ["nsenter", f"--net=/proc/{pod.pid}/ns/net", "ping", "-i", "0.01", "-q", far],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        manager = node.pods[f"{node.system}/nsmgr"]
+        node.agent.kill()
+        node.agent.wait()
+        manager.stop()
+        before = node.log("nsm-node-agent-1")
+        node.agent = node.node_agent()
+        until(
+            "it cannot",
+            lambda: node.log("nsm-node-agent-1").count("request failed") > before.count("request failed"),
+        )
+        manager.again()
+        until(
+            "it goes on",
+            lambda: node.log("nsm-node-agent-1").count("all wires are up") > before.count("all wires are up"),
+        )
+    finally:
+        stream.send_signal(2)
+        said = stream.communicate(timeout=10)[0]
+    assert " 0% packet loss" in said, f"{said}\n{told(node.folder)}"
+    assert '"restored": true' in node.log("nsm-node-agent-1")[len(before) :]
+    node.delete(pod)
+
+
 def test_what_an_earlier_agent_kept_of_a_pod_that_is_gone(node: PodNode) -> None:
     """A pod that went while no agent ran: its journal is removed, others' wires stay."""
     gone, stays = running(node, "gone"), running(node, "stays")
-    wired(gone)
-    wired(stays)
+    settled(node, gone)
+    settled(node, stays)
     index = stays.index("nsm-1")
     node.agent.kill()
     node.agent.wait()
@@ -183,7 +224,7 @@ def test_a_namespace_gives_wires_to_its_pods(node: PodNode) -> None:
 def test_while_the_api_server_is_away(node: PodNode) -> None:
     """Wires stay, and who keeps them may be asked; what is made meanwhile gets its wire afterwards."""
     pod = running(node, "steady")
-    far = wired(pod)
+    far = settled(node, pod)
     index = pod.index("nsm-1")
     command = node.server.stop_api()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -21,8 +21,8 @@ from nsmesh.kubernetes.wishes import MODES, is_in_node_network, wish_of
 
 log = structlog.get_logger()
 
-LOOK = 0.1
-"""Seconds between two looks at the node's processes, while a pod waits for its first one."""
+LOOK, SELDOM = 0.1, 2.0
+"""Seconds between two looks at processes while pods wait for their first one: at least, and at most."""
 
 
 class PodProcesses:
@@ -30,13 +30,13 @@ class PodProcesses:
 
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Future[int]] = {}
-        self._wake = asyncio.Event()
+        self._new = asyncio.Event()
 
     async def find(self, uid: str) -> PodNamespace:
         """Return a pod's network namespace as soon as it has a process; raises Invalid, Unauthorized."""
         while True:
             waiter = self._waiting[uid] = asyncio.get_running_loop().create_future()
-            self._wake.set()
+            self._new.set()
             try:
                 space = PodNamespace.opened(uid, await waiter)
             finally:
@@ -46,17 +46,21 @@ class PodProcesses:
             await asyncio.sleep(LOOK)
 
     async def look(self) -> None:
-        """Look, as long as anybody waits, until cancelled."""
+        """Look, as long as anybody waits, until cancelled; less and less often, unless somebody new waits."""
+        pause = LOOK
         while True:
-            await self._wake.wait()
             if not self._waiting:
-                self._wake.clear()
-                continue
+                await self._new.wait()
+            pause = LOOK if self._new.is_set() else min(pause * 1.2, SELDOM)
+            self._new.clear()
             for uid, pid in oldest_processes(self._waiting.keys()).items():
                 waiter = self._waiting.pop(uid)
                 if not waiter.done():
                     waiter.set_result(pid)
             await asyncio.sleep(LOOK)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause - LOOK):
+                    await self._new.wait()
 
 
 class NodeAgent:

@@ -22,7 +22,7 @@ from nsmesh.core.mechanism import CLIENT_INTERFACE, MechanismPlugin, by_type, no
 from nsmesh.datapath import netns
 from nsmesh.datapath.echo import Echoes
 from nsmesh.elements.client_info import ClientInfo
-from nsmesh.elements.heal import Alive, Heal
+from nsmesh.elements.heal import MISSING, Alive, Heal
 from nsmesh.elements.keep_apart import KeepApart
 from nsmesh.elements.receive_fd import ReceiveFdClient
 from nsmesh.mechanisms.kernel import NAME, OWN_NAMESPACE, Kernel
@@ -185,18 +185,20 @@ class _Asking:
         log.info("all wires are up", wires=len(wires))
 
     async def _ask(self, wire: Wanted) -> None:
-        failed = False
+        refused: float | None = None
         pause = PAUSE
         while True:
+            held, reselect = None, False
             call = Call(peer=Peer(in_process=True)).within(self._settings.request_timeout)
             try:
                 held = await held_connection(self._chain, call, wire.id, wire.offer.type)
-                reselect = held is not None and (failed or await self._is_dead(held))
+                reselect = held is not None and await self._is_over(held, refused)
                 call = call.within(self._settings.request_timeout)
                 request = wire.request(self._settings.name, held, reselect=reselect)
                 connection = await self._chain.request(call, request)
             except MeshError as error:
-                failed = True
+                if held is not None and refused is None:
+                    refused = self._chain.scope.clock.monotonic()
                 log.warning("request failed", connection=wire.id, error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, self._longest_pause)
@@ -204,10 +206,16 @@ class _Asking:
                 self._tell(connection, restored=held is not None and not reselect)
                 return
 
-    async def _is_dead(self, held: Connection) -> bool:
-        """Return whether what the manager holds is down in both ways: there, and for packets."""
-        if held.state != State.DOWN:
+    async def _is_over(self, held: Connection, refused: float | None) -> bool:
+        """Return whether what the manager holds is to be given up for another.
+
+        ``refused``: time at which it could not be had again, first; None: never. A wire that lets packets
+        through has some time then: whoever is on the way to its endpoint may just be starting, too.
+        """
+        if held.state != State.DOWN and refused is None:
             return False
+        if refused is not None and self._chain.scope.clock.monotonic() - refused >= MISSING:
+            return True
         try:
             return self._alive is None or not await self._alive(held)
         except (MeshError, OSError):

@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two tries of what failed for a pod."""
+LONGEST_RETRY = 5.0
+"""Most seconds between two tries of a Request that is refused: one agent asks for all pods of its node."""
 LOOK = 0.02
 """Seconds between two looks at an interface that is not there."""
 JOURNAL, LINK = ".journal.db", ".netns"
@@ -110,7 +112,13 @@ class PodWires:
         try:
             async with (
                 self._runtime(space, journal) as runtime,
-                running_nsc(self._nsc, runtime, alive=self._look(space), leaves=self._leaves),
+                running_nsc(
+                    self._nsc,
+                    runtime,
+                    alive=self._look(space),
+                    leaves=self._leaves,
+                    longest_pause=LONGEST_RETRY,
+                ),
             ):
                 await ended.wait()
             log.info("pod ended", pod=self._where, process=space.pid)
@@ -126,9 +134,11 @@ class PodWires:
             return None
 
         async def stands(connection: Connection) -> bool:
-            # The forwarder makes an interface again at once when somebody deletes it: whoever calls says how
-            # long there is time for that.
-            while not space.has(connection.mechanism.parameters.get("name", "")):  # noqa: ASYNC110 - /proc
+            # The forwarder makes an interface again at once when somebody deletes it.
+            end = asyncio.get_running_loop().time() + self._settings.liveness_check_timeout
+            while not space.has(connection.mechanism.parameters.get("name", "")):
+                if asyncio.get_running_loop().time() >= end:
+                    return False
                 await asyncio.sleep(LOOK)
             return True
 
