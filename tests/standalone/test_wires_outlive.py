@@ -11,7 +11,17 @@ import time
 import pytest
 from mesh_lab import BOX, Lab, documents, is_gone, ping, responder, until
 
+from nsmesh.datapath.abilities import lacks
+
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
+
+
+IP = """
+apiVersion: networkservicemesh.io/v1
+kind: NetworkService
+metadata: {name: ping}
+spec: {payload: IP}
+"""
 
 
 class Stream:
@@ -91,9 +101,9 @@ class Life:
         self.lab.nsm("disconnect", "--netns", fresh).ok()
 
 
-def populated(lab, *options):
+def populated(lab, *options, first=""):
     lab.up(*options)
-    lab.apply(documents(BOX, responder())).ok()
+    lab.apply(documents(*filter(None, [first, BOX, responder()]))).ok()
     lab.nsm("connect", "kernel://ping/nsm-1", "--netns", lab.namespace("hand"), "--name", "hand").ok()
     return lab
 
@@ -131,6 +141,20 @@ def test_a_role_is_killed(role):
         pid = next(row["pid"] for row in lab.status()["roles"] if row["role"] == role)
         kill(pid)
         life.goes_on()
+
+
+@pytest.mark.skipif(bool(lacks("SRV6")), reason=f"SRV6: {lacks('SRV6')}")
+def test_forwarders_of_both_nodes_are_killed():
+    """What a wire by segment routing hangs on is in the kernel; nothing of it stays when all ends."""
+    with Lab() as lab:
+        life = Life(populated(lab, "--nodes", "2", "--mechanisms", "SRV6", first=IP))
+        assert any(len(row["nodes"]) == 2 for row in lab.get("connections"))
+        pids = [row["pid"] for row in lab.status()["roles"] if row["role"] == "forwarder"]
+        for pid in pids:
+            kill(pid)
+        life.goes_on()
+        lab.nsm("down").ok()
+        assert lab.left() == []
 
 
 def test_an_endpoints_process_is_killed():
