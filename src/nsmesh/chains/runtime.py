@@ -100,7 +100,7 @@ async def runtime(
             source = await stack.enter_async_context(fetched_identity(workload_api, clock=clock))
             secured = Secured(source, lifetime=lifetime, clock=clock)
         pool = rpc.Pool(timeout=dial_timeout, identity=secured.identity if secured else None)
-        stack.push_async_callback(pool.aclose)
+        stack.push_async_callback(_close, pool)
         yield Runtime(
             peers=LocalPeers(local, RemotePeers(pool), share=share),
             tokens=secured.tokens if secured else PlainTokens(clock, lifetime),
@@ -109,6 +109,10 @@ async def runtime(
             journal=stack.enter_context(FileJournal(Path(journal))) if journal else None,
             single=single,
         )
+
+
+async def _close(pool: rpc.Pool) -> None:
+    await pool.aclose(0.0 if hands_over() else 1.0)
 
 
 def runtime_of(settings: Common, dial_timeout: float) -> AbstractAsyncContextManager[Runtime]:
@@ -173,5 +177,7 @@ async def served(
         finally:
             for url in real:
                 runtime.peers.local.pop(url, None)
+            if hands_over():
+                rpc.leave([server.listener for server in served])
             grace = SHORT_DRAIN if hands_over() else DRAIN
             await asyncio.gather(*(server.drain(grace) for server in served))

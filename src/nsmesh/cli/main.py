@@ -16,6 +16,7 @@ COMMANDS = {
     "up": "mesh",
     "down": "mesh",
     "restart": "restart",
+    "upgrade": "upgrade",
     "status": "status",
     "join": "hosts",
     "leave": "hosts",

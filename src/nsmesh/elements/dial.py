@@ -60,8 +60,8 @@ PLACE: Key[_Place] = Key(
     ),
 )
 
-AWAITED = 2.0
-"""Seconds that a dial may take beyond its time, where somebody is to come who is not there yet."""
+AWAITED = 3.0
+"""Seconds for which a dial begins again, where somebody is to come who is not there yet."""
 TRIES = 3
 """How often a Request, Close or Find is made, whose connection ends before the answer comes."""
 
@@ -148,12 +148,14 @@ class Dial(Element):
         near = at_hand(self._peers, target)
         if near is not None:
             return near
-        try:
-            return await self._reach(self._peers, target, _least(self._timeout, call.remaining()))
-        except (TimedOut, Unreachable):
-            if not is_awaited(self._peers, target):
-                raise
-        return await self._reach(self._peers, target, _least(AWAITED, call.remaining()))
+        end, awaited = self.scope.clock.monotonic() + AWAITED, False
+        while True:
+            try:
+                return await self._reach(self._peers, target, _least(self._timeout, call.remaining()))
+            except (TimedOut, Unreachable):
+                before, awaited = awaited, is_awaited(self._peers, target)
+                if not (before or awaited) or self.scope.clock.monotonic() >= end:
+                    raise
 
     async def _reach(self, peers: Peers, target: str, limit: float | None) -> Handler:
         try:

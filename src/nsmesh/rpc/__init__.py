@@ -5,6 +5,7 @@ from nsmesh.rpc.client_connection import Reply
 from nsmesh.rpc.descriptors import Descriptors, PeerDescriptors
 from nsmesh.rpc.inherited import take_from_environment, unclaimed
 from nsmesh.rpc.limits import Limits
+from nsmesh.rpc.listener import leave
 from nsmesh.rpc.methods import Bidi, Method, ServerCall, ServerStream, Unary
 from nsmesh.rpc.pool import Pool
 from nsmesh.rpc.server import Server, serve, servers
@@ -23,6 +24,7 @@ __all__ = [
     "ServerStream",
     "Unary",
     "connect",
+    "leave",
     "serve",
     "servers",
     "take_from_environment",

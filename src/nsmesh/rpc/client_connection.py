@@ -204,6 +204,8 @@ class ClientConnection(Connection):
         if call is None:
             return
         error: MeshError = framing.reset_error(event.code, self.url)
+        if event.code == http2.REFUSED_STREAM:  # the server has not looked at it (RFC 9113, 8.7)
+            error = Unanswered(error.what, remedy="call again on a new connection")
         due = call.deadline is not None and self.loop.time() >= call.deadline - CLOCKS_APART
         if event.code == http2.CANCEL and due:
             error = self._timed_out(call)  # a server may answer an expired call with nothing but this

@@ -9,7 +9,6 @@ import os
 import socket
 
 from nsmesh.core.errors import MeshError, TimedOut, Unauthorized, Unavailable
-from nsmesh.core.process import start_ticks
 from nsmesh.rpc import sockets
 from nsmesh.rpc.address import STREAM, Address, short
 
@@ -75,8 +74,7 @@ def is_awaited(address: Address) -> bool:
                 probe.connect(path)
         except OSError:
             return False
-        pid = sockets.credentials(probe).pid
-    return pid is not None and pid > 0 and start_ticks(pid) is None
+        return sockets.is_left(probe)
 
 
 async def _dial_unix(address: Address) -> socket.socket:

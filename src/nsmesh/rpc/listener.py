@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from nsmesh.rpc import address, inherited, listening
+from nsmesh.rpc import address, inherited, listening, sockets
+
+
+def leave(listeners: Sequence[Listener]) -> None:
+    """Let clients know that who listened on these sockets is gone, and that a successor is to come.
+
+    Of a unix socket the kernel tells who called listen(2) last. Let that be a process that is dead at once:
+    who dials while nobody accepts finds out that waiting is worth it (:func:`dialing.is_awaited`).
+    """
+    left = [listener.socket for listener in listeners if listener.passes_on]
+    if not left:
+        return
+    pid = os.fork()
+    if not pid:
+        for sock in left:
+            sock.listen(listening.BACKLOG)
+        os._exit(0)
+    os.waitpid(pid, 0)
 
 
 class Listener:
@@ -17,9 +36,11 @@ class Listener:
         self._address = address.parse(url)
         passed = inherited.claim(self._address)
         self._stays = passed is not None
-        if passed is not None:
-            passed.listen(listening.BACKLOG)  # again: from now on the kernel tells clients of us as the peer
+        self._unix = self._address.unix
         self.socket = passed or listening.listen(self._address, mode)
+        self._unknown = passed is not None
+        if passed is not None and not sockets.is_left(passed):
+            self.accepts()
         self.url = listening.listening_url(self._address, self.socket)
         self._inode = self._own_inode()
 
@@ -27,6 +48,21 @@ class Listener:
         """Return the descriptor, for a successor that goes on at this address: the file stays for it."""
         self._stays = True
         return self.socket.fileno()
+
+    def accepts(self) -> None:
+        """Be known as who listens: the kernel tells clients who called listen(2) last.
+
+        Where a predecessor is dead, this comes with the first connection that is taken: until then those who
+        dial know that somebody is to come.
+        """
+        if self._unknown:
+            self._unknown = False
+            self.socket.listen(listening.BACKLOG)
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether somebody listens here after us."""
+        return self._stays and self._unix
 
     def close(self) -> None:
         """Listen no more."""

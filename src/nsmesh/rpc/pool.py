@@ -183,8 +183,8 @@ class Pool:
             self._forget(client)
             client.scope.spawn(client.aclose(0), name="cut connection")
 
-    async def aclose(self) -> None:
-        """Close all connections; nothing is dialled any more."""
+    async def aclose(self, grace: float = 1.0) -> None:
+        """Close all connections, calls that run get ``grace`` seconds; nothing is dialled any more."""
         self._closed = True
         if self._forget_listener is not None:
             self._forget_listener()
@@ -193,7 +193,7 @@ class Pool:
         self._places.clear()
         clients = list(self._clients.values())
         self._clients.clear()
-        await asyncio.gather(*(client.aclose() for client in clients))
+        await asyncio.gather(*(client.aclose(grace) for client in clients))
 
 
 async def _end_when_idle(client: Client) -> None:

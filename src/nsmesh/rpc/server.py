@@ -129,6 +129,7 @@ class Server:
                 self._loop.remove_reader(self._socket.fileno())
                 self._pause = self._loop.call_later(PAUSE, self._listen)
                 return
+            self.listener.accepts()
             sock.settimeout(0)
             try:
                 self._accepted(sock)

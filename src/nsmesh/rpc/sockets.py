@@ -6,6 +6,7 @@ import socket
 import struct
 
 from nsmesh.core.call import Peer
+from nsmesh.core.process import start_ticks
 
 UNHEARD = 5.0
 """Seconds without an acknowledgement after which a machine counts as gone."""
@@ -21,6 +22,15 @@ def credentials(sock: socket.socket) -> Peer:
     found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(found)
     return Peer(uid=uid, gid=gid, pid=pid)
+
+
+def is_left(sock: socket.socket) -> bool:
+    """Say whether the process is dead that listens, or listened last, on the other side of a unix socket.
+
+    Of a listening one: whether that is dead which called listen(2) last.
+    """
+    pid = credentials(sock).pid
+    return pid is not None and pid > 0 and start_ticks(pid) is None
 
 
 def tune(sock: socket.socket) -> None:

@@ -15,6 +15,8 @@ from nsmesh.standalone.supervisor import Supervisor
 
 log = structlog.get_logger()
 
+OUTPUT = "fork-server.log"
+"""Name of the log of fork servers that are not forked off the daemon."""
 READY = 20.0
 """Seconds within which a fork server has imported everything."""
 PAUSE = 1.0

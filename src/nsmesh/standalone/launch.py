@@ -32,8 +32,10 @@ async def answers(paths: MeshPaths) -> bool:
     return True
 
 
-async def launch(paths: MeshPaths, arguments: Sequence[str]) -> int:
+async def launch(paths: MeshPaths, arguments: Sequence[str], executable: str = sys.executable) -> int:
     """Start ``nsm up --foreground`` with ``arguments`` in the background; return its pid when it answers.
+
+    ``executable``: by which Python.
 
     Raises Internal with the end of its log when it ends or does not answer in time. Cancelling ends it.
     """
@@ -41,7 +43,7 @@ async def launch(paths: MeshPaths, arguments: Sequence[str]) -> int:
     begin = log.stat().st_size if log.exists() else 0
     with log.open("ab") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "nsmesh.cli.main", *arguments],
+            [executable, "-m", "nsmesh.cli.main", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -25,7 +25,7 @@ from nsmesh.standalone.connects import Connects
 from nsmesh.standalone.documents import Documents
 from nsmesh.standalone.events import Events
 from nsmesh.standalone.followers import Followers
-from nsmesh.standalone.fork_keeper import ForkKeeper
+from nsmesh.standalone.fork_keeper import OUTPUT, ForkKeeper
 from nsmesh.standalone.hosting import opened, running_hosts
 from nsmesh.standalone.identity import Identities, running_identities
 from nsmesh.standalone.joining.hosts import Hosts
@@ -203,7 +203,7 @@ async def composed(
         identities=identities,
         events=events,
         supervisor=supervisor,
-        forks=ForkKeeper(supervisor, scope, paths.logs / "daemon.log"),
+        forks=ForkKeeper(supervisor, scope, paths.logs / OUTPUT),
         spaces=Spaces(paths, children, identities),
         switches=Switches(paths, children),
         documents=documents,

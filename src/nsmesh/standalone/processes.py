@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,9 @@ class Command:
     def digest(self) -> str:
         """What tells it from other commands; where the output goes does not count, nor by which Python."""
         argv = ["nsm", *self.own] if self.own else list(self.argv)
-        what = [argv, self.netns, dict(self.environment), self.directory]
+        ours = f"{Path(sys.executable).parent}:"
+        environment = {name: value.removeprefix(ours) for name, value in self.environment.items()}
+        what = [argv, self.netns, environment, self.directory]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 

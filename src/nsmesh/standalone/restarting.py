@@ -31,8 +31,8 @@ async def restart_unit(
 ) -> None:
     """Let a successor follow on one process, and wait until it is ready.
 
-    ``between`` is called while none runs. Raises Unavailable for one that does not get ready; with ``once`` also when it ends before that, though it
-    would be started again.
+    ``between`` is called while none runs. Raises Unavailable for one that does not get ready; with ``once``
+    also when it ends before that, though it would be started again.
     """
     before = unit.process.pid if unit.process is not None else 0
     started = mesh.scope.clock.monotonic()

@@ -19,7 +19,7 @@ from nsmesh import __version__
 from nsmesh.core.errors import MeshError, Refused, Unavailable
 from nsmesh.standalone import formats, succession
 from nsmesh.standalone.events import Event
-from nsmesh.standalone.fork_keeper import ready
+from nsmesh.standalone.fork_keeper import OUTPUT, ready
 from nsmesh.standalone.forking import ForkServer, spawned
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.restarting import restart_unit, units_of
@@ -38,7 +38,7 @@ async def check(mesh: Mesh, executable: str, version: str) -> ForkServer:
 
     Nothing has changed then. ``version``: what the installation must be.
     """
-    log_file = mesh.paths.logs / "daemon.log"
+    log_file = mesh.paths.logs / OUTPUT
     begun = log_file.stat().st_size if log_file.exists() else 0
     forks = spawned(log_file, mesh.supervisor.title, executable)
     forks.follow()

@@ -473,3 +473,26 @@ def test_a_call_is_not_made_again_for_ever_nor_where_nobody_is():
         assert book.peers["b"].seen == ["request"]
 
     scenario(body)
+
+
+def test_who_is_to_come_is_waited_for():
+    """Where a socket is held for somebody, the dial begins again; where nobody is to come it does not."""
+
+    async def body(book, begin, handler):
+        awaited = iter([True, True, False])
+        book.is_awaited = lambda _url: next(awaited, False)
+        book.slow["a"] = 0.5
+        with pytest.raises(Unreachable):
+            await handler.monitor(to("a"), MonitorScopeSelector()).__anext__()
+        assert book.dials == 4
+        book.is_awaited = lambda _url: True
+        asyncio.get_running_loop().call_later(0.35, book.slow.clear)
+        await handler.request(to("a"), ask())
+        assert book.dials == 9
+        book.is_awaited = lambda _url: False
+        book.gone.add("b")
+        with pytest.raises(Unreachable):
+            await handler.monitor(to("b"), MonitorScopeSelector()).__anext__()
+        assert book.dials == 10
+
+    scenario(body, timeout=0.1)

@@ -11,8 +11,9 @@ import pytest
 
 from nsmesh import rpc
 from nsmesh.core.errors import Invalid
-from nsmesh.rpc import inherited
+from nsmesh.rpc import inherited, listener
 from nsmesh.rpc.address import parse
+from nsmesh.rpc.dialing import is_awaited
 from nsmesh.rpc.listening import listen
 
 
@@ -30,7 +31,7 @@ METHODS = {"/test.Echo/Echo": rpc.Unary(echo)}
 SERVER = """
 import asyncio, os, sys
 from nsmesh import rpc
-from nsmesh.rpc import inherited
+from nsmesh.rpc import inherited, listener
 
 async def pid(call, message):
     return str(os.getpid()).encode()
@@ -186,5 +187,36 @@ def test_the_end_of_a_server_waits_for_calls_not_for_streams(tmp_path):
             assert time.monotonic() - begun < 2.0
             await events.aclose()
             await client.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_socket_that_is_left_is_known_to_be_awaited(tmp_path):
+    """Who serves is not awaited; who was left or died is, until a successor takes a connection."""
+
+    async def main():
+        url = f"unix://{tmp_path}/server.sock"
+        address = parse(url)
+        assert not is_awaited(address)
+        with listen(address, 0o600) as held:
+            assert not is_awaited(address)
+            inherited.take([os.dup(held.fileno())])
+            ours = listener.Listener(url, 0o600)
+            assert not is_awaited(address)
+            listener.leave([ours])
+            assert is_awaited(address)
+            ours.close()
+            child = start(url, held)
+            assert await asyncio.to_thread(child.stdout.readline)
+            client = await rpc.connect(url)
+            assert client.peer.pid == child.pid
+            assert not is_awaited(address)
+            await client.aclose()
+            child.kill()
+            child.wait()
+            child.stdout.close()
+            assert is_awaited(address)
+        assert not is_awaited(address)
+        assert not is_awaited(parse("tcp://127.0.0.1:1"))
 
     asyncio.run(main())
