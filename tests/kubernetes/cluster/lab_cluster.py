@@ -156,6 +156,8 @@ def container(name: str, *arguments: str, **variables: str) -> dict[str, Any]:
         "args": list(arguments),
         "env": _env(**variables),
         "volumeMounts": MOUNTS,
+        # as the admission webhook asks for; without, others who load the machine come first
+        "resources": {"requests": {"cpu": "100m", "memory": "40Mi"}},
     }
 
 
