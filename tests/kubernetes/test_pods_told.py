@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from kubernetes_lab import until
-from pod_lab import PodNode
+from pod_lab import NSM, PodNode
 from pod_process import Pod, missing, wired
 from test_kubernetes_mirror import RULES
 
@@ -120,6 +120,29 @@ def test_a_gate_holds_a_pod_back(node: PodNode) -> None:
     assert (done["reason"], done["message"]) == ("WiresUp", "2 wires are up")
     for one in (pod, plain, lost):
         node.delete(one)
+
+
+def test_a_pod_with_a_sidecar_is_told_as_well(node: PodNode) -> None:
+    """The same annotation, event and condition, where a client in the pod asked for the wire."""
+    client = {
+        "name": "nsc",
+        "image": "none",
+        "env": [{"name": "NSM_NETWORK_SERVICES", "value": "kernel://ping/nsm-5"}],
+    }
+    gate = {"readinessGates": [{"conditionType": GATE}], "containers": [client]}
+    pod = node.pod(node.app, "sidecar", spec=gate)
+    pod.start(
+        *(*NSM, "nsc"),
+        **node.common,
+        NSM_NAME="sidecar",
+        NSM_CONNECT_TO=f"unix://{node.folder}/nsm.sock",
+        NSM_NETWORK_SERVICES="kernel://ping/nsm-5",
+    )
+    wired(pod, "nsm-5")
+    assert [item["interface"] for item in until("told", lambda: told(node, pod))] == ["nsm-5"]
+    until("ready", lambda: condition(node, pod).get("status") == "True")
+    assert any(message.startswith("wire nsm-5 to nse-1 up in") for message in events(node, pod))
+    node.delete(pod)
 
 
 def shown(node: PodNode, client: str) -> dict[str, Any]:
