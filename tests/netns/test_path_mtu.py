@@ -51,6 +51,16 @@ def test_the_largest_packet_that_passes_is_found(family, size):
         assert time.monotonic() - began < 2
 
 
+def test_an_address_of_the_other_family_is_reached_from_the_same_link():
+    """As for segment routing where the tunnel address is IPv4: our IPv6 address of that link is taken."""
+    with vxlan_lab.nodes(1500, 6) as found:
+        lab.run(found.a, "ip", "address", "add", "192.0.2.1/24", "dev", "under")
+        assert any(vxlan_lab.pings(found.a, vxlan_lab.UNDERLAY[6][1]) for _ in range(5))
+        narrow(found.b, 1400)
+        paths = PathMtus(Underlay("192.0.2.1", node=found.a), node=found.a)
+        assert asyncio.run(paths.towards(vxlan_lab.UNDERLAY[6][1])).path == 1400
+
+
 def test_a_wide_path_takes_one_echo():
     """It is found at once, jumbo frames too, and remembered; a link that changes is tried again."""
 

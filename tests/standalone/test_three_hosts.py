@@ -1,6 +1,7 @@
 """Three hosts over IPv6 alone: wires between two that joined, encryption, and ends of members."""
 
 import subprocess
+import sys
 
 import pytest
 from host_lab import Host
@@ -14,6 +15,30 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 FIRST = "fd00:6::1"
 MTU = 1430
 """Of a VXLAN wire over IPv6: 70 bytes are around a packet."""
+
+
+CALL = """
+import asyncio, sys
+from pathlib import Path
+from nsmesh import rpc
+from nsmesh.model.methods import HEALTH_CHECK
+from nsmesh.security.svid import SvidSource
+from nsmesh.standalone.joining import record
+
+async def main():
+    svid, bundle = record.load(Path(sys.argv[1])).keys("default.nsmesh")
+    pool = rpc.Pool(identity=SvidSource(svid, [bundle]), timeout=5)
+    try:
+        for url in sys.argv[2:]:
+            client = await pool.get(url)
+            await client.unary(HEALTH_CHECK, b"")
+            print("answered", url)
+    finally:
+        await pool.aclose()
+
+asyncio.run(main())
+"""
+"""Calls managers with the identity in a file."""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +127,7 @@ def test_forwarders_are_told_when_a_host_comes_up(hosts):
 
 
 def test_a_member_that_leaves_or_is_removed_is_left_by_the_others(hosts):
-    """A wire heals to another endpoint; the other member lists it no more, and its name can be had again."""
+    """A wire heals to another endpoint; a copy of its identity is refused by all, the other member too."""
     one, two, three = hosts
     three.nsm("down", "--purge").ok()
     taken = three.nsm("join", FIRST, "--name", "host2", "--token", one.token())
@@ -119,9 +144,17 @@ def test_a_member_that_leaves_or_is_removed_is_left_by_the_others(hosts):
     kinds = three.run("ip", "-n", "default.app", "-d", "link", "show", "nsm-1").ok().out
     assert "veth" in kinds
     assert "vxlan" in three.run("ip", "-d", "link").ok().out
+    stolen = "/var/lib/stolen.json"
+    three.run("cp", "/var/lib/nsmesh/default/membership.json", stolen).ok()
+    managers = [f"tcp://[fd00:6::{number}]:5001" for number in (1, 2)]
+    said = three.run(sys.executable, "-c", CALL, stolen, *managers).ok().out
+    assert said.count("answered") == 2
     one.nsm("node", "remove", "host3").ok()
     until(lambda: set(names(two, "nodes")) == {"host1", "host2"}, 20)
     until(lambda: not three.run("ls", "/run/nsmesh").out, 20)
     assert "vxlan" not in three.run("ip", "-d", "link").ok().out
     three.nsm("up").fails("this host was taken out of the mesh default")
+    for manager in managers:
+        refused = three.run(sys.executable, "-c", CALL, stolen, manager)
+        assert (refused.code, refused.out) == (1, ""), refused
     assert two.reaches("app")
