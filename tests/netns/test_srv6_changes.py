@@ -46,6 +46,31 @@ def test_a_restarted_driver_takes_it_over_and_sweeps():
     run(main)
 
 
+def test_a_forwarder_of_another_name_takes_it_over():
+    """With the id of its predecessor the same interfaces, program and route go on, under the new id."""
+
+    async def main(found):
+        first, second = wires(found)
+        here, there = await both(found, first, second, owner="one")
+        indexes, routes, program = snapshot(found.a)
+        successor = SegmentDatapath(node=found.a, owner="two", namespaces=lambda: [found.pod_a])
+        applied = await successor.apply(replace(first, id="new", formerly=first.id))
+        assert applied.outcome == "changed"
+        again = snapshot(found.a)
+        assert set(again[0].values()) == set(indexes.values())
+        assert set(again[0]) == {"under", segments.name_of("new")}
+        old, new = segments.name_of(first.id), segments.name_of("new")
+        assert (again[1], again[2]) == (routes.replace(old, new), program)
+        assert {existing.id for existing in await successor.has()} == {"new"}
+        assert pings(found.pod_a, "10.0.1.2")
+        await successor.remove("new")
+        await successor.drain()
+        assert (lab.names(found.pod_a), lab.names(found.a)) == (set(), {"under"})
+        await closed(here, there, successor)
+
+    run(main)
+
+
 def test_it_is_made_again_after_its_end_was_deleted():
     """Whoever deletes the interface in the pod, or the end in the node, gets it back with its segments."""
 

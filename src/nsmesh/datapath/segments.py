@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from nsmesh.core.errors import MeshError
-from nsmesh.datapath import netns, srv6, veth
+from nsmesh.datapath import netns, rtnetlink, srv6, veth
 from nsmesh.datapath.base import Applied, CrossConnect, KernelPort, TunnelRefused
 from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.netlink import Batch
 from nsmesh.datapath.offloads import cut_before_sending
 from nsmesh.datapath.places import Place
 from nsmesh.model.tunnels import Srv6Port
@@ -53,16 +54,20 @@ class SegmentDatapath(LinuxDatapath):
             self._segments.pop(wire.id, None)
             return applied
         pod = wire.interfaces[0]
+        if wire.formerly:
+            self._rename(wire.formerly, name_of(wire.formerly), name_of(wire.id))
         near = KernelPort(self._home, name_of(wire.id), mtu=pod.mtu, numbered=False, led=True)
         ends = (pod, near) if wire.a is pod else (near, pod)
         applied = await super().apply(replace(wire, a=ends[0], b=ends[1]))
-        if made_anew(applied):
+        anew = made_anew(applied)
+        if anew:
             self._segments.pop(wire.id, None)  # a new interface may have the index of the one before
         try:
             self._lead(wire.id, tunnel, pod)
         except BaseException:
-            await self.remove(wire.id)
-            await self.drain()  # the name is free again for the next mechanism
+            if anew:
+                await self.remove(wire.id)
+                await self.drain()  # the name is free again for the next mechanism
             raise
         macs = (applied.a_mac, "") if wire.a is pod else ("", applied.b_mac)
         return replace(applied, a_mac=macs[0], b_mac=macs[1])
@@ -87,6 +92,25 @@ class SegmentDatapath(LinuxDatapath):
         if self._own >= 0:
             os.close(self._own)
             self._own = -1
+
+    def _rename(self, owner: str, before: str, after: str) -> None:
+        """Give an end in the node that another forwarder made, since replaced, the name that it has here."""
+        with self._doors.open([self._home]) as places:
+            place = places[self._home]
+            found = veth.find_link(place, name=before)
+            if found is None or found.owner != owner or before == after:
+                return
+            batch = Batch()
+            batch.put(rtnetlink.set_name(found.index, after))
+            failures = place.netlink.send(batch)
+            if failures and failures[0].number == errno.EBUSY:  # kernels before 6.2: not while it is up
+                batch = Batch()
+                batch.put(rtnetlink.set_up(found.index, up=False))
+                batch.put(rtnetlink.set_name(found.index, after))
+                batch.put(rtnetlink.set_up(found.index))
+                failures = place.netlink.send(batch)
+            for failure in failures:
+                raise explain(failure.number, f"cannot rename {before} to {after}", failure.text)
 
     def _lead(self, wire_id: str, tunnel: Srv6Port, pod: KernelPort) -> None:
         """Have frames led between the wire's end in the node and the other node."""
