@@ -76,6 +76,30 @@ def test_a_restarted_driver_takes_it_over():
     run(main)
 
 
+def test_a_forwarder_of_another_name_takes_it_over():
+    """With the id of its predecessor the same interfaces go on, under the new id."""
+
+    async def main(found):
+        first, second = tunnel_lab.wires(found, "VXLAN")
+        here, there = drivers(found)
+        await here.apply(first)
+        await there.apply(second)
+        before = {lab.link(found.a, name)["ifindex"] for name in lab.names(found.a)}
+        successor = ApartDatapath(node=found.a, owner="c", namespaces=lambda: [found.pod_a])
+        assert (await successor.apply(replace(first, id="new", formerly=first.id))).outcome == "changed"
+        assert lab.names(found.a) == {"under", *names_of("new")}
+        assert {lab.link(found.a, name)["ifindex"] for name in lab.names(found.a)} == before
+        assert {existing.id for existing in await successor.has()} == {"new"}
+        assert vxlan_lab.pings(found.pod_a, "10.0.1.2")
+        await successor.remove("new")
+        await successor.drain()
+        assert (lab.names(found.pod_a), lab.names(found.a)) == (set(), {"under"})
+        for driver in (here, there, successor):
+            await driver.aclose()
+
+    run(main)
+
+
 def test_it_is_made_again_after_its_end_was_deleted():
     """In the pod or in the node: the new end is led to the tunnel as the old one was."""
 

@@ -59,6 +59,8 @@ class ApartDatapath(SegmentDatapath):
                 remedy="unset NSM_TUNNELS_APART, or offer another mechanism",
             )
         pod = wire.interfaces[0]
+        if wire.formerly:
+            self._take_over(wire)
         near = KernelPort(self._home, names_of(wire.id)[0], mtu=pod.mtu, numbered=False)
         ends = (pod, near) if wire.a is pod else (near, pod)
         applied = await super().apply(replace(wire, a=ends[0], b=ends[1]))
@@ -85,6 +87,20 @@ class ApartDatapath(SegmentDatapath):
             del self._joined[wire_id]
             self._join(wire_id, joined[0], self._records[wire_id].wire.interfaces[0].mtu)
         return applied
+
+    def _take_over(self, wire: CrossConnect) -> None:
+        """Have what another forwarder made in the node, since replaced, named and marked as this one does."""
+        for before, after in zip(names_of(wire.formerly), names_of(wire.id), strict=True):
+            self._rename(wire.formerly, before, after)
+        with self._doors.open([self._home]) as places:
+            place = places[self._home]
+            device = veth.find_link(place, name=names_of(wire.id)[1])
+            if device is not None and device.owner == wire.formerly:
+                batch = Batch()
+                batch.put(rtnetlink.mark(device.index, alias_of(wire.id), no_link_local=False))
+                batch.put(rtnetlink.set_group(device.index, self._group))
+                for failure in place.netlink.send(batch):
+                    raise explain(failure.number, f"cannot take over {device.name}", failure.text)
 
     def _part(self, wire_id: str) -> None:
         """Take away the tunnel's device in the node, where a wire has one."""
