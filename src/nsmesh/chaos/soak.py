@@ -24,8 +24,10 @@ CLIENTS = 6
 UNITS = ("registry", "nsmgr", "forwarder", "alpha", "beta")
 PATIENCE = 30.0
 """Seconds within which a Request or a Close is served at last, and all is quiet at the end."""
-YOUTH = 15.0
-"""Seconds of a process in which its memory still grows by what it loads."""
+WARM = 20
+"""Wires of each client before the first look: by then a process has loaded what it needs, and its threads."""
+YOUTH = 120.0
+"""Seconds of a process in which its memory still grows: it fills its pools with its first few hundred wires."""
 PAUSE = 6.0
 """Seconds between two faults, on the average."""
 _ENDPOINTS = "---".join(
@@ -127,7 +129,7 @@ class _Soak:
     async def run(self) -> None:
         """Warm up, look, soak, look again."""
         await self.mesh.apply(_ENDPOINTS)
-        for _ in range(3):
+        for _ in range(WARM):
             await asyncio.gather(*(self._request(name) for name in self.spaces))
             await asyncio.gather(*(self._close(name) for name in self.spaces))
         self.found.before = await self._quiet()
