@@ -18,6 +18,7 @@ from nsmesh.core.heal_watch import QUICK, QUICKEST, HealWatch
 from nsmesh.core.life import LIFE, OWN
 from nsmesh.core.metrics import Counter
 from nsmesh.core.peering import NEXT_HOP
+from nsmesh.core.room import Room
 from nsmesh.core.tokens import TokenSource
 from nsmesh.model.messages import Connection, NetworkServiceRequest, State
 
@@ -34,7 +35,9 @@ LONGEST = 2.0
 MISSING = 10.0
 """Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
 AT_ONCE = 32
-"""Attempts of one process that may be under way at the same time."""
+"""Attempts of one process that may be under way at the same time; fewer where no answer comes in time."""
+SLOW = 3.0
+"""Seconds after which one that fails has failed for want of time."""
 
 _ABSENT = frozenset((Status.NOT_FOUND, Status.UNKNOWN))
 
@@ -78,7 +81,7 @@ class Heal(Element):
         self._chance = chance
         self._watches: dict[str, HealWatch] = {}
         self._follower = Follower(lambda: self.scope, tokens)
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = Room(AT_ONCE)
 
     @property
     def healing(self) -> list[str]:
@@ -218,10 +221,13 @@ class Heal(Element):
         """Ask once; returns whether there is nothing more to do."""
         connection_id = watch.connection.id
         try:
-            async with self._room:
+            async with self._room as entered:
                 watch.asking = True
+                began = self.scope.clock.monotonic()
                 healed = await watch.life.rerequest(reselect=reselect)
         except MeshError as error:
+            if self.scope.clock.monotonic() - began > SLOW:
+                self._room.late(entered)
             self._note_missing(watch, error)
             ATTEMPTS.add("reselect" if reselect else "restore", error.status.name)
             log.warning(
@@ -234,6 +240,7 @@ class Heal(Element):
             return False
         finally:
             watch.asking = False
+        self._room.in_time()
         if healed is None:
             watch.down = False
             self._forget(connection_id, watch)
