@@ -94,7 +94,7 @@ async def served_by_one_that_is_slow(room):
 
 
 def test_many_that_would_keep_each_other_from_an_answer_are_all_served():
-    """What is asked for and given up takes the server's time as well: thirty-two at a time would never end."""
+    """What is asked for and given up takes the server's time as well: thirty-two at once would never end."""
 
     async def main():
         assert await served_by_one_that_is_slow(Room(32)) < 200
