@@ -120,7 +120,8 @@ class _Field:
                 await self.faults.moved(scenario)
             except MeshError:
                 return struck, None
-            served = await self._served()
+            passes = not scenario.promise.wire or await self._passes()  # before another takes its address
+            served = await self._served() if passes else None
         if scenario.promise.wire and not await self._passes():
             served = None
         await self.faults.mend(scenario)
