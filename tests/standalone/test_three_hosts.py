@@ -103,11 +103,11 @@ def test_a_wire_between_two_that_joined(hosts):
         f"host{number}": f"tcp://[fd00:6::{number}]:5001" for number in (1, 2, 3)
     }
     one.kill_daemon()
-    until(lambda: "the first host host1 does not answer" in two.events(), 20)
+    until(lambda: "the first host host1 does not answer" in two.events(), 40)
     assert two.reaches("app")
     assert two.get("connections")[0]["state"] == "up"
     one.nsm("up").ok()
-    until(lambda: "the first host host1 answers again" in two.events(), 20)
+    until(lambda: "the first host host1 answers again" in two.events(), 40)
     assert wired(two)["nodes"] == ["host2", "host3"]
 
 
