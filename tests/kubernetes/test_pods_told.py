@@ -169,6 +169,20 @@ def test_what_is_refused_is_shown(node: PodNode) -> None:
     node.delete(pod)
 
 
+def test_a_pod_that_asks_for_what_cannot_be(node: PodNode) -> None:
+    """A text that cannot be read, and wires in the node's own network: an event at the pod says so, once."""
+    broken = node.pod(node.app, "broken", annotations={**WISH, "networkservicemesh.io": "kernal://ping"})
+    host = node.pod(node.app, "host", annotations=WISH, spec={"hostNetwork": True})
+    assert "did you mean kernel://" in "".join(until("said", lambda: events(node, broken)))
+    assert "in the network of its node" in "".join(until("said", lambda: events(node, host)))
+    node.server.kubectl("-n", node.app, "label", "pod", broken.name, "a=b")
+    node.server.kubectl("-n", node.app, "label", "pod", host.name, "a=b")
+    time.sleep(1)
+    assert [one["count"] for one in events(node, broken).values()] == [1]
+    node.delete(broken)
+    node.delete(host)
+
+
 def test_a_manager_that_starts_again_says_nothing_twice(node: PodNode) -> None:
     """No second event of a wire that was up all the time, and no annotation that comes and goes."""
     pod = node.pod(node.app, "calm", annotations=WISH)

@@ -70,6 +70,10 @@ class PodEvents:
             self._up[_key(wire)] = wire
             self._put(wire.pod, WARNING, DOWN, f"{wire} is down: {reason_of(state)}")
 
+    def problem(self, place: Place, text: str) -> None:
+        """Say why nobody asks for what a pod wishes for."""
+        self._put(place, WARNING, REFUSED, text)
+
     def forget(self, place: Place) -> None:
         """Forget what is known of a pod that is gone."""
         for key in [key for key in self._up if key[0] == place]:

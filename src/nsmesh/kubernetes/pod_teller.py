@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import structlog
 
-from nsmesh.core.errors import MeshError, NotFound, TimedOut, Unavailable
+from nsmesh.core.errors import Invalid, MeshError, NotFound, TimedOut, Unavailable
 from nsmesh.core.outcome import Outcome
 from nsmesh.core.pauses import pauses
 from nsmesh.core.scope import Scope
@@ -25,7 +25,7 @@ from nsmesh.kubernetes.pod_events import PodEvents
 from nsmesh.kubernetes.pod_status import GATE, STATUS, PodWire, condition_of, has_gate, status_of
 from nsmesh.kubernetes.reflector import FIRST_PAUSE, LONGEST_PAUSE, Reflector
 from nsmesh.kubernetes.wires import Place
-from nsmesh.kubernetes.wishes import ANNOTATION, Wish, client_of, wish_of
+from nsmesh.kubernetes.wishes import ANNOTATION, Wish, client_of, is_in_node_network, wish_of
 from nsmesh.model.messages import ConnectionEvent, ConnectionEventType
 
 log = structlog.get_logger()
@@ -45,6 +45,7 @@ class PodTeller:
         self._wires: dict[str, PodWire] = {}
         self._of_pod: dict[Place, dict[str, PodWire]] = {}
         self._due: dict[Place, None] = {}
+        self._problems: dict[Place, str] = {}
         self._wake = asyncio.Event()
         self.writes = 0
         """How many patches of pods were made."""
@@ -95,6 +96,7 @@ class PodTeller:
         """See :class:`Sink`."""
         place = _place(item)
         self._pods[place] = _bare(item)
+        self._warn(place)
         self._look(place)
 
     def deleted(self, item: Object) -> None:
@@ -103,6 +105,7 @@ class PodTeller:
         known = self._pods.get(place)
         if known is not None and known["metadata"]["uid"] == item["metadata"]["uid"]:
             del self._pods[place]
+            self._problems.pop(place, None)
             self.events.forget(place)
 
     def replace(self, items: list[Object], version: str) -> None:  # noqa: ARG002 - a Sink's face
@@ -110,7 +113,23 @@ class PodTeller:
         self._pods.clear()
         self._pods.update((_place(item), _bare(item)) for item in items)
         for place in self._pods:
+            self._warn(place)
             self._look(place)
+
+    def _warn(self, place: Place) -> None:
+        """Say once at a pod that what it asks for cannot be: nobody makes a Request of it."""
+        problem = ""
+        try:
+            wish = wish_of(self._pods[place], {})
+            if wish is not None and wish.text:
+                wish.wires()
+                if wish.by_agent and is_in_node_network(self._pods[place]):
+                    problem = "the pod is in the network of its node: nobody makes wires there"
+        except Invalid as error:
+            problem = str(error)
+        if problem and self._problems.get(place) != problem:
+            self.events.problem(place, problem)
+        self._problems[place] = problem
 
     # Making the one like the other
 
@@ -204,6 +223,7 @@ def _bare(item: Object) -> Object:
         "metadata": {**kept, "annotations": dict(_ours(meta.get("annotations") or {}))},
         "spec": {
             "readinessGates": spec.get("readinessGates") or [],
+            "hostNetwork": bool(spec.get("hostNetwork")),
             "initContainers": [{"env": one.get("env") or []} for one in spec.get("initContainers") or ()],
             "containers": [{"env": one.get("env") or []} for one in spec.get("containers") or ()],
         },

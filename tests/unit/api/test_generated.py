@@ -37,6 +37,7 @@ def test_contract_names_and_numbers():
     from nsmesh.api import (
         connection_pb2,
         connectioncontext_pb2,
+        delegated_pb2,
         ipam_pb2,
         networkservice_pb2,
         registry_pb2,
@@ -88,6 +89,13 @@ def test_contract_names_and_numbers():
         7: "path_ids",
     }
     assert fields(ipam_pb2.PrefixResponse) == {2: "prefix", 3: "exclude_prefixes"}
+    assert delegated_pb2.DESCRIPTOR.package == "spire.api.agent.delegatedidentity.v1"
+    assert fields(delegated_pb2.X509Svid) == {1: "cert_chain", 2: "id", 3: "expires_at", 4: "hint"}
+    assert fields(delegated_pb2.X509SvidWithKey) == {1: "x509_svid", 2: "x509_svid_key"}
+    assert fields(delegated_pb2.SpiffeId) == {1: "trust_domain", 2: "path"}
+    assert fields(delegated_pb2.SubscribeToX509SVIDsByPIDRequest) == {1: "pid"}
+    assert fields(delegated_pb2.SubscribeToX509SVIDsResponse) == {1: "x509_svids", 2: "federates_with"}
+    assert fields(delegated_pb2.SubscribeToX509BundlesResponse) == {1: "ca_certificates"}
     assert set(workload_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"].methods_by_name) == {
         "FetchX509SVID",
         "FetchX509Bundles",
