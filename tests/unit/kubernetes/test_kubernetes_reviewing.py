@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsmesh.core.errors import Unavailable
@@ -107,6 +107,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(JSON, st.sampled_from(["Pod", "Deployment"]))
 def test_no_object_is_unforeseen(body, kind):
     """Whatever JSON comes as an object: it is reviewed or told to be none."""

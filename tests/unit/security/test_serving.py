@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import PolicyBuilder, Store
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsmesh.core.errors import Invalid
@@ -63,6 +63,7 @@ def test_who_slept_through_it_begins_anew():
     assert due(first, NOW + LIFE, LIFE, TTL, first.pem).signer.certificate != first.signer.certificate
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(1, LIFE / 4), min_size=1, max_size=40))
 def test_whoever_knew_the_bundle_a_moment_ago_accepts_the_certificate(pauses):
     """At whatever times the steps are taken: a new certificate, and one of before the step, are trusted."""
