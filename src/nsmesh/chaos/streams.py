@@ -39,6 +39,12 @@ def _start(space: str, *words: str) -> subprocess.Popen[bytes]:
         os.close(namespace)
 
 
+async def _ready(process: subprocess.Popen[bytes], what: str) -> None:
+    assert process.stdout is not None
+    if await asyncio.to_thread(process.stdout.readline) != b"ready\n":
+        raise Internal(f"the {what} of a stream did not start")
+
+
 class Stream:
     """A stream from one namespace to the first of several that an address leads to.
 
@@ -56,6 +62,7 @@ class Stream:
         """Send ``rate`` packets a second; all ``targets`` listen before the first one goes."""
         await self.join(*targets)
         self._sender = _start(source, "send", address, str(PORT), str(rate))
+        await _ready(self._sender, "sender")
 
     async def join(self, *targets: str) -> None:
         """Listen in more namespaces; raises Internal."""
@@ -63,10 +70,7 @@ class Stream:
             file = self._folder / f"arrivals-{id(self)}-{next(self._count)}"
             self._receivers[target] = _start(target, "receive", str(PORT), str(file)), file
         for target in targets:
-            receiver, _ = self._receivers[target]
-            assert receiver.stdout is not None
-            if await asyncio.to_thread(receiver.stdout.readline) != b"ready\n":
-                raise Internal("the receiver of a stream did not start")
+            await _ready(self._receivers[target][0], "receiver")
 
     def hush(self, *targets: str) -> None:
         """Have those who listen in some namespaces end, without waiting for it."""

@@ -1,8 +1,8 @@
 """The two ends of a numbered stream, each a process in its wire's namespace; it ends with SIGTERM.
 
-``python -m nsmesh.chaos.traffic send ADDRESS PORT RATE`` prints, at its end, JSON: ``sent``, and ``pauses``
-(number and nanoseconds) where it was late. ``... receive PORT FILE`` prints ``ready``, and writes a record of
-every arrival into FILE at its end.
+``python -m nsmesh.chaos.traffic send ADDRESS PORT RATE`` prints ``ready`` and, at its end, JSON: ``sent``,
+and ``pauses`` (number and nanoseconds) where it was late. ``... receive PORT FILE`` prints ``ready``, and
+writes a record of every arrival into FILE at its end.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def send(address: str, port: int, rate: int) -> None:
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, ROOM)
         start = time.monotonic_ns()
         signal.signal(signal.SIGTERM, _end)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         try:
             while True:
                 due = (time.monotonic_ns() - start) * rate // 1_000_000_000 + 1

@@ -179,3 +179,35 @@ def test_a_close_takes_the_alarm_back():
         assert len(far.closed) == 1
 
     scenario(body)
+
+
+@pytest.mark.parametrize("step", [5.0, -5.0, 3600.0, -3600.0])
+def test_a_clock_that_is_set_closes_nothing_and_delays_nothing(step):
+    """Somebody sets the time of day: a life ends when it would have, and a refresh by the new clock counts."""
+
+    class Set(VirtualClock):
+        by = 0.0
+
+        def now(self):
+            return super().now() + self.by
+
+    async def main():
+        begin, far, clock = Begin(), Far(), Set()
+        handler = chain(begin, Timeout(), far, clock=clock)
+        async with handler.running():
+            began = asyncio.get_running_loop().time()
+            await handler.request(Call(), ask(600))
+            await asyncio.sleep(100)
+            clock.by = step
+            await asyncio.sleep(100)
+            assert far.closed == []
+            await handler.request(Call(), ask(600 + step))  # its token was made by the new clock
+            await asyncio.sleep(2000)
+            assert far.closed == [pytest.approx(began + 800)]
+            await handler.request(Call(), ask(600 + step))
+            clock.by = 0.0
+            await asyncio.sleep(2000)
+            assert len(far.closed) == 2
+            assert begin.connections == []
+
+    run(main())
