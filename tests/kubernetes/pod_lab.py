@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 import yaml
 from kubernetes_lab import PROJECT, ApiServer
 from kubernetes_stores import apply_crds
+from kubernetes_webhook import free_port
 from lightkube.config.kubeconfig import KubeConfig
 from pod_process import Pod
 
@@ -117,7 +117,7 @@ class PodNode(contextlib.ExitStack):
         agent = self.pod(self.system, "agent", spec={"serviceAccountName": "nsm-identity-agent"})
         bound = ("--bound-object-kind=Pod", f"--bound-object-name={agent.name}", "--audience=nsm-ca")
         (self.folder / "bound").write_text(self._token("nsm-identity-agent", *bound))
-        port = 20000 + secrets.randbelow(20000)
+        port = free_port()
         self.start(
             "authority",
             "identity-authority",

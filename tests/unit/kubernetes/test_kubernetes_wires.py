@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsmesh.kubernetes.wires import NODE_LABEL, label_of, wire_of
+from nsmesh.core.call import Peer
+from nsmesh.core.errors import Unauthorized
+from nsmesh.core.outcome import Outcome
+from nsmesh.kubernetes.pod_status import PodWire
+from nsmesh.kubernetes.wires import NODE_LABEL, label_of, pod_of_id, refused_wire, wire_of
 from nsmesh.model.messages import Connection, State
 
 
@@ -51,6 +55,20 @@ def test_who_the_client_is(subject, label, namespace, client):
     """Its identity says more than labels, labels more than its name; a manager's own do not count."""
     wire = wire_of(connection(subject, label=label), namespace="nsm", own_pod="nsmgr-pod")
     assert (wire.place[0], wire.client) == (namespace, client)
+
+
+def test_a_refusal_is_shown_where_the_transport_says():
+    """A token that names another pod has no weight: nobody has looked at it, and the Request was refused."""
+    made = connection("spiffe://d/ns/victim/pod/web")
+    peer = Peer(spiffe_id="spiffe://d/ns/own/pod/liar")
+    error = Unauthorized("refused by policy next_token_signed at nsmgr-1", remedy="send your own token")
+    wire = refused_wire(Outcome(made, peer, 0.1, error), namespace="nsm")
+    assert (wire.place[0], wire.client) == ("own", "liar")
+    assert (wire.status["state"], wire.status["reason"]) == ("Refused", str(error))
+    assert refused_wire(Outcome(connection(index=2), peer, 0.1, error), namespace="nsm") is None
+    assert refused_wire(Outcome(made, peer, 0.1), namespace="nsm") is None
+    told = PodWire.of(made, pod_of_id(peer.spiffe_id))
+    assert told.pod == ("own", "liar")
 
 
 def test_a_token_that_is_none_says_nothing():
