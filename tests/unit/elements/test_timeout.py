@@ -183,7 +183,7 @@ def test_a_close_takes_the_alarm_back():
 
 @pytest.mark.parametrize("step", [5.0, -5.0, 3600.0, -3600.0])
 def test_a_clock_that_is_set_closes_nothing_and_delays_nothing(step):
-    """Somebody sets the time of day: a life ends when it would have, and a refresh by the new clock counts."""
+    """Somebody sets the time of day: lives end when they would have; a refresh by the new clock counts."""
 
     class Set(VirtualClock):
         by = 0.0
