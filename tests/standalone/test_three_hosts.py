@@ -136,8 +136,10 @@ def test_a_member_that_leaves_or_is_removed_is_left_by_the_others(hosts):
     until(lambda: set(names(two, "nodes")) == {"host1", "host2"}, 20)
     until(lambda: two.get("connections")[0]["nodes"] == ["host2", "host1"], 30, why=two.events)
     assert wired(two)["endpoint"] == "other"
-    options = ("--mechanisms", "VXLAN", "--tunnels-apart")
+    options = ("--mechanisms", "VXLAN", "--tunnels-apart", "--labels", "zone=b")
     three.nsm("join", FIRST, "--token", one.token(), *options).ok()
+    labels = {row["node"]: row["labels"] for row in one.get("forwarders")}
+    assert [node for node, given in labels.items() if given.get("zone") == "b"] == ["host3"]
     three.apply(client("app")).ok()
     row = wired(three)
     assert (row["nodes"], row["mtu"]) == (["host3", "host1"], MTU)

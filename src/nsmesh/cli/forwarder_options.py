@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
-from nsmesh.cli.quantities import forwarders, mechanisms
+from nsmesh.cli.quantities import forwarders, labels, mechanisms
 from nsmesh.core.errors import NotFound
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-NAMES = ("mechanisms", "device_selector", "tunnels_apart")
+NAMES = ("mechanisms", "device_selector", "tunnels_apart", "labels")
 """Options that are told by environment variables."""
 
 _OPTIONS = (
@@ -42,6 +42,13 @@ _OPTIONS = (
         is_flag=True,
         help="Tunnels end in the node, out of the workloads' reach (NSM_TUNNELS_APART).",
     ),
+    click.option(
+        "--labels",
+        metavar="LABELS",
+        default="",
+        callback=labels,
+        help="Labels of this host's forwarders, such as zone=a,rack=7 (NSM_LABELS).",
+    ),
 )
 
 
@@ -56,7 +63,9 @@ def arguments(given: Mapping[str, Any]) -> list[str]:
     """Return the options that say the same to the daemon."""
     found = [f"--mechanisms={','.join(given['mechanisms'])}"] if given["mechanisms"] else []
     found += [f"--device-selector={given['device_selector']}"] if given["device_selector"] else []
-    return [*found, *(["--tunnels-apart"] if given["tunnels_apart"] else [])]
+    found += ["--tunnels-apart"] if given["tunnels_apart"] else []
+    labelled = ",".join(f"{name}={value}" for name, value in given["labels"].items())
+    return [*found, *([f"--labels={labelled}"] if labelled else [])]
 
 
 def tell(given: Mapping[str, Any]) -> None:
@@ -67,6 +76,8 @@ def tell(given: Mapping[str, Any]) -> None:
         os.environ["NSM_DEVICE_SELECTOR_FILE"] = given["device_selector"]
     if given["tunnels_apart"]:
         os.environ["NSM_TUNNELS_APART"] = "true"
+    if given["labels"]:
+        os.environ["NSM_LABELS"] = ",".join(f"{name}:{value}" for name, value in given["labels"].items())
 
 
 def check_switch(kinds: tuple[str, ...]) -> None:

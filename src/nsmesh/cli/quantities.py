@@ -52,6 +52,17 @@ def percent(context: click.Context, parameter: click.Parameter, value: str) -> f
     return found
 
 
+def labels(context: click.Context, parameter: click.Parameter, value: str) -> dict[str, str]:
+    """Return labels in a list such as ``zone=a,rack=7``."""
+    found = {}
+    for item in filter(None, (part.strip() for part in value.split(","))):
+        name, equals, text = item.partition("=")
+        if not equals or not name or not text or ":" in item:
+            raise click.BadParameter(f"{item!r} is no label; write for example zone=a", context, parameter)
+        found[name] = text
+    return found
+
+
 def mechanisms(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     """Return the types of mechanisms between nodes in a list such as ``WIREGUARD,VXLAN``."""
     found = tuple(name.strip().upper() for name in value.split(",") if name.strip())

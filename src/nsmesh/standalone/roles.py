@@ -89,9 +89,14 @@ async def _end_switches(mesh: Mesh) -> None:
         await mesh.switches.aclose()
 
 
-def labels_of(node: Node, forwarder: NodeForwarder) -> dict[str, str]:
-    """Return the labels of a forwarder; beside another one it has its kind among them, for matches."""
-    return {"p2p": "true"} | ({"forwarder": forwarder.kind} if len(node.forwarders) > 1 else {})
+def labels_of(node: Node, forwarder: NodeForwarder, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of a forwarder; beside another one it has its kind among them, for matches.
+
+    Those of the environment come first, and change none of its own. Raises Invalid for what are no labels.
+    """
+    wished = _wishes(ForwarderSettings, ("labels",), environment)["labels"]
+    kind = {"forwarder": forwarder.kind} if len(node.forwarders) > 1 else {}
+    return {**wished, "p2p": "true", **kind}
 
 
 def ovs_settings(
@@ -105,7 +110,7 @@ def ovs_settings(
         tunnel_ip=node.ip,
         **_wishes(OvsForwarderSettings, OVS_WISHES, environment),
         name=forwarder.name,
-        labels=labels_of(node, forwarder),
+        labels=labels_of(node, forwarder, environment),
         connect_to=node.manager_url,
         listen_on=forwarder.url,
         switch_directory=forwarder.switch,
@@ -123,7 +128,7 @@ def forwarder_settings(
     kept = _wishes(ForwarderSettings, FORWARDER_WISHES, environment)
     return ForwarderSettings(
         name=forwarder.name,
-        labels=labels_of(node, forwarder),
+        labels=labels_of(node, forwarder, environment),
         connect_to=node.manager_url,
         listen_on=forwarder.url,
         tunnel_ip=node.ip,
@@ -190,7 +195,9 @@ def _forwarder_unit(mesh: Mesh, node: Node, forwarder: NodeForwarder) -> Unit:
         "NSM_NAME": forwarder.name,
         "NSM_CONNECT_TO": node.manager_url,
         "NSM_LISTEN_ON": forwarder.url,
-        "NSM_LABELS": ",".join(f"{key}:{value}" for key, value in labels_of(node, forwarder).items()),
+        "NSM_LABELS": ",".join(
+            f"{key}:{value}" for key, value in labels_of(node, forwarder, os.environ).items()
+        ),
         "NSM_JOURNAL": str(mesh.paths.journal(forwarder.unit)),
         "NSM_TUNNEL_IP": node.ip,
     }

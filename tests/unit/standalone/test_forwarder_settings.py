@@ -45,6 +45,13 @@ def test_a_forwarder_with_a_switch_has_wishes_too():
     )
 
 
+def test_labels_are_added_to_its_own():
+    """Of the environment, as a separate process reads them; what the mesh says of a forwarder stays."""
+    made = forwarder_settings(NODE, HERE, {"NSM_LABELS": "zone:a,p2p:false"})
+    assert made.labels == {"zone": "a", "p2p": "true"}
+    assert forwarder_settings(NODE, HERE, {}).labels == {"p2p": "true"}
+
+
 def test_what_cannot_be_used_ends_the_start():
     """With the variable's name."""
     with pytest.raises(Invalid, match="NSM_VXLAN_PORT"):
