@@ -12,7 +12,7 @@ from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Exhausted, Invalid
 from nsmesh.model.messages import Connection, IPContext, NetworkServiceRequest, Route
 from nsmesh.model.messages import State as Condition
-from nsmesh.model.prefix import PoolExhausted, PrefixError, PrefixPool, find_overlaps
+from nsmesh.model.prefix import PoolExhausted, PrefixError, PrefixPool, PrefixSet, find_overlaps
 
 T = TypeVar("T")
 
@@ -125,9 +125,9 @@ class Ipam(Element):
 
     def _lease(self, ip: IPContext, connection_id: str, old: tuple[Lease, ...]) -> tuple[Lease, ...]:
         """Return one lease per pool; those of ``old`` that are not excluded among them."""
-        excluded = list(ip.excluded_prefixes)
-        usable = _outside(excluded)
-        kept = {id(lease.pool): lease for lease in old if usable(lease.dst) and usable(lease.src)}
+        excluded = _excluded(ip)
+        usable = [lease for lease in old if lease.dst not in excluded and lease.src not in excluded]
+        kept = {id(lease.pool): lease for lease in usable}
         leases: list[Lease] = []
         try:
             for pool in self._pools:
@@ -171,16 +171,15 @@ class Ipam(Element):
             return False  # no address at all: whoever wires it says so
 
 
-def _outside(excluded: Sequence[str]) -> Callable[[str], bool]:
-    """Return a test whether an address is in no excluded prefix; raises Invalid for what is no prefix."""
+def _excluded(ip: IPContext) -> PrefixSet:
+    """Return what a Request excludes; raises Invalid for what is no prefix."""
     try:
-        pool = PrefixPool(excluded) if excluded else None
+        return PrefixSet(ip.excluded_prefixes)
     except PrefixError as error:
         raise Invalid(f"excluded_prefixes: {error.what}", remedy=error.remedy) from error
-    return lambda address: pool is None or address not in pool
 
 
-def _recover(pool: PrefixPool, ip: IPContext, excluded: Sequence[str]) -> Lease | None:
+def _recover(pool: PrefixPool, ip: IPContext, excluded: PrefixSet) -> Lease | None:
     """Take a pair that the Request brings, if both are in the pool and free."""
     for dst in _free(pool, ip.dst_ip_addrs, excluded):
         for src in _free(pool, ip.src_ip_addrs, excluded):
@@ -189,7 +188,7 @@ def _recover(pool: PrefixPool, ip: IPContext, excluded: Sequence[str]) -> Lease 
     return None
 
 
-def _free(pool: PrefixPool, addresses: Iterable[str], excluded: Sequence[str]) -> list[str]:
+def _free(pool: PrefixPool, addresses: Iterable[str], excluded: PrefixSet) -> list[str]:
     free: dict[str, None] = {}
     for address in addresses:
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from nsmesh.core.call import Call, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Conflict
 from nsmesh.model.messages import Connection, NetworkServiceRequest
+from nsmesh.model.prefix_set import PrefixError, PrefixSet
 
 
 class KeepApart(Element):
@@ -49,10 +49,9 @@ class KeepApart(Element):
         known = set(excluded)
         excluded.extend(prefix for prefix in others if prefix not in known)
         answer = await next.request(call, request)
-        addresses = (*answer.context.ip_context.src_ip_addrs, *answer.context.ip_context.dst_ip_addrs)
-        for address in addresses:
-            hit = _covering(address, others)
-            if hit:
+        ip, taken = answer.context.ip_context, PrefixSet(others)
+        for address in (*ip.src_ip_addrs, *ip.dst_ip_addrs):
+            if hit := _covering(address, taken):
                 raise Conflict(
                     f"endpoint {answer.network_service_endpoint_name} gave {address} to connection "
                     f"{connection_id}, and {hit} is in use by another wire of this client",
@@ -82,10 +81,11 @@ def _prefixes(connection: Connection) -> tuple[str, ...]:
     return tuple(dict.fromkeys(prefix for prefix in found if not prefix.endswith("/0")))
 
 
-def _covering(address: str, prefixes: Iterable[str]) -> str:
+def _covering(address: str, taken: PrefixSet) -> str:
     """Return the first prefix in which an address lies; empty for none, and for what is no address."""
     try:
-        wanted = ipaddress.ip_interface(address).ip
-        return next((one for one in prefixes if wanted in ipaddress.ip_network(one, strict=False)), "")
-    except ValueError:
+        if address not in taken:
+            return ""
+        return next(prefix for prefix in taken.prefixes if address in PrefixSet((prefix,)))
+    except PrefixError:
         return ""  # who makes the wire says what is wrong with it

@@ -10,7 +10,7 @@ from nsmesh.core.codecs import json_codec
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Exhausted, Invalid
 from nsmesh.model.messages import Connection, IPContext, NetworkServiceRequest
-from nsmesh.model.prefix import PoolExhausted, PrefixError, PrefixPool
+from nsmesh.model.prefix import PoolExhausted, PrefixError, PrefixPool, PrefixSet
 from nsmesh.model.vlan import Subnet
 
 ADDRESSES: Key[tuple[str, ...]] = Key("addresses", json_codec(tuple))
@@ -105,12 +105,12 @@ class SubnetIpam(Element):
     def _take(
         self, pools: Sequence[PrefixPool], ip: IPContext, old: Sequence[Held], owner: str
     ) -> tuple[Held, ...]:
-        excluded, found = list(ip.excluded_prefixes), list[Held]()
+        found: list[Held] = []
         try:
-            unwanted = PrefixPool(excluded)
+            excluded = PrefixSet(ip.excluded_prefixes)
             for pool, subnet in zip(pools, self._subnets, strict=True):
                 kept = next(
-                    (held for held in old if held.pool is pool and held.address not in unwanted), None
+                    (held for held in old if held.pool is pool and held.address not in excluded), None
                 )
                 address = kept.address if kept else _brought(pool, ip, excluded) or pool.allocate(excluded)
                 found.append(kept or Held(pool, address, subnet.network.prefixlen))
@@ -121,7 +121,7 @@ class SubnetIpam(Element):
         return tuple(found)
 
 
-def _brought(pool: PrefixPool, ip: IPContext, excluded: Sequence[str]) -> str:
+def _brought(pool: PrefixPool, ip: IPContext, excluded: PrefixSet) -> str:
     """Take an address that the Request brings, if it is the pool's and free."""
     for address in ip.src_ip_addrs:
         try:

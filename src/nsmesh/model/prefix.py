@@ -9,41 +9,35 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
-Span = tuple[int, int]
-"""First and last address of a range, as numbers."""
+from nsmesh.model.prefix_set import (
+    Address,
+    Network,
+    PrefixError,
+    PrefixSet,
+    Span,
+    host_of,
+    lies_in,
+    parse_prefix,
+    spans_of,
+)
 
-
-class PrefixError(ValueError):
-    """A prefix or an address that cannot be used: ``what`` is wrong, and the ``remedy``."""
-
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(what, remedy)
-        self.what = what
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"{self.what} - {self.remedy}"
+__all__ = [
+    "Address",
+    "Network",
+    "PoolExhausted",
+    "PrefixError",
+    "PrefixPool",
+    "PrefixSet",
+    "find_overlaps",
+    "parse_groups",
+    "parse_prefix",
+]
 
 
 class PoolExhausted(PrefixError):
     """No address of the pool is free, or all that are free are excluded."""
-
-
-def parse_prefix(text: str) -> Network:
-    """Return the network of a CIDR prefix; bits behind the mask are ignored. Raises :class:`PrefixError`."""
-    try:
-        network = ip_network(text.strip(), strict=False)
-    except ValueError:
-        raise PrefixError(
-            f"{text!r} is no CIDR prefix", "write for example 10.0.0.0/24 or fd00::/64"
-        ) from None
-    if "/" not in text:
-        raise PrefixError(f"{text!r} has no prefix length", f"write {network}")
-    return network
 
 
 def parse_groups(text: str) -> list[list[str]]:
@@ -78,19 +72,6 @@ def find_overlaps(prefixes: Iterable[str]) -> list[tuple[str, str]]:
     ]
 
 
-def _spans(prefixes: Iterable[str], version: int) -> list[Span]:
-    """Return the ranges of the prefixes of one IP version: sorted, and joined where they touch."""
-    networks = (parse_prefix(text) for text in prefixes)
-    raw = sorted((int(net[0]), int(net[-1])) for net in networks if net.version == version)
-    joined: list[Span] = []
-    for first, last in raw:
-        if joined and first <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
-        else:
-            joined.append((first, last))
-    return joined
-
-
 def _less(spans: Iterable[Span], holes: Sequence[Span]) -> list[Span]:
     """Return ``spans`` without ``holes``; both sorted and disjoint, and so is the result."""
     left: list[Span] = []
@@ -108,6 +89,14 @@ def _less(spans: Iterable[Span], holes: Sequence[Span]) -> list[Span]:
         if at <= last:
             left.append((at, last))
     return left
+
+
+Excluded = Sequence[str] | PrefixSet
+"""Prefixes of which nothing is given out for one Request."""
+
+
+def _holes(excluded: Excluded, version: int) -> list[Span]:
+    return excluded.spans(version) if isinstance(excluded, PrefixSet) else spans_of(excluded, version)
 
 
 class _Part:
@@ -182,14 +171,14 @@ class PrefixPool:
         self._parts: list[_Part] = []
         for number, text in enumerate(self.prefixes):
             network = parse_prefix(text)
-            holes = _spans([*excluded, *self.prefixes[:number]], network.version)
+            holes = spans_of([*excluded, *self.prefixes[:number]], network.version)
             self._parts.append(_Part(network, _less([(int(network[0]), int(network[-1]))], holes)))
 
-    def allocate(self, excluded: Sequence[str] = ()) -> str:
+    def allocate(self, excluded: Excluded = ()) -> str:
         """Take the first free address. Raises :class:`PoolExhausted`."""
         return self._take(1, excluded)[0]
 
-    def allocate_pair(self, excluded: Sequence[str] = ()) -> tuple[str, str]:
+    def allocate_pair(self, excluded: Excluded = ()) -> tuple[str, str]:
         """Take two addresses of one prefix: the first free is ``dst`` (endpoint), the next ``src`` (client).
 
         Both or none are taken. Raises :class:`PoolExhausted`.
@@ -197,7 +186,7 @@ class PrefixPool:
         dst, src = self._take(2, excluded)
         return dst, src
 
-    def reserve(self, address: str, excluded: Sequence[str] = ()) -> str:
+    def reserve(self, address: str, excluded: Excluded = ()) -> str:
         """Take the address given, and return it in full form.
 
         Raises :class:`PrefixError` when it is not in the pool, excluded, or held by somebody else.
@@ -205,8 +194,9 @@ class PrefixPool:
         value, part = self._find(address)
         if part is None or not part.offers(value):
             raise PrefixError(f"{address} is not in {self._names()}", "choose an address of the pool")
-        if _inside(value, _spans(excluded, part.network.version)):
-            raise PrefixError(f"{address} is excluded by {', '.join(excluded)}", "choose another address")
+        if lies_in(value, _holes(excluded, part.network.version)):
+            names = excluded.prefixes if isinstance(excluded, PrefixSet) else excluded
+            raise PrefixError(f"{address} is excluded by {', '.join(names)}", "choose another address")
         if not part.is_free(value):
             raise PrefixError(f"{address} is held by somebody else", "choose another address, or release it")
         part.take(value)
@@ -220,13 +210,13 @@ class PrefixPool:
         part.give_back(value)
         return True
 
-    def is_free(self, address: str, excluded: Sequence[str] = ()) -> bool:
+    def is_free(self, address: str, excluded: Excluded = ()) -> bool:
         """Return whether :meth:`reserve` would take ``address``."""
         value, part = self._find(address)
         return (
             part is not None
             and part.is_free(value)
-            and not _inside(value, _spans(excluded, part.network.version))
+            and not lies_in(value, _holes(excluded, part.network.version))
         )
 
     def __contains__(self, address: str) -> bool:
@@ -239,8 +229,8 @@ class PrefixPool:
         """The addresses that are given out, sorted within each prefix."""
         return [part.text(value) for part in self._parts for value in sorted(part.held)]
 
-    def _take(self, count: int, excluded: Sequence[str]) -> list[str]:
-        holes = {version: _spans(excluded, version) for version in (4, 6)} if excluded else {}
+    def _take(self, count: int, excluded: Excluded) -> list[str]:
+        holes = {version: _holes(excluded, version) for version in (4, 6)} if excluded else {}
         for part in self._parts:
             values: list[int] = []
             while len(values) < count:
@@ -270,10 +260,7 @@ class PrefixPool:
 
     def _find(self, address: str) -> tuple[int, _Part | None]:
         """Return the address as a number, and the prefix that offers it, or None."""
-        try:
-            host = ip_address(address.partition("/")[0].strip())
-        except ValueError:
-            raise PrefixError(f"{address!r} is no IP address", "write for example 10.0.0.1/32") from None
+        host = host_of(address)
         value = int(host)
         for part in self._parts:
             if part.network.version == host.version and part.offers(value):
@@ -282,8 +269,3 @@ class PrefixPool:
 
     def _names(self) -> str:
         return " or ".join(self.prefixes) or "the empty pool"
-
-
-def _inside(value: int, spans: Sequence[Span]) -> bool:
-    number = bisect_right(spans, (value, 2**128)) - 1
-    return number >= 0 and spans[number][1] >= value
