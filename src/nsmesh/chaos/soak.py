@@ -27,7 +27,7 @@ PATIENCE = 30.0
 WARM = 20
 """Wires of each client before the first look: by then a process has loaded what it needs, and its threads."""
 YOUTH = 120.0
-"""Seconds of a process in which its memory still grows: it fills its pools with its first few hundred wires."""
+"""Seconds of a process in which its memory still grows: it fills its pools with its first hundreds of wires."""
 PAUSE = 6.0
 """Seconds between two faults, on the average."""
 _ENDPOINTS = "---".join(
@@ -271,20 +271,22 @@ class _Soak:
     async def _quiet(self, *, at_last: bool = False) -> Level:
         """Wait until no connection is left, all are well and the kernel holds still; return what there is.
 
-        Raises TimedOut; ``at_last`` notes it instead.
+        Raises TimedOut; ``at_last`` notes it instead, and waits until all is level with the start.
         """
-        end, last = time.monotonic() + PATIENCE, None
+        end, last, now = time.monotonic() + PATIENCE, None, None
         while time.monotonic() < end:
             with suppress(MeshError):
                 data = await self.mesh.status()
                 now = await level(self.mesh)
                 states = {row["state"] for row in (*data["roles"], *data["endpoints"])}
                 calm = not data["connections"] and states <= {"running", "ready", "up"}
-                if calm and last is not None and last.kernel == now.kernel:
+                still = calm and last is not None and last.kernel == now.kernel
+                if still and (self.found.before is None or not unlevel(self.found.before, now)):
                     return now
                 last = now if calm else None
             await asyncio.sleep(1.0)
-        if at_last:
+        if not at_last:
+            raise TimedOut(f"the mesh {self.mesh.paths.mesh} is not quiet after {PATIENCE:g} s")
+        if last is None:
             self.found.unlevel.append(f"connections or processes, {PATIENCE:g} s after the last Close")
-            return await level(self.mesh)
-        raise TimedOut(f"the mesh {self.mesh.paths.mesh} is not quiet after {PATIENCE:g} s")
+        return now or await level(self.mesh)

@@ -20,7 +20,7 @@ from nsmesh.model.fileurl import Inode, inode_url
 from nsmesh.rpc import foreign, telling
 
 LIFETIME = 60.0
-"""Seconds that a descriptor is kept after it came, or was last asked for."""
+"""Seconds that a descriptor is kept after it came, or was last asked for, while its sender lives."""
 
 LARGEST = 4096
 """Descriptors that one process keeps, unless its own limit is lower than twice that."""
@@ -79,8 +79,15 @@ class Descriptors:
         return PeerDescriptors(self, sender_of(peer))
 
     def source(self, peer: Peer, limit: int) -> Source:
-        """Return a new sender's record: at most ``limit`` of its descriptors are kept unasked for."""
-        return Source(sender_of(peer), limit)
+        """Return a new sender's record: at most ``limit`` of its descriptors are kept unasked for.
+
+        Whoever comes in the place of a process that has died sends its descriptors anew.
+        """
+        sender = sender_of(peer)
+        for key in list(self._accounts.get(account_of(sender), ())):
+            if key[0] != sender and _is_dead(key[0][2]):
+                self._drop(key)
+        return Source(sender, limit)
 
     def arrived(self, fd: int, source: Source) -> bool:
         """Take ``fd`` over; return False, and close it, when ``source`` has sent too many unasked."""
@@ -209,7 +216,7 @@ class Descriptors:
         now = loop.time()
         self._sweeper = None
         for key, entry in list(self._entries.items()):
-            if entry.until <= now:
+            if entry.until <= now or _is_dead(key[0][2]):
                 self._drop(key)
         if self._entries:
             self._schedule(loop)
@@ -223,6 +230,19 @@ class Descriptors:
             os.close(entry.fd)
         self._entries.clear()
         self._accounts.clear()
+
+
+def _is_dead(pid: int | None) -> bool:
+    """Whether there is no process of that pid; nobody knows of one in another namespace of pids."""
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _answer(waiter: asyncio.Future[int], claim: Callable[[_Entry], int], entry: _Entry) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import subprocess
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,8 @@ from nsmesh.core.errors import TimedOut
 from nsmesh.core.virtual import run
 from nsmesh.rpc.descriptors import Descriptors
 
-PEER = Peer(spiffe_id="spiffe://test.mesh/a", uid=1, pid=2)
-OTHER = Peer(spiffe_id="spiffe://test.mesh/b", uid=1, pid=3)
+PEER = Peer(spiffe_id="spiffe://test.mesh/a", uid=1, pid=os.getpid())
+OTHER = Peer(spiffe_id="spiffe://test.mesh/b", uid=1, pid=1)
 
 
 def opened(path):
@@ -188,6 +189,36 @@ def test_everything_is_closed_in_time(steps, tmp_path_factory):
         await asyncio.sleep(120)
         assert len(table) == 0
         assert source.unclaimed == 0
+
+    before = open_descriptors()
+    run(main())
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("successor", [True, False])
+def test_what_the_dead_have_sent_is_not_kept(tmp_path, successor):
+    """It goes when another process comes in the place of its sender, and with the next sweep in any case."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        dead = Peer(spiffe_id=PEER.spiffe_id, uid=1, pid=process.pid)
+        process.kill()
+
+    async def main():
+        table = Descriptors(lifetime=60)
+        for peer in (dead, PEER):
+            source = table.source(peer, 10)
+            assert table.arrived(opened(tmp_path)[0], source)
+            if peer is dead:
+                assert len(table) == 1
+            if not successor:
+                break
+        assert len(table) == 1
+        if successor:
+            _, dev, ino = fd = opened(tmp_path)
+            os.close(fd[0])
+            assert same(await table.view(PEER).wait(dev, ino), dev, ino)
+        await asyncio.sleep(20)
+        assert len(table) == successor
+        table.close()
 
     before = open_descriptors()
     run(main())
