@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -88,6 +88,11 @@ class Lab:
         self.stack.callback(made.stop)
         return made
 
+    def cpu(self) -> dict[str, float]:
+        """Return the seconds of processor time that each living role has taken."""
+        alive = {name: one for name, one in self.processes.items() if one.popen.poll() is None}
+        return {name: one.cpu() for name, one in alive.items()}
+
     def says(self, name: str, text: str, seconds: float = PATIENCE) -> None:
         """Wait for a line in a log."""
         log = self.folder / f"{name}.log"
@@ -142,16 +147,26 @@ class Lab:
 
     def client(self, pod: str, services: str = "kernel://bench/nsm-1", **environment: str) -> Process:
         """Start a client on the first node, and wait until its wires are up."""
-        made = self.start(
-            "client",
-            pod,
-            "nsc",
-            NSM_CONNECT_TO=self.url("nsmgr1"),
-            NSM_NETNS=pod,
-            NSM_NETWORK_SERVICES=services,
-            **environment,
-        )
-        self.says("client", "all wires are up", 120)
+        [made] = self.clients(pod, [services], **environment)
+        return made
+
+    def clients(self, pod: str, services: Sequence[str], **environment: str) -> list[Process]:
+        """Start a client on the first node for each list of services, and wait until all wires are up."""
+        names = [f"client{number or ''}" for number in range(len(services))]
+        made = [
+            self.start(
+                name,
+                pod,
+                "nsc",
+                NSM_CONNECT_TO=self.url("nsmgr1"),
+                NSM_NETNS=pod,
+                NSM_NETWORK_SERVICES=wanted,
+                **environment,
+            )
+            for name, wanted in zip(names, services, strict=True)
+        ]
+        for name in names:
+            self.says(name, "all wires are up", 300)
         return made
 
 

@@ -18,6 +18,8 @@ GROWTH = 6 << 20
 """Bytes by which a process may be larger than its like at the start: a young Python still fills its pools."""
 SPARE = 3
 """Descriptors more than at the start that are no leak: connections to neighbours that have just come back."""
+POOL = min(32, (os.cpu_count() or 1) + 4)
+"""Threads that asyncio starts for what blocks, one by one as they are needed, and keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def unlevel(before: Level, after: Level) -> list[str]:
             continue
         if new.descriptors > old.descriptors + SPARE:
             found.append(f"{name} has {new.descriptors} descriptors, before {old.descriptors}")
-        if new.threads > old.threads:
+        if new.threads > max(old.threads, 1 + POOL):
             found.append(f"{name} has {new.threads} threads, before {old.threads}")
         if new.memory > old.memory + GROWTH:
             found.append(f"{name} holds {new.memory >> 10} KiB, before {old.memory >> 10} KiB")

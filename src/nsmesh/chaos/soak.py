@@ -27,7 +27,7 @@ PATIENCE = 30.0
 WARM = 20
 """Wires of each client before the first look: by then a process has loaded what it needs, and its threads."""
 YOUTH = 120.0
-"""Seconds of a process in which its memory still grows: it fills its pools with its first hundreds of wires."""
+"""Seconds of a process in which its memory still grows: it fills its pools with some hundred wires."""
 PAUSE = 6.0
 """Seconds between two faults, on the average."""
 _ENDPOINTS = "---".join(

@@ -20,9 +20,9 @@ def test_the_same_is_level():
 
 def test_each_kind_of_growth_is_told():
     """Memory, descriptors, threads, processes and what the kernel has are each told by name."""
-    after = level(memory=(2 << 20) + GROWTH, descriptors=20, threads=2, kernel=("namespace b",))
+    after = level(memory=(2 << 20) + GROWTH, descriptors=20, threads=99, kernel=("namespace b",))
     text = "\n".join(unlevel(level(), after))
-    for words in ("20 descriptors", "2 threads", "KiB", "namespace a is gone", "namespace b is new"):
+    for words in ("20 descriptors", "99 threads", "KiB", "namespace a is gone", "namespace b is new"):
         assert words in text
     assert unlevel(level(), Level({}, frozenset(("namespace a",)))) == ["nsmgr is gone"]
     assert unlevel(level(), level(alpha=Held(2, 1, 1, 1))) == ["alpha is new"]
