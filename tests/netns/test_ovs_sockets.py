@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import datapath_lab as lab
@@ -21,6 +22,7 @@ from nsmesh.datapath.base import CrossConnect, KernelPort, Route
 from nsmesh.datapath.memif.answers import Answers
 from nsmesh.datapath.memif.peer import connect, listen
 from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.model.wire import MemifPort, VhostUserPort
@@ -34,7 +36,7 @@ MAC = "02:00:00:00:00:07"
 
 
 @contextmanager
-def driver(tmp_path, memory=128):
+def driver(tmp_path, memory=256):
     """Yield what makes drivers of one node with a switch of its own, and a pod."""
     with lab.spaces(2) as (node, pod):
 
@@ -47,7 +49,7 @@ def driver(tmp_path, memory=128):
             asyncio.run(make().switch.stop())
 
 
-def scenario(tmp_path, body, memory=128):
+def scenario(tmp_path, body, memory=256):
     async def main(make, pod):
         async with asyncio.timeout(80):
             datapath = make()
@@ -345,22 +347,52 @@ def test_an_interface_and_a_vhost_user_machine(tmp_path, machine_listens):
 
 
 @needs_testpmd
-def test_two_vhost_user_machines(tmp_path):
-    """Frames of one come to the other and back, by the switch alone: both have received a thousand."""
+@pytest.mark.parametrize("payload", ["IP"])
+def test_two_vhost_user_machines(tmp_path, payload):
+    """Frames of one come to the other and back, by the switch alone, before and after it was killed.
+
+    Then the wire's payload becomes MPLS, and not one of these frames, which are IPv4, comes any more.
+    """
 
     async def body(datapath, pod):
         own = [Path(datapath.switch.directory / "sockets" / f"{name}.vhost") for name in "xy"]
-        await datapath.apply(CrossConnect("w1", *(VhostUserPort(str(path), listens=False) for path in own)))
-        both = []
-        with contextlib.ExitStack() as stack:
+        wire = CrossConnect("w1", *(VhostUserPort(str(path), listens=False) for path in own), payload)
+
+        def both(stack):
             for path, mode in zip(own, ("macswap", "flowgen"), strict=True):
                 folder = tmp_path / mode
-                folder.mkdir()
+                folder.mkdir(exist_ok=True)
                 device = ("net_virtio_user0", f"path={path}", "queues=1")
-                both.append(stack.enter_context(Echo(folder, *device, mode=mode)))
-            async with asyncio.timeout(30):
-                while min(one.received() for one in both) < 1000:  # noqa: ASYNC110 - counters of programs
-                    await asyncio.sleep(0.2)
+                yield stack.enter_context(Echo(folder, *device, mode=mode))
+
+        async def received(machines):
+            for machine in machines:
+                machine.received()
+            await asyncio.sleep(0.5)
+            return min(machine.received() for machine in machines)
+
+        async with keeping(datapath.switch):
+            await datapath.apply(wire)
+            for again in (False, True):
+                with contextlib.ExitStack() as stack:
+                    machines = list(both(stack))
+                    async with asyncio.timeout(30):
+                        while await received(machines) < 1000:
+                            pass
+                if not again:
+                    pid_file = datapath.switch.directory / "ovs-vswitchd.pid"
+                    pid = running(pid_file, "ovs-vswitchd")
+                    os.kill(pid, signal.SIGKILL)
+                    async with asyncio.timeout(20):
+                        while running(pid_file, "ovs-vswitchd") in {0, pid} or not own[0].exists():  # noqa: ASYNC110 - no child of ours
+                            await asyncio.sleep(0.05)
+            await datapath.apply(replace(wire, payload="MPLS"))
+            with contextlib.ExitStack() as stack:
+                machines = list(both(stack))
+                await asyncio.sleep(3)
+                assert [machine.received() for machine in machines] == [0, 0]
+                await asyncio.sleep(0.5)
+                assert [machine.received() for machine in machines] == [0, 0]
         await datapath.remove("w1")
         assert await datapath.switch.ports.owners() == {}
 
@@ -382,5 +414,25 @@ def test_a_testpmd_that_listens_for_memif_needs_two_rings(tmp_path):
                 async with keeping(datapath.switch):
                     await datapath.apply(wire)
                     assert await pings(pod, seconds=30)
+
+    scenario(tmp_path, body)
+
+
+def test_more_memif_ports_than_dpdk_has_are_refused_with_the_number(tmp_path):
+    """The 32nd is told that there are 31; the others stay, and one that goes makes room."""
+
+    async def body(datapath, pod):
+        def wire(number):
+            return CrossConnect(f"w{number}", kernel(pod, number), listening(datapath, f"{number}.memif"))
+
+        await asyncio.gather(*(datapath.apply(wire(number)) for number in range(1, MOST_MEMIF + 1)))
+        with pytest.raises(MeshError, match=rf"{MOST_MEMIF} memif ports"):
+            await datapath.apply(wire(MOST_MEMIF + 1))
+        assert len(await datapath.switch.ports.owners()) == MOST_MEMIF
+        await datapath.remove("w1")
+        await datapath.apply(wire(MOST_MEMIF + 1))
+        other = listening(datapath, f"{MOST_MEMIF + 1}.memif")
+        async with answering(other.socket, MOST_MEMIF + 1):
+            assert await pings(pod, MOST_MEMIF + 1)
 
     scenario(tmp_path, body)

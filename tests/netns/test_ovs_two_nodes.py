@@ -84,11 +84,12 @@ def test_a_wire_between_nodes_by_a_switch(mesh):
         switching(mesh, number)
         mesh.until(f"fwd{number}", "forwarder ready", after=mark)
         assert "200 packets transmitted, 200 received" in pings.communicate(timeout=30)[0]
+    mesh.until(f"fwd{number}", '"outcome": "unchanged"', after=mark)
     node_lab.end(client, signal.SIGTERM)
     for one in mesh.switches.values():
         limit = time.monotonic() + 10
         while asyncio.run(one.ports.owners()):
-            assert time.monotonic() < limit
+            assert time.monotonic() < limit, "".join(map(mesh.log, ("nsc", f"fwd{number}")))[-6000:]
             time.sleep(0.05)
     assert "nsm-1" not in lab.names(pod)
 

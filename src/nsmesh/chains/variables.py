@@ -107,7 +107,6 @@ _SRIOV = _of(
 )
 _OVS = (
     _SRIOV,
-    _of("wires to other nodes: nsm run forwarder makes them", "NSM_TUNNEL_IP", "NSM_VXLAN_PORT"),
     _of("VLANs: nsm run forwarder makes them", "NSM_L2_RESOURCE_SELECTOR_FILE"),
 )
 _FORWARDER = (

@@ -27,6 +27,7 @@ from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.ovs_dpdk import check_ends, is_socket
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.datapath.ovs_switch import BRIDGE, Switch
+from nsmesh.model.messages import ETHERNET
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
@@ -92,7 +93,10 @@ class OvsDatapath:
             ]
             indexes = self._open([name for name, _ in ends if name not in sockets])
             ports = {name: SwitchPort(name, mark=str(index)) for name, index in indexes.items()} | sockets
-            await self.switch.ports.connect(wire.id, *(ports[name] for name, _ in ends))
+            # where an end is an interface, the kernel enforces the payload there
+            payload = wire.payload if len(sockets) == 2 else ETHERNET
+            one, other = (replace(ports[name], payload=payload) for name, _ in ends)
+            await self.switch.ports.connect(wire.id, one, other)
         except BaseException:
             if wire.id not in known:
                 await self.remove(wire.id)

@@ -80,8 +80,9 @@ class Sockets:
     def keeper(self) -> SwitchPort:
         """Return the port that keeps the buffers: a memif that nobody has.
 
-        DPDK makes its pool of buffers with the first port that is connected, and it goes with the last. Where
-        the largest pool does not fit, its first attempt fails; of a machine that comes then, nobody is told.
+        The switch makes its pool of buffers with the first port that is connected, and it goes with the last.
+        Where the largest pool does not fit, an attempt may fail, and of a machine that comes then nobody is
+        told. What is here already is found, and shared.
         """
         path = self.directory / SOCKETS / KEEPER
         path.parent.mkdir(exist_ok=True)
@@ -194,13 +195,14 @@ def explained(port: SwitchPort, said: str, log: Path, memory: int) -> tuple[str,
     if port.kind in KINDS:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-            lines = [line for line in file.read().decode(errors="replace").splitlines() if port.name in line]
+            text = file.read().decode(errors="replace")
+        lines = [line for line in text.splitlines() if port.name in line]
         if any("memory pool" in line for line in lines):
             why = f"{memory} MiB are not enough for the buffers of DPDK"
             return why, f"give it more by NSM_DPDK_MEMORY; {MEMORY} suffice for all memif ports of a switch"
         if any("Failed to connect" in line for line in lines):
             return "nobody listens at its socket", "start the endpoint's memif before it answers Requests"
-        if any("Invalid port_id" in line for line in lines):
+        if "attaching" in said and "Reached maximum number of Ethernet ports" in text:
             why = f"the switch has {MOST_MEMIF} memif ports, as many as its DPDK was built for"
             return why, "close another memif connection of this node"
     return said, f"see {log}"

@@ -12,20 +12,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nsmesh.core.errors import MeshError, Refused, Unavailable
+from nsmesh.datapath.ovs_matches import OXM_IN_PORT, PASSES, Match, encoded
+from nsmesh.model.messages import ETHERNET
 
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, FLOW_MOD, BARRIER_REQUEST, BARRIER_REPLY = 0, 1, 2, 3, 14, 20, 21
 VERSION = 4
 OFPFC_ADD, OFPFC_DELETE = 0, 3
 OFPTT_ALL, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY = 0xFF, 0xFFFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFFF
-OXM_IN_PORT = 0x8000_0004
 OFPIT_APPLY_ACTIONS, OFPAT_OUTPUT = 4, 0
 EVERY_BIT = 0xFFFF_FFFF_FFFF_FFFF
 PRIORITY = 100
 
 _HEADER = struct.Struct("!BBHI")
 _FLOW = struct.Struct("!QQBBHHHIIIH2x")
-_MATCH_PORT = struct.Struct("!HHII4x")
-_MATCH_ALL = struct.Struct("!HH4x")
 _OUTPUT = struct.Struct("!HH4xHHIH6x")
 _PATIENCE = 5.0
 """Seconds that a switch may take to answer."""
@@ -41,11 +40,11 @@ def message(kind: int, body: bytes = b"", xid: int = 1) -> bytes:
     return _HEADER.pack(VERSION, kind, _HEADER.size + len(body), xid) + body
 
 
-def forward(cookie: int, source: int, target: int) -> bytes:
-    """Return the flow that sends all frames of port ``source`` out of port ``target``."""
+def forward(cookie: int, source: int, target: int, match: Match = ()) -> bytes:
+    """Return the flow that sends those frames of port ``source`` that match out of port ``target``."""
     flow = _FLOW.pack(
         cookie, 0, 0, OFPFC_ADD, 0, 0, PRIORITY, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY, 0
-    ) + _MATCH_PORT.pack(1, 12, OXM_IN_PORT, source)
+    ) + encoded(((OXM_IN_PORT, source), *match))
     return message(FLOW_MOD, flow + _OUTPUT.pack(OFPIT_APPLY_ACTIONS, 24, OFPAT_OUTPUT, 16, target, 0))
 
 
@@ -54,13 +53,17 @@ def forget(cookie: int) -> bytes:
     flow = _FLOW.pack(
         cookie, EVERY_BIT, OFPTT_ALL, OFPFC_DELETE, 0, 0, 0, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY, 0
     )
-    return message(FLOW_MOD, flow + _MATCH_ALL.pack(1, 4))
+    return message(FLOW_MOD, flow + encoded(()))
 
 
-def both_ways(owner: str, one: int, other: int) -> tuple[bytes, bytes]:
-    """Return the flows of a wire between two ports."""
+def both_ways(owner: str, one: int, other: int, payload: str = ETHERNET) -> list[bytes]:
+    """Return the flows of a wire between two ports: they let frames of its payload pass."""
     cookie = cookie_of(owner)
-    return forward(cookie, one, other), forward(cookie, other, one)
+    return [
+        forward(cookie, source, target, match)
+        for source, target in ((one, other), (other, one))
+        for match in PASSES[payload]
+    ]
 
 
 class Connection:

@@ -8,7 +8,7 @@ with those of other wires that are asked for meanwhile, and the flows go along: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from nsmesh.core.errors import MeshError, Refused, Unavailable
@@ -23,6 +23,7 @@ Wish = tuple[str, tuple[SwitchPort, SwitchPort]]
 """A wire's id, and its two ports."""
 Wishes = Sequence[tuple[str, tuple[SwitchPort, ...]]]
 """Ids with their ports."""
+_ATTEMPTS = 3
 PATIENCE = 5000
 """Milliseconds within which the switch must take up a port."""
 
@@ -55,6 +56,29 @@ class SwitchPorts:
         """Take away ports and flows of a wire; what is not there is gone already."""
         await self._removals.do(owner)
 
+    async def set_aside(self, kinds: Collection[str]) -> list[Row]:
+        """Take ports of these kinds out of the database, and return them for :meth:`bring_back`."""
+        columns = ["name", "type", "options", "external_ids", "ofport_request"]
+        found = (await transact(self._database, rows.select("Interface", columns)))[0]["rows"]
+        aside = [row for row in found if row["type"] in kinds]
+        await self._take_out(Inventory(), [row["name"] for row in aside])
+        self.forget()
+        return aside
+
+    async def bring_back(self, aside: Sequence[Row]) -> None:
+        """Put ports that were set aside back, those of wires."""
+        known = rows.read_inventory(aside)
+        operations = [
+            operation
+            for row in aside
+            if row["name"] in known.ports
+            for operation in rows.old_port(row, DEVICE, new_device)
+        ]
+        if operations:
+            coming = ["set", [rows.named(name) for name in known.ports]]
+            here = [["name", "==", self._bridge]]
+            await transact(self._database, *operations, rows.put("Bridge", here, "ports", "insert", coming))
+
     async def hold(self, port: SwitchPort) -> None:
         """Have a port that belongs to no wire. Raises Unavailable where the switch does not take it up."""
         async with self._turn:
@@ -83,10 +107,7 @@ class SwitchPorts:
         known = await self._inventory()
         ends = {owner: known.of(owner) for owner in {port.owner for port in known.ports.values()}}
         flows = [
-            flow
-            for owner, names in ends.items()
-            if len(names) == 2
-            for flow in openflow.both_ways(owner, *(known.ports[name].number for name in names))
+            flow for owner, names in ends.items() if len(names) == 2 for flow in _flows(known, owner, names)
         ]
         await self._flows.send(flows)
 
@@ -162,7 +183,7 @@ class SwitchPorts:
     async def _bring(self, known: Inventory, wishes: list[Wish]) -> None:
         new = [(owner, port) for owner, ports in wishes for port in ports if port.name not in known.ports]
         for (owner, port), number in zip(new, known.free(len(new)), strict=True):
-            known.ports[port.name] = KnownPort(owner, port.mark, number)
+            known.ports[port.name] = KnownPort(owner, port.mark, number, port.payload)
         operations: list[Row] = []
         for owner, port in new:
             operations += rows.new_port(port, owner, known.ports[port.name].number)
@@ -170,23 +191,24 @@ class SwitchPorts:
             coming = ["set", [rows.named(port.name) for _, port in new]]
             here = [["name", "==", self._bridge]]
             await transact(self._database, *operations, rows.put("Bridge", here, "ports", "insert", coming))
-        flows = [
-            flow
-            for owner, ports in wishes
-            for flow in openflow.both_ways(owner, *(known.ports[port.name].number for port in ports))
+        # a wire whose payload changed has new ports: what its old one let pass goes first
+        flows = [openflow.forget(openflow.cookie_of(owner)) for owner in {owner for owner, _ in new}]
+        flows += [
+            flow for owner, ports in wishes for flow in _flows(known, owner, [port.name for port in ports])
         ]
         await self._flows.send(flows)
 
     async def _outcomes(self, wishes: Wishes, numbers: Mapping[str, int]) -> list[MeshError | None]:
-        """Return what became of each wire, whose ports shall have these numbers; what failed is tried again.
+        """Return what became of each wire, whose ports shall have these numbers; what fails is tried again.
 
-        The first port of DPDK makes its pool of buffers, and where the largest pool does not fit, the next
-        attempt begins with a smaller one.
+        The first port of DPDK makes its pool of buffers, and where the largest pool does not fit, one of the
+        next attempts comes to a smaller one.
         """
-        found = await self._taken_up(wishes, numbers)
-        if any(found):
-            await self._look_again()
+        for _ in range(_ATTEMPTS):
             found = await self._taken_up(wishes, numbers)
+            if not any(found):
+                break
+            await self._look_again()
         return found
 
     async def _taken_up(self, wishes: Wishes, numbers: Mapping[str, int]) -> list[MeshError | None]:
@@ -238,4 +260,10 @@ class SwitchPorts:
 
 
 def _same(known: KnownPort, owner: str, port: SwitchPort) -> bool:
-    return (known.owner, known.mark) == (owner, port.mark)
+    return (known.owner, known.mark, known.payload) == (owner, port.mark, port.payload)
+
+
+def _flows(known: Inventory, owner: str, names: Sequence[str]) -> list[bytes]:
+    """Return the flows of a wire between two ports that are known."""
+    one, other = (known.ports[name] for name in names)
+    return openflow.both_ways(owner, one.number, other.number, one.payload)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from nsmesh.datapath.ovs_database import Row, mapping, members, unmapped
+from nsmesh.model.messages import ETHERNET
 
-OWNER, MARK = "nsm-connection", "nsm-mark"
-"""Keys of ``external_ids``: whose port it is, and what it was made of."""
+OWNER, MARK, PAYLOAD = "nsm-connection", "nsm-mark", "nsm-payload"
+"""Keys of ``external_ids``: whose port it is, what it was made of, what the flows let pass."""
 HIGHEST = 0xFEFF
 """The highest OpenFlow number of a port, which is no wire's."""
 
@@ -18,22 +19,24 @@ class SwitchPort:
     """A port as it shall be: its name at the switch, what kind it is, and the options of that kind.
 
     ``mark`` tells what it was made of (an interface's index, a socket's path): a port of the same name with
-    another mark is made anew.
+    another mark is made anew. ``payload``: what may pass by the flows of its wire.
     """
 
     name: str
     kind: str = "system"
     options: tuple[tuple[str, str], ...] = ()
     mark: str = ""
+    payload: str = ETHERNET
 
 
 @dataclass(frozen=True, slots=True)
 class KnownPort:
-    """A port that is there: whose it is, its mark, and the OpenFlow number that it asked for."""
+    """A port that is there: whose it is, its mark, its number for OpenFlow, and what its wire lets pass."""
 
     owner: str
     mark: str
     number: int
+    payload: str = ETHERNET
 
 
 @dataclass(slots=True)
@@ -61,7 +64,8 @@ def read_inventory(rows: Iterable[Row]) -> Inventory:
         if OWNER in marks:
             asked = members(row["ofport_request"])
             number = asked[0] if asked else 0
-            found.ports[row["name"]] = KnownPort(marks[OWNER], marks.get(MARK, ""), number)
+            payload = marks.get(PAYLOAD, ETHERNET)
+            found.ports[row["name"]] = KnownPort(marks[OWNER], marks.get(MARK, ""), number, payload)
     return found
 
 
@@ -85,15 +89,27 @@ def new_port(port: SwitchPort, owner: str = "", number: int = 0) -> list[Row]:
     if number:
         row["ofport_request"] = number
     if owner:
-        row["external_ids"] = mapping({OWNER: owner, MARK: port.mark})
-    interface = f"{_word(port.name)}_i"
+        row["external_ids"] = mapping({OWNER: owner, MARK: port.mark, PAYLOAD: port.payload})
+    return _inserted(port.name, row)
+
+
+def old_port(row: Row, option: str, fresh: Callable[[], str]) -> list[Row]:
+    """Return the operations that make a port anew from its row; the name in ``option`` is used up."""
+    options = unmapped(row["options"])
+    if option in options:
+        options[option] = f"{fresh()},{options[option].partition(',')[2]}"
+    return _inserted(row["name"], {**row, "options": mapping(options)})
+
+
+def _inserted(name: str, row: Row) -> list[Row]:
+    interface = f"{_word(name)}_i"
     return [
         {"op": "insert", "table": "Interface", "row": row, "uuid-name": interface},
         {
             "op": "insert",
             "table": "Port",
-            "row": {"name": port.name, "interfaces": ["named-uuid", interface]},
-            "uuid-name": named(port.name)[1],
+            "row": {"name": name, "interfaces": ["named-uuid", interface]},
+            "uuid-name": named(name)[1],
         },
     ]
 

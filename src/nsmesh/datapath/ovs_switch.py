@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nsmesh.core.errors import NotFound, Refused, Unavailable
 from nsmesh.datapath.ovs_database import mapping, transact
-from nsmesh.datapath.ovs_dpdk import Sockets, options
+from nsmesh.datapath.ovs_dpdk import KINDS, Sockets, options
 from nsmesh.datapath.ovs_ports import PATIENCE, SwitchPorts
 from nsmesh.datapath.ovs_programs import running, switch_program
 from nsmesh.datapath.ovs_rows import SwitchPort, named, new_port, put, select
@@ -53,16 +53,22 @@ class Switch:
             server = running(self.directory / "ovsdb-server.pid", "ovsdb-server")
             if not server:
                 await self._start_database()
-            started = not running(self.directory / "ovs-vswitchd.pid", "ovs-vswitchd")
-            if started:
-                self._has_dpdk = False
-                self.sockets.sweep()
-                await self._start_switch()
-            elif server and self.flows.exists():
+            if running(self.directory / "ovs-vswitchd.pid", "ovs-vswitchd"):
+                if not server or not self.flows.exists():
+                    await self._make_bridge()
                 return
-            await self._make_bridge()
-            if started:
-                await self.ports.connect_again()
+            self._has_dpdk = False
+            self.sockets.sweep()
+            # ports of DPDK need its buffers, and nothing else may have taken memory before these are there
+            aside = await self.ports.set_aside(KINDS)
+            try:
+                await self._start_switch()
+                await self._make_bridge()
+                if aside:
+                    await self._hold_buffers()
+            finally:
+                await self.ports.bring_back(aside)
+            await self.ports.connect_again()
 
     async def _start_database(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -87,9 +93,12 @@ class Switch:
             raise Refused("this switch has no DPDK", remedy="install it, and set NSM_DPDK_MEMORY")
         async with self._starting:
             if not self._has_dpdk:
-                await self._start_dpdk()
-                await self.ports.hold(self.sockets.keeper())
-                self._has_dpdk = True
+                await self._hold_buffers()
+
+    async def _hold_buffers(self) -> None:
+        await self._start_dpdk()
+        await self.ports.hold(self.sockets.keeper())
+        self._has_dpdk = True
 
     async def _start_dpdk(self) -> None:
         wanted = options(self.memory, self.directory)
