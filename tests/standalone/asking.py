@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -24,7 +25,14 @@ from nsmesh.model.messages import KERNEL, LOCAL, Connection, Mechanism, NetworkS
 
 PATIENCE = 15.0
 """Seconds that a Request may take."""
+LATE = re.compile(r"(in|within) [0-9.]+ s\b|in time\b")
+"""What an answer says that came too late for somebody on the way."""
 OURS = Peer(in_process=True)
+
+
+def is_refusal(why: str) -> bool:
+    """Say whether somebody, or nobody there, said no. That a busy machine took too long is another matter."""
+    return bool(why) and not LATE.search(why)
 
 
 def request_of(number: int, service: str, space: str) -> NetworkServiceRequest:
@@ -52,7 +60,7 @@ async def ask(chain: Any, number: int, service: str, space: str, found: list[Any
 
 
 async def main(run: str, service: str, space: str, every: float) -> None:
-    held = runtime(lifetime=60, dial_timeout=0.75, workload_api=f"unix://{run}/workload.sock")
+    held = runtime(lifetime=60, dial_timeout=5.0, workload_api=f"unix://{run}/workload.sock")
     async with held as mine:
         chain = client(
             "asking",
@@ -77,16 +85,16 @@ async def main(run: str, service: str, space: str, every: float) -> None:
 
 @dataclass
 class Asking:
-    """Requests every ``every`` seconds, from ``begin`` to ``end``; then what became of them."""
+    """Requests every ``every`` seconds while it is entered, until ``end``; then what became of them."""
 
     run: str
     service: str
     space: str
-    every: float = 0.05
+    every: float = 0.25
     longest: float = 0.0
     refused: list[str] = field(default_factory=list)
     count: int = 0
-    slow: list[tuple[float, float]] = field(default_factory=list)
+    begun: list[tuple[float, str]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         words = [sys.executable, __file__, self.run, self.service, self.space, str(self.every)]
@@ -100,9 +108,13 @@ class Asking:
         found = json.loads(out)
         self.count = len(found)
         self.longest = max(took for _, took, _ in found)
-        self.refused = [why for *_, why in found if why]
-        self.slow = [(round(begun, 2), round(took, 3)) for begun, took, _ in found if took > 0.1]
+        self.refused = [why for *_, why in found if is_refusal(why)]
+        self.begun = [(begun, why) for begun, _, why in found]
         return self
+
+    def refused_since(self, moment: float) -> list[str]:
+        """Return what became of those that began after ``moment`` (monotonic) and were refused."""
+        return [why for begun, why in self.begun if begun >= moment and is_refusal(why)]
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):

@@ -41,21 +41,23 @@ def test_all_is_restarted_while_requests_come_in(options):
             assert not set(before.values()) & set(pids(lab).values())
             time.sleep(0.3)
             assert stream.end().refused == []
-            assert stream.count > 10
+            assert stream.count > 5
 
 
 def test_all_roles_are_killed_while_requests_come_in():
-    """SIGKILL to four processes at once: who asks waits for the next ones, and is not refused."""
+    """SIGKILL to four processes at once: who asks after that waits for the next ones, and is not refused."""
     with Lab() as lab:
         populated(lab, "--separate")
         with asking(lab) as stream:
             before = pids(lab)
             for pid in before.values():
                 os.kill(pid, signal.SIGKILL)
+            killed = time.monotonic()
             until(lambda: all(map(is_gone, before.values())))
             until(lambda: None not in pids(lab).values() and 0 not in pids(lab).values(), 10)
-            time.sleep(0.5)
-            assert stream.end().refused == []
+            time.sleep(1.0)
+            assert stream.end().refused_since(killed) == []
+            assert stream.count > 4
 
 
 def fork_server(lab):

@@ -60,7 +60,7 @@ PLACE: Key[_Place] = Key(
     ),
 )
 
-AWAITED = 3.0
+AWAITED = 10.0
 """Seconds for which a dial begins again, where somebody is to come who is not there yet."""
 TRIES = 3
 """How often a Request, Close or Find is made, whose connection ends before the answer comes."""
