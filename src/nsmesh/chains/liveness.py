@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterable
 from ipaddress import ip_interface
+from typing import Any
 
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath import probe
@@ -14,7 +15,7 @@ LIMIT = 1.0
 """Seconds that one look may take."""
 
 
-Look = Callable[[Connection], Awaitable[bool]]
+Look = Callable[[Connection], Coroutine[Any, Any, bool]]
 
 
 def any_of(*looks: Look) -> Look:
@@ -25,24 +26,29 @@ def any_of(*looks: Look) -> Look:
     """
 
     async def look(connection: Connection) -> bool:
-        tasks = {asyncio.ensure_future(one(connection)) for one in looks}
-        try:
-            failed: BaseException | None = None
-            for task in asyncio.as_completed(tasks):
-                try:
-                    if await task:
-                        return True
-                except (MeshError, OSError) as error:
-                    failed = error
-            if failed is not None:
-                raise failed
-            return False
-        finally:
-            for one in tasks:
-                one.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return await first_of([one(connection) for one in looks])
 
     return look
+
+
+async def first_of(looks: Iterable[Coroutine[Any, Any, bool]]) -> bool:
+    """Return True as soon as one of ``looks`` does; see :func:`any_of`."""
+    tasks = {asyncio.ensure_future(one) for one in looks}
+    try:
+        failed: BaseException | None = None
+        for task in asyncio.as_completed(tasks):
+            try:
+                if await task:
+                    return True
+            except (MeshError, OSError) as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return False
+    finally:
+        for one in tasks:
+            one.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Liveness:
@@ -64,8 +70,13 @@ class Liveness:
         pair = None if connection.payload == MPLS else _addresses(connection)
         if pair is None:
             return probe.running(namespace, interface)
-        frames = connection.payload != IP
-        return await probe.answers(namespace, interface, *pair, self._limit, frames=frames)
+
+        async def asked(frames: bool) -> bool:
+            return await probe.answers(namespace, interface, *pair, self._limit, frames=frames)
+
+        # a wire of payload IP may carry nothing else, and a function on it may let no echo pass
+        kinds = (False, True) if connection.payload == IP else (True,)
+        return await first_of([asked(frames=frames) for frames in kinds])
 
 
 def _addresses(connection: Connection) -> tuple[str, str] | None:

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from nsmesh.chains import liveness
 from nsmesh.chains.liveness import any_of
 from nsmesh.core.errors import NotFound
 from nsmesh.core.virtual import run
-from nsmesh.model.messages import Connection
+from nsmesh.model.messages import Connection, Mechanism
 
 
 def looking(seconds, outcome, ended):
@@ -58,3 +59,27 @@ def test_an_error_is_told_where_nobody_sees_life():
         assert asyncio.get_running_loop().time() - begun == pytest.approx(1)
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("payload", "passing", "alive"),
+    [
+        ("IP", {True}, True),
+        ("IP", {False}, True),
+        ("IP", set(), False),
+        ("ETHERNET", {True}, True),
+        ("ETHERNET", {False}, False),
+    ],
+)
+def test_a_wire_of_payload_ip_is_asked_in_both_ways(monkeypatch, payload, passing, alive):
+    """A firewall lets no echo pass, some wires no ARP: either is a sign of life."""
+
+    async def answers(namespace, interface, source, target, seconds, *, frames):
+        assert (namespace, interface, source, target) == ("/n", "nsm-1", "10.0.0.1", "10.0.0.2")
+        return frames in passing
+
+    monkeypatch.setattr(liveness.probe, "answers", answers)
+    connection = Connection(payload=payload, mechanism=Mechanism(type="KERNEL", parameters={"name": "nsm-1"}))
+    connection.context.ip_context.src_ip_addrs.append("10.0.0.1/32")
+    connection.context.ip_context.dst_ip_addrs.append("10.0.0.2/32")
+    assert run(liveness.Liveness(lambda: "/n")(connection)) is alive
