@@ -8,12 +8,14 @@ import re
 import signal
 import subprocess
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from mesh_lab import Lab, documents, is_gone, ping, responder, until
 
 from nsmesh.datapath import netns, ovs_programs
+from nsmesh.datapath.memif.peer import connect
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.datapath.ovs_switch import Switch
 
@@ -225,3 +227,25 @@ def test_without_dpdk_a_memif_endpoint_is_refused_with_the_reason(lab, monkeypat
     lab.apply(MEMIF.partition("---")[0]).ok()
     asked = lab.nsm("connect", "kernel://shared-memory", "--netns", lab.namespace("x"))
     asked.fails("KERNEL: not supported here", "MEMIF")
+
+
+def test_a_client_with_memif_is_told_its_socket(lab):
+    """The endpoint's, which the forwarder hands on without a wire: a memif peer of the user's pings there."""
+    lab.up()
+    lab.apply(MEMIF.partition("---")[0]).ok()
+    out = lab.nsm("connect", "memif://shared-memory", "--netns", lab.namespace("m")).ok().out
+    found = re.search(r"wire (/\S+) to packets .*: (\S+)/32 -> (\S+)/32", out)
+    assert found, out
+    path, own, target = found.groups()
+
+    async def ping_there():
+        back = asyncio.Event()
+        peer = connect(path, lambda frame: back.set())
+        await asyncio.wait_for(peer.connected.wait(), 10)
+        asked = bytes.fromhex("0001080006040001020000000001") + ip_address(own).packed
+        asked += bytes(6) + ip_address(target).packed
+        assert peer.send([b"\xff" * 6 + bytes.fromhex("020000000001") + b"\x08\x06" + asked]) == 1
+        await asyncio.wait_for(back.wait(), 10)
+        peer.close()
+
+    asyncio.run(ping_there())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsmesh.model.messages import Connection, Match
+from nsmesh.model.sockets import SOCKET_FILE
 
 if TYPE_CHECKING:  # commands import this module, and shall start fast
     from nsmesh.standalone.clients import Client, Wire
@@ -19,8 +20,12 @@ _ERROR = "error: "
 def summary(connection: Connection, took: float, passes: float | None) -> str:
     """Return one sentence on a wire that is up; times in seconds, as in :class:`Wire`."""
     ip = connection.context.ip_context
-    name = connection.mechanism.parameters.get("name", "?")
+    given = connection.mechanism.parameters
+    socket = given.get(SOCKET_FILE, "")
+    name = given.get("name", "") or socket or "?"
     seen = f"packets pass after {passes * 1e3:.0f} ms" if passes is not None else "no packet came back yet"
+    if socket:
+        seen = "its packets are seen by whoever takes that socket alone"
     return (
         f"wire {name} to {connection.network_service_endpoint_name} up in {took * 1e3:.0f} ms, {seen}: "
         f"{', '.join(ip.src_ip_addrs) or 'no address'} -> {', '.join(ip.dst_ip_addrs) or 'no address'}"
