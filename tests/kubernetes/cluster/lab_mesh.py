@@ -24,8 +24,8 @@ def install_mesh(*settings: str) -> None:
         "image.tag": tag,
         **ADDRESSES,
         "logLevel": "DEBUG",
-        # wires are refreshed each 12 s, so that a test sees what a refresh meets
-        "maxTokenLifetime": "1m",
+        # wires are refreshed each 24 s, so that a test sees what a refresh meets
+        "maxTokenLifetime": "2m",
     }
     words = [f"--set={name}={value}" for name, value in values.items()]
     lab.helm(

@@ -59,7 +59,7 @@ def test_two_registries_are_one(namespace: str, options: None) -> None:
     service = f"icmp-{namespace}"
     replicas = lab.objects("pod", "-n", lab.SYSTEM, "-l", "app=registry")["items"]
     assert len([one for one in replicas if "deletionTimestamp" not in one["metadata"]]) == 2
-    lab.create(namespace, lab.responder("nse", 2, "172.16.1.100/31", service))
+    lab.create(namespace, lab.responder("nse", 2, "172.16.1.100/31", service, NSM_UNREGISTER_ITSELF="true"))
     lab.ready(namespace, "nse")
     name = f"nse.{namespace}"
     lab.until("the endpoint as an object", lambda: name in endpoints(), 10)
@@ -81,7 +81,7 @@ def test_two_registries_are_one(namespace: str, options: None) -> None:
     lab.ready(namespace, "nsc")
     lab.until("the ping", lambda: lab.pings(namespace, "nsc", "172.16.1.100"), 10)
     lab.kubectl("-n", namespace, "delete", "pod", "nsc", "nse")
-    lab.until("no endpoint", lambda: name not in endpoints(), 20)
+    lab.until("no endpoint", lambda: name not in endpoints(), 30)
 
 
 def test_a_service_chooses_its_forwarder(namespace: str, options: None) -> None:
