@@ -7,6 +7,7 @@ import asyncio
 import datapath_lab as lab
 import pytest
 
+from nsmesh.datapath import linux
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.taken import InterfaceTaken
 
@@ -52,3 +53,27 @@ def test_a_wire_of_another_driver_is_a_strangers():
 
     with lab.spaces(3) as (a, b, c):
         asyncio.run(main(a, b, c))
+
+
+def test_wires_that_never_were_are_looked_for_once(monkeypatch):
+    """A Close of what was not made costs no look through all namespaces; what a dead one left is known then."""
+
+    async def main(a, b):
+        looks = []
+        survey = linux.survey
+        monkeypatch.setattr(linux, "survey", lambda *more: looks.append(more) or survey(*more))
+        dead = LinuxDatapath(owner="half-made")
+        await dead.apply(lab.simple(a, b))
+        datapath = LinuxDatapath(owner="half-made", namespaces=lambda: [a, b])
+        for number in range(20):
+            await datapath.remove(f"never-{number}")
+        assert len(looks) == 1
+        await datapath.remove("w1")
+        await datapath.drain()
+        assert lab.names(a) == set()
+        assert len(looks) == 1
+        await datapath.aclose()
+        await dead.aclose()
+
+    with lab.spaces(2) as (a, b):
+        asyncio.run(main(a, b))

@@ -63,6 +63,7 @@ class LinuxDatapath:
         self._group = group_of(owner)
         self._records: dict[str, Record] = {}
         self._met: dict[str, list[Existing]] = {}
+        self._looked = False  # whether all that exists and is not of a record is among what was met
         self._tunnels = Tunnels(node, self._revive)
         self._filters = Filters()
         self._heirs = Heirs()
@@ -284,6 +285,7 @@ class LinuxDatapath:
                 veth.retire(end.place, end.ifindex)
                 veth.remove_rules(end.place, state.rules)
         except (MeshError, OSError) as error:
+            self._looked = False
             log.warning("a wire that failed is not closed yet", end=str(ends[0]), error=str(error))
         self._reaper.give(dict.fromkeys(end.place for end in ends))
 
@@ -328,7 +330,7 @@ class LinuxDatapath:
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`. The interfaces are down at once and deleted soon after."""
-        if wire_id not in self._records and wire_id not in self._met:
+        if not self._looked and wire_id not in self._records and wire_id not in self._met:
             await self.has()
         record = self._records.pop(wire_id, None)
         self._unwatch(wire_id)
@@ -336,7 +338,9 @@ class LinuxDatapath:
         ends = set(record.ends) if record else set()
         ends.update((met.netns, met.index) for met in self._met.pop(wire_id, []))
         rules = record is None or any(port.rules for port in record.wire.interfaces)
+        looked, self._looked = self._looked, False
         close_ends(self._doors, self._reaper, ends, {wire_id}, rules=rules)
+        self._looked = looked
         self._filters.forget(ends)
 
     def refused(self) -> dict[str, Mapping[str, int]]:
@@ -348,6 +352,7 @@ class LinuxDatapath:
         """See :meth:`Datapath.has`."""
         found = [existing for census in await self._survey() for existing in census.living(self._group)]
         self._meet(found)
+        self._looked = True
         return found
 
     async def sweep(self, owned: Iterable[str]) -> list[Existing]:
