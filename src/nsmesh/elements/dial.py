@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, Codec, Key, Peer
 from nsmesh.core.element import Element, Handler
+from nsmesh.core.ending import hands_over
 from nsmesh.core.errors import REFUSALS, Internal, MeshError, TimedOut, Unanswered, Unavailable, Unreachable
 from nsmesh.core.journalling import Journal
 from nsmesh.core.life import LIFE, OWN, REACHED
@@ -153,6 +154,8 @@ class Dial(Element):
             try:
                 return await self._reach(self._peers, target, _least(self._timeout, call.remaining()))
             except (TimedOut, Unreachable):
+                if hands_over():  # whoever is to come may wait for our own end
+                    raise
                 before, awaited = awaited, is_awaited(self._peers, target)
                 if not (before or awaited) or self.scope.clock.monotonic() >= end:
                     raise
