@@ -56,7 +56,7 @@ def test_a_wire_of_another_driver_is_a_strangers():
 
 
 def test_wires_that_never_were_are_looked_for_once(monkeypatch):
-    """A Close of what was not made costs no look through all namespaces; what a dead one left is known then."""
+    """A Close of what was not made costs no look through namespaces; what a dead one left is known then."""
 
     async def main(a, b):
         looks = []
