@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,6 +173,19 @@ def test_what_an_earlier_agent_kept_of_a_pod_that_is_gone(node: PodNode) -> None
     until("no file", lambda: not list((node.folder / "pods").glob(f"*{gone.uid}*")))
     assert stays.index("nsm-1") == index
     node.delete(stays)
+
+
+def test_a_process_that_is_not_in_its_network_yet(node: PodNode) -> None:
+    """A runtime puts a process into the pod's cgroup first: nothing is made in the network it is in then."""
+    pod = node.pod(node.app, "slow", annotations=WISH)
+    before = node.log("nsm-node-agent-1").count("pod found")
+    pod.start("sh", "-c", "sleep 2; exec unshare --net sleep infinity", own_network=False)
+    time.sleep(1)
+    assert node.log("nsm-node-agent-1").count("pod found") == before
+    until("its own", lambda: not Path(f"/proc/{pod.pid}/ns/net").samefile("/proc/self/ns/net"))
+    wired(pod)
+    assert not Path("/sys/class/net/nsm-1").exists()
+    node.delete(pod)
 
 
 def test_a_pod_whose_network_is_made_anew(node: PodNode) -> None:

@@ -22,6 +22,7 @@ from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core.clock import Clock
 from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.core.pauses import pauses
+from nsmesh.core.scope import Scope
 from nsmesh.core.tokens import PlainTokens
 from nsmesh.elements.heal import Alive
 from nsmesh.elements.peer import LocalPeers, RemotePeers
@@ -110,16 +111,8 @@ class PodWires:
         # successor; while nobody holds one, it leads nowhere, and never to another pod.
         _point(self._link, space.path)
         try:
-            async with (
-                self._runtime(space, journal) as runtime,
-                running_nsc(
-                    self._nsc,
-                    runtime,
-                    alive=self._look(space),
-                    leaves=self._leaves,
-                    longest_pause=LONGEST_RETRY,
-                ),
-            ):
+            async with Scope(f"pod {self._where}", self._clock) as scope:
+                scope.spawn(self._hold(space, journal), name="wires")
                 await ended.wait()
             log.info("pod ended", pod=self._where, process=space.pid)
         finally:
@@ -127,6 +120,26 @@ class PodWires:
             if not self._leaves():
                 self._link.unlink(missing_ok=True)
                 forget_journal(journal)
+
+    async def _hold(self, space: PodNamespace, journal: Path) -> None:
+        """Ask for the wires and keep them, until cancelled; what fails is tried again."""
+        delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        while True:
+            try:
+                async with (
+                    self._runtime(space, journal) as runtime,
+                    running_nsc(
+                        self._nsc,
+                        runtime,
+                        alive=self._look(space),
+                        leaves=self._leaves,
+                        longest_pause=LONGEST_RETRY,
+                    ),
+                ):
+                    await asyncio.Event().wait()
+            except (MeshError, OSError) as error:
+                log.warning("no wires for a pod", pod=self._where, error=str(error))
+                await asyncio.sleep(next(delays))
 
     def _look(self, space: PodNamespace) -> Alive | None:
         """Return what tells a wire that stands from one that does not; None: the probes of a client do."""

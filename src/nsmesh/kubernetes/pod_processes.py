@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
-from nsmesh.core.errors import Invalid, Unauthorized
+from nsmesh.core.errors import Unauthorized
 from nsmesh.core.process import start_ticks
 
 PROC = Path("/proc")
@@ -71,7 +71,8 @@ class PodNamespace:
     def opened(cls, uid: str, pid: int) -> Self | None:
         """Return the namespace of a pod's process; None where the process is gone, or another's by now.
 
-        Raises Invalid for a pod in the network of its node, Unauthorized where we may not look.
+        None too where it is still in the node's: a runtime puts a process into the pod's cgroup first, and
+        into its namespaces then. Raises Unauthorized where we may not look.
         """
         files: list[int] = []
         try:
@@ -79,8 +80,7 @@ class PodNamespace:
             files.append(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
             space = cls(uid, pid, pidfd=files[0], netns=files[1])
             # looked up again while we hold the process: its number may have been given to another meanwhile
-            if uid_of_process(pid) == uid and not space.ended:
-                _check_own(space)
+            if uid_of_process(pid) == uid and not space.ended and not _is_of_others(space):
                 files.clear()
                 return space
         except (ProcessLookupError, FileNotFoundError):
@@ -123,14 +123,19 @@ class PodNamespace:
         os.close(self._netns)
 
 
-def _check_own(space: PodNamespace) -> None:
-    """Refuse the node's own network, as far as its first process can be looked at; raises Invalid."""
-    try:
-        of_node = Path("/proc/1/ns/net").stat().st_ino
-    except PermissionError:
-        return
-    if space.inode == of_node:
-        raise Invalid(
-            "the pod is in the network of its node",
-            remedy="a wire ends in a pod's own network: leave hostNetwork out",
-        )
+def _is_of_others(space: PodNamespace) -> bool:
+    """Whether a namespace is that of the node, or of a parent outside of the pod, as far as we may look."""
+    parent = _parent(space.pid)
+    others = (1, parent) if uid_of_process(parent) != space.uid else (1,)
+    for pid in others:
+        try:
+            if Path(f"/proc/{pid}/ns/net").stat().st_ino == space.inode:
+                return True
+        except (PermissionError, FileNotFoundError):
+            continue
+    return False
+
+
+def _parent(pid: int) -> int:
+    """Return the number of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
