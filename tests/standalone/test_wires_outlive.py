@@ -66,6 +66,8 @@ class Life:
         self.rows = self.wires()
         self.pids = self.children()
         self.streams = [Stream(space, self.target(space)) for space in (self.spaces[0], self.spaces[2])]
+        for stream in self.streams:
+            lab.stack.callback(stream.process.kill)  # of a test that fails
         time.sleep(0.3)
 
     def target(self, space):
