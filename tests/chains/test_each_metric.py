@@ -23,6 +23,7 @@ from nsmesh.security.token import TokenReader
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "reference" / "metrics.md").read_text()
 WHOLE = "standalone/test_observing.py"
+WEBHOOK = "kubernetes/test_admission_webhook_rotation.py"
 ELSEWHERE = {
     "nsm_role_requests": WHOLE,
     "nsm_role_seconds": WHOLE,
@@ -36,6 +37,11 @@ ELSEWHERE = {
     "nsm_sweep_wires": "unit/elements/test_sweep.py",
     "nsm_wires_restored": "unit/elements/test_keep_wire.py",
     "nsm_nodes_lost": "unit/elements/test_watch_nodes.py",
+    "nsm_dial_unclosed": "unit/elements/test_dial_unclosed.py",
+    "nsm_webhook_reviews": WEBHOOK,
+    "nsm_webhook_seconds": WEBHOOK,
+    "nsm_webhook_certificate_end_seconds": WEBHOOK,
+    "nsm_webhook_closed": "unit/kubernetes/test_kubernetes_https.py",
     "nsm_vpn_gateway_bytes": "netns/test_vpn_netns.py",
     "nsm_vpn_gateway_handshake_seconds": "netns/test_vpn_netns.py",
 }

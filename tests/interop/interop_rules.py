@@ -158,6 +158,11 @@ ON_PURPOSE = (
         ("heal-forwarder",),
     ),
     Purpose(
+        r"forwarder forwarder>nse2 Request: grpc-timeout",
+        "while another endpoint is left to ask, each gets half of the time; the dead one is asked last",
+        ("heal-endpoint",),
+    ),
+    Purpose(
         r"\S+ \S+>\S+ MonitorConnections answer first: path\.path_segments\[\d\]\.(token|expires).*",
         "tokens of what was there before the recording began are the player's own",
         (

@@ -12,6 +12,7 @@ from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import chain
 from nsmesh.core.errors import MeshError, Refused, TimedOut, Unavailable
+from nsmesh.core.metrics import DECLARED
 from nsmesh.core.peering import TARGET, Dialled
 from nsmesh.core.unclosed import ENDS, LONGEST
 from nsmesh.core.virtual import VirtualClock, run
@@ -98,6 +99,9 @@ def test_a_close_that_was_not_answered_is_made_again_until_it_is():
             far.away = True
             await made.close(Call(), answer)
             assert [(one.connection, one.at) for one in unclosed([made])] == [("c-0", "a")]
+            assert [(one.labels, one.value) for one in await DECLARED["nsm_dial_unclosed"].samples()] == [
+                ({"chain": "test"}, 1)
+            ]
             await asyncio.sleep(100)
             assert far.tries <= 100 / LONGEST + 10, "the dead are asked ever more seldom"
             far.away = False

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from nsmesh.core.errors import Invalid, Unavailable
+from nsmesh.core.metrics import DECLARED
 from nsmesh.kubernetes.https import Certificate, serving
-from nsmesh.kubernetes.https_session import CLOSED, Answer, Limits
+from nsmesh.kubernetes.https_session import Answer, Limits
 from nsmesh.security.serving import issue, make_signer
 
 SIGNER = make_signer(time.time(), 3600)
@@ -133,9 +134,9 @@ def test_who_takes_too_long_is_left(text):
                 await ask(pair, GET)
                 async with asyncio.timeout(5):
                     assert await pair[0].read() == b""
-            assert CLOSED.values["time",] >= before + 2
+            assert DECLARED["nsm_webhook_closed"].values["time",] >= before + 2
 
-    before = CLOSED.values.get(("time",), 0)
+    before = DECLARED["nsm_webhook_closed"].values.get(("time",), 0)
     asyncio.run(main())
 
 
