@@ -8,7 +8,6 @@ nothing of it is valid any more. All of it is pure: what is due is worked out fr
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from nsmesh.core.errors import Invalid
-from nsmesh.security.certificates import BACKDATE
+from nsmesh.security.certificates import BACKDATE, begin_authority, begin_leaf
 
 PREPARE, ACTIVATE = 0.5, 0.75
 """Parts of an authority's life after which its successor is prepared, and signs."""
@@ -100,23 +99,7 @@ def pem_of(certificate: x509.Certificate) -> str:
 def make_signer(now: float, lifetime: float) -> Signer:
     """Return a new authority that lives ``lifetime`` seconds from wall time ``now``."""
     key = ec.generate_private_key(ec.SECP256R1())
-    serial = x509.random_serial_number()
-    # each has a name of its own, so that a verifier need not try the keys of all
-    name = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nsmesh"),
-            x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}"),
-        ]
-    )
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        _builder(name, name, key.public_key(), serial, now, now + lifetime)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(ca=True), critical=True)
-        .add_extension(identifier, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return Signer(certificate, key)
+    return Signer(begin_authority(key.public_key(), now, lifetime).sign(key, hashes.SHA256()), key)
 
 
 def issue(signer: Signer, dns_names: Sequence[str], now: float, ttl: float) -> tuple[bytes, float]:
@@ -125,21 +108,11 @@ def issue(signer: Signer, dns_names: Sequence[str], now: float, ttl: float) -> t
     It lives for ``ttl`` seconds from wall time ``now``, and not longer than its authority.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    end = min(now + ttl, signer.end)
-    authority = signer.certificate
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "nsmesh")])
-    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key())
-    names = x509.SubjectAlternativeName([x509.DNSName(one) for one in dns_names])
-    certificate = (
-        _builder(name, authority.subject, key.public_key(), x509.random_serial_number(), now, end)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(identifier, critical=False)
-        .add_extension(names, critical=False)
-        .sign(signer.key, hashes.SHA256())
-    )
-    return certificate.public_bytes(Encoding.PEM) + _key(key), end
+    names = [x509.DNSName(one) for one in dns_names]
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+    begun = begin_leaf(signer.certificate, key.public_key(), (now, ttl), usages, names)
+    certificate = begun.sign(signer.key, hashes.SHA256())
+    return certificate.public_bytes(Encoding.PEM) + _key(key), min(now + ttl, signer.end)
 
 
 def dump(held: Authorities) -> dict[str, bytes]:
@@ -163,34 +136,6 @@ def load(files: Mapping[str, bytes]) -> Authorities:
         )
     except (KeyError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise Invalid(f"these are no authorities: {error!r}") from error
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, serial: int, now: float, end: float
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(serial)
-        .not_valid_before(dt.datetime.fromtimestamp(int(now - BACKDATE), tz=dt.UTC))
-        .not_valid_after(dt.datetime.fromtimestamp(int(end), tz=dt.UTC))
-    )
-
-
-def _usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _key(key: ec.EllipticCurvePrivateKey) -> bytes:
