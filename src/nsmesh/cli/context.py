@@ -45,6 +45,22 @@ def fail(error: MeshError) -> NoReturn:
     sys.exit(EXIT_NOT_UP if isinstance(error, NotUp) else EXIT_FAILED)
 
 
+def command_line(command: click.Command, name: str, arguments: list[str] | None) -> Any:
+    """Run a command line; every error is one sentence on stderr and an exit code."""
+    try:
+        return command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except MeshError as error:
+        fail(error)
+
+
 @dataclass(frozen=True)
 class Context:
     """The options that stand before the command."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nsmesh.cli import output
-from nsmesh.cli.context import EXIT_INTERRUPTED, fail, run
-from nsmesh.core.errors import Invalid, MeshError, NotFound, TimedOut, Unavailable
+from nsmesh.cli.context import command_line, run
+from nsmesh.core.errors import Invalid, NotFound, TimedOut, Unavailable
 
 if TYPE_CHECKING:
     from nsmesh.kubernetes.client import Api, Object
@@ -193,18 +193,7 @@ def status(context: str) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the plug-in; every error is one sentence on stderr and an exit code."""
-    try:
-        return cli.main(args=arguments, prog_name="kubectl nsm", standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    except MeshError as error:
-        fail(error)
+    return command_line(cli, "kubectl nsm", arguments)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from nsmesh.cli.context import EXIT_INTERRUPTED, Context, fail
-from nsmesh.core.errors import MeshError
+from nsmesh.cli.context import Context, command_line
 
 COMMANDS = {
     "up": "mesh",
@@ -94,18 +93,7 @@ def cli(ctx: click.Context, mesh: str, run_dir: str, state_dir: str, verbose: in
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; every error is one sentence on stderr and an exit code."""
-    try:
-        return cli.main(args=arguments, prog_name="nsm", standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    except MeshError as error:
-        fail(error)
+    return command_line(cli, "nsm", arguments)
 
 
 if __name__ == "__main__":
