@@ -17,13 +17,13 @@ from urllib.parse import quote
 
 import structlog
 
-from nsmesh.core.errors import MeshError, NotFound, TimedOut, Unauthorized, Unavailable
+from nsmesh.core.errors import MeshError, NotFound, Unauthorized
 from nsmesh.core.outcome import Outcome
-from nsmesh.core.pauses import pauses
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import APPLY, Api, Object, collection
 from nsmesh.kubernetes.codec import API_VERSION
-from nsmesh.kubernetes.reflector import FIRST_PAUSE, LONGEST_PAUSE, Reflector
+from nsmesh.kubernetes.due import Due
+from nsmesh.kubernetes.reflector import Reflector
 from nsmesh.kubernetes.refusals import Refusals
 from nsmesh.kubernetes.wires import (
     DOWN,
@@ -72,8 +72,7 @@ class ConnectionMirror:
         self._there: dict[Place, Object] = {}
         self._applied: set[Place] = set()
         self._orphaned: set[Place] = set()
-        self._due: dict[Place, None] = {}
-        self._wake = asyncio.Event()
+        self._due = Due()
         self._scope = Scope("mirror")
         self._refusals = Refusals()
         self._sweeps = 0.0
@@ -179,8 +178,7 @@ class ConnectionMirror:
 
     def _look(self, place: Place) -> None:
         if not self._is_level(place):
-            self._due[place] = None
-            self._wake.set()
+            self._due.put(place)
 
     def _is_level(self, place: Place) -> bool:
         wanted, there = self._wanted.get(place), self._there.get(place)
@@ -190,25 +188,12 @@ class ConnectionMirror:
 
     async def _write(self) -> None:
         await self.reflector.synced.wait()
-        delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        while True:
-            await self._wake.wait()
-            if not self._due:
-                self._wake.clear()
-                continue
-            place = next(iter(self._due))
-            del self._due[place]
-            try:
-                await self._settle(place)
-                delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
-            except (Unavailable, TimedOut) as error:
-                log.debug("mirror waits for the API server", error=str(error))
-                self._look(place)
-                await asyncio.sleep(next(delays))
-            except MeshError as error:
-                namespace, name = place
-                log.warning("wire not shown", namespace=namespace, name=name, error=str(error))
-                self._scope.after(self._again, partial(self._look, place))
+        await self._due.each(self._settle, self._failed)
+
+    def _failed(self, place: Place, error: MeshError) -> None:
+        namespace, name = place
+        log.warning("wire not shown", namespace=namespace, name=name, error=str(error))
+        self._scope.after(self._again, partial(self._look, place))
 
     async def _settle(self, place: Place) -> None:
         """Make one object as it shall be."""

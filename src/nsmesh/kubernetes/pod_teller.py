@@ -7,7 +7,6 @@ written; so an outage and an edit by hand are one case.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,14 +15,14 @@ from urllib.parse import quote
 
 import structlog
 
-from nsmesh.core.errors import Invalid, MeshError, NotFound, TimedOut, Unavailable
+from nsmesh.core.errors import Invalid, MeshError, NotFound
 from nsmesh.core.outcome import Outcome
-from nsmesh.core.pauses import pauses
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import Api, Changed, Object, collection
+from nsmesh.kubernetes.due import Due
 from nsmesh.kubernetes.pod_events import PodEvents
 from nsmesh.kubernetes.pod_status import GATE, STATUS, PodWire, condition_of, has_gate, status_of
-from nsmesh.kubernetes.reflector import FIRST_PAUSE, LONGEST_PAUSE, Reflector
+from nsmesh.kubernetes.reflector import Reflector
 from nsmesh.kubernetes.wires import Place
 from nsmesh.kubernetes.wishes import ANNOTATION, Wish, client_of, is_in_node_network, wish_of
 from nsmesh.model.messages import ConnectionEvent, ConnectionEventType
@@ -44,9 +43,8 @@ class PodTeller:
         self._pods: dict[Place, Object] = {}
         self._wires: dict[str, PodWire] = {}
         self._of_pod: dict[Place, dict[str, PodWire]] = {}
-        self._due: dict[Place, None] = {}
+        self._due = Due()
         self._problems: dict[Place, str] = {}
-        self._wake = asyncio.Event()
         self.writes = 0
         """How many patches of pods were made."""
         self.events = PodEvents(api, node, scope.clock, self._pods)
@@ -79,11 +77,11 @@ class PodTeller:
                 del self._of_pod[before.pod][connection_id]
                 if not self._of_pod[before.pod]:
                     del self._of_pod[before.pod]
-                self._look(before.pod)
+                self._due.put(before.pod)
             if wire is not None:
                 self._wires[connection_id] = wire
                 self._of_pod.setdefault(wire.pod, {})[connection_id] = wire
-                self._look(wire.pod)
+                self._due.put(wire.pod)
             self.events.changed(before, wire, connection.state)
 
     def take_outcome(self, outcome: Outcome) -> None:
@@ -97,7 +95,7 @@ class PodTeller:
         place = _place(item)
         self._pods[place] = _bare(item)
         self._warn(place)
-        self._look(place)
+        self._due.put(place)
 
     def deleted(self, item: Object) -> None:
         """See :class:`Sink`."""
@@ -114,7 +112,7 @@ class PodTeller:
         self._pods.update((_place(item), _bare(item)) for item in items)
         for place in self._pods:
             self._warn(place)
-            self._look(place)
+            self._due.put(place)
 
     def _warn(self, place: Place) -> None:
         """Say once at a pod that what it asks for cannot be: nobody makes a Request of it."""
@@ -133,31 +131,9 @@ class PodTeller:
 
     # Making the one like the other
 
-    def _look(self, place: Place) -> None:
-        self._due[place] = None
-        self._wake.set()
-
     async def _write(self) -> None:
         await self.reflector.synced.wait()
-        delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        while True:
-            await self._wake.wait()
-            if not self._due:
-                self._wake.clear()
-                continue
-            place = next(iter(self._due))
-            del self._due[place]
-            try:
-                await self._settle(place)
-                delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
-            except (NotFound, Changed) as error:  # another pod of that name, or none: the watch tells
-                log.debug("pod not told", pod="/".join(place), error=str(error))
-            except (Unavailable, TimedOut) as error:
-                log.debug("pods are told when the API server is back", error=str(error))
-                self._look(place)
-                await asyncio.sleep(next(delays))
-            except MeshError as error:
-                log.warning("pod not told of its wires", pod="/".join(place), error=str(error))
+        await self._due.each(self._settle, _not_told)
 
     async def _settle(self, place: Place) -> None:
         """Say at one pod what is to be said, where it is not said yet."""
@@ -207,6 +183,13 @@ class PodTeller:
         if ANNOTATION in pod["metadata"]["annotations"] or client_of(pod) is not None:
             return {}
         return await self._api.call("GET", f"/api/v1/namespaces/{pod['metadata']['namespace']}")
+
+
+def _not_told(place: Place, error: MeshError) -> None:
+    if isinstance(error, NotFound | Changed):  # another pod of that name, or none: the watch tells
+        log.debug("pod not told", pod="/".join(place), error=str(error))
+    else:
+        log.warning("pod not told of its wires", pod="/".join(place), error=str(error))
 
 
 def _place(item: Object) -> Place:
