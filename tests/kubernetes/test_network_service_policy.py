@@ -54,6 +54,7 @@ def server(webhook_server):
     until("it is refused", lambda: "no payload" in webhook_server.kubectl(*probe, stdin=bad, check=False))
     yield webhook_server
     webhook_server.kubectl("delete", "-f", POLICIES)
+    webhook_server.kubectl("delete", "-f", "-", stdin=json.dumps(CRD))  # ours is applied by its own fields
 
 
 def service(spec, name="") -> dict:
