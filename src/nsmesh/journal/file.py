@@ -97,6 +97,12 @@ class FileJournal:
         except OSError as error:
             log.warning("the journal is not marked as whole", file=str(self._mark), error=str(error))
 
+    def _drop_mark(self) -> None:
+        try:
+            self._mark.unlink(missing_ok=True)
+        except OSError as error:  # a disk that nothing can be written to
+            log.warning("the journal stays marked as whole", file=str(self._mark), error=str(error))
+
     def put(self, chain: str, connection_id: str, record: Record) -> None:
         """See :meth:`nsmesh.core.journalling.Journal.put`."""
         self._pending[chain, connection_id] = record
@@ -155,7 +161,7 @@ class FileJournal:
                     error=str(error),
                     remedy="free space on its disk; it is tried again every second",
                 )
-                self._mark.unlink(missing_ok=True)
+                self._drop_mark()
             self._failing = True
             if self._turn is None:
                 self._turn = asyncio.get_running_loop().call_later(_AGAIN, self._flush)

@@ -305,3 +305,27 @@ def test_a_connection_that_ran_out_meanwhile_has_a_while(tmp_path):
                 assert begin.connections == []
 
     run(main())
+
+
+def test_a_disk_that_nothing_can_be_written_to_ends_no_retries(tmp_path, monkeypatch):
+    """Neither the table nor the mark can be touched: it is tried again, and nobody waits for ever."""
+
+    def refuse(*_, **__):
+        raise OSError("read-only")
+
+    def fail(*_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async def main():
+        with FileJournal(tmp_path / "j.db") as journal, monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.unlink", refuse)
+            patch.setattr(journal, "_transact", fail)
+            journal.put("chain", "a", RECORD)
+            async with asyncio.timeout(5):
+                await journal.written()
+            patch.undo()
+            async with asyncio.timeout(5):
+                while not journal.records("chain"):  # noqa: ASYNC110 - nothing tells when it was tried again
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(main())
