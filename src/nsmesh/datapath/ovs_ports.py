@@ -116,6 +116,8 @@ class SwitchPorts:
         known = await self._inventory()
         begin = MEMIF_ROLE["client"]
         names = [name for name, port in known.ports.items() if port.mark.startswith(begin)]
+        if not names:
+            return []
         columns = ["name", "options", "link_state", "ofport"]
         wanted = [rows.select("Interface", columns, name) for name in names]
         return [row for answer in await transact(self._database, *wanted) for row in answer["rows"]]
