@@ -10,14 +10,13 @@ import os
 import struct
 from ipaddress import IPv6Address
 
-from nsmesh.datapath import bpf
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath import traffic_control as tc
 from nsmesh.datapath.base import TunnelRefused, TunnelTaken
 from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, attributes, request, u32
 from nsmesh.datapath.packed import parse_ip
 from nsmesh.datapath.srv6_program import encapsulating
-from nsmesh.datapath.vlan_messages import new_program, program_at
+from nsmesh.datapath.vlan_messages import attach, program_at
 from nsmesh.model.tunnels import Srv6Port
 
 RTA_ENCAP_TYPE, RTA_ENCAP, LWTUNNEL_ENCAP_SEG6_LOCAL = 21, 22, 7
@@ -101,15 +100,7 @@ def send_out(netlink: Netlink, near: int, tunnel: Srv6Port, interface: int) -> N
     if program_at(netlink, near, tc.INGRESS, _HANDLE) == name:
         return
     code = encapsulating(tunnel.local, tunnel.remote_sid, tunnel.remote, interface)
-    descriptor = bpf.load(code, "nsm_srv6")
-    try:
-        batch = Batch()
-        batch.put(tc.new_place(near))
-        batch.put(new_program(near, tc.INGRESS, _HANDLE, descriptor, name))
-        for failure in netlink.send(batch):
-            raise OSError(failure.number, failure.text or os.strerror(failure.number))
-    finally:
-        os.close(descriptor)
+    attach(netlink, near, tc.INGRESS, _HANDLE, code, name, kind="nsm_srv6")
 
 
 def take_in(netlink: Netlink, near: int, tunnel: Srv6Port) -> None:

@@ -145,9 +145,18 @@ def programs_on(netlink: Netlink, index: int) -> list[str]:
     return [name for _, answer in answers if (name := tc.name_in(tc.program_in(answer)))]
 
 
-def attach(netlink: Netlink, index: int, direction: int, handle: int, code: bytes, name: str) -> None:
+def attach(
+    netlink: Netlink,
+    index: int,
+    direction: int,
+    handle: int,
+    code: bytes,
+    name: str,
+    *,
+    kind: str = "nsm_vlan",
+) -> None:
     """Load a program and attach it; raises OSError, which says what the kernel says."""
-    descriptor = bpf.load(code, "nsm_vlan")
+    descriptor = bpf.load(code, kind)
     try:
         batch = Batch()
         batch.put(tc.new_place(index))
