@@ -18,6 +18,7 @@ import structlog
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath import netns
 from nsmesh.datapath.base import Announcing, CrossConnect, Datapath
+from nsmesh.datapath.memif.answers import icmpv6
 from nsmesh.model.messages import ETHERNET
 
 log = structlog.get_logger()
@@ -45,16 +46,9 @@ def frames(mac: str, addresses: Iterable[str]) -> list[bytes]:
 
 
 def _advertisement(address: IPv6Interface, mac: bytes) -> bytes:
-    source, target = address.ip.packed, _ALL_NODES.packed
-    body = struct.pack("!I", _OVERRIDE) + source + _TARGET_ADDRESS + mac
-    message = struct.pack("!BBH", _ADVERTISEMENT, 0, 0) + body
-    pseudo = source + target + struct.pack("!II", len(message), socket.IPPROTO_ICMPV6)
-    total = sum(struct.unpack(f"!{(len(pseudo) + len(message)) // 2}H", pseudo + message))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    message = message[:2] + struct.pack("!H", ~total & 0xFFFF) + message[4:]
-    header = struct.pack("!IHBB", 6 << 28, len(message), socket.IPPROTO_ICMPV6, 255)
-    return header + source + target + message
+    told = struct.pack("!BBHI", _ADVERTISEMENT, 0, 0, _OVERRIDE)
+    source = address.ip.packed
+    return icmpv6(source, _ALL_NODES.packed, 255, told + source + _TARGET_ADDRESS + mac)
 
 
 def announce(wire: CrossConnect, macs: tuple[str, str]) -> None:

@@ -8,6 +8,8 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from nsmesh.datapath.memif.answers import checksum
+
 _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 """Types, by IP version."""
 _HEADER = struct.Struct("!BBHHH")
@@ -18,7 +20,7 @@ def echo(version: int, number: int, sequence: int, content: bytes) -> bytes:
     message = _HEADER.pack(_REQUEST[version], 0, 0, number, sequence) + content
     if version == 6:
         return message
-    return message[:2] + struct.pack("!H", _checksum(message + b"\0" * (len(message) & 1))) + message[4:]
+    return message[:2] + struct.pack("!H", checksum(message)) + message[4:]
 
 
 class Reply(NamedTuple):
@@ -36,14 +38,6 @@ def reply_in(version: int, data: bytes) -> Reply | None:
         return None
     kind, _, _, number, sequence = _HEADER.unpack_from(data, start)
     return Reply(number, sequence, data[start + _HEADER.size :]) if kind == _REPLY[version] else None
-
-
-def _checksum(data: bytes) -> int:
-    """Return the Internet checksum of an even number of bytes."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 class EchoRequest:

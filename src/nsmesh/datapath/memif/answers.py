@@ -24,6 +24,14 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+def icmpv6(source: bytes, destination: bytes, hops: int, message: bytes) -> bytes:
+    """Return an IPv6 packet with an ICMPv6 message, whose checksum is filled in; addresses are packed."""
+    pseudo = source + destination + struct.pack("!II", len(message), _ICMPV6)
+    total = checksum(pseudo + message).to_bytes(2, "big")
+    head = struct.pack("!IHBB", 6 << 28, len(message), _ICMPV6, hops)
+    return head + source + destination + message[:2] + total + message[4:]
+
+
 class Answers:
     """Answers for ``addresses`` (with or without a prefix length) at ``mac``; called with an Ethernet frame.
 
@@ -74,18 +82,10 @@ class Answers:
         if len(message) < 8 or len(message) < size:
             return None
         if message[0] == 128 and body[24:40] in self._addresses:
-            return self._icmpv6(body[24:40], body[8:24], 64, b"\x81\0\0\0" + message[4:])
+            return icmpv6(body[24:40], body[8:24], 64, b"\x81\0\0\0" + message[4:])
         if message[0] == _SOLICITATION and len(message) >= 24 and message[8:24] in self._addresses:
             if not any(body[8:24]):
                 return None  # somebody who has no address yet looks whether his is free
             told = struct.pack("!BBHI", _ADVERTISEMENT, 0, 0, _SOLICITED_OVERRIDE)
-            return self._icmpv6(
-                message[8:24], body[8:24], 255, told + message[8:24] + b"\x02\x01" + self._mac
-            )
+            return icmpv6(message[8:24], body[8:24], 255, told + message[8:24] + b"\x02\x01" + self._mac)
         return None
-
-    def _icmpv6(self, source: bytes, destination: bytes, hops: int, message: bytes) -> bytes:
-        pseudo = source + destination + struct.pack("!II", len(message), _ICMPV6)
-        total = checksum(pseudo + message).to_bytes(2, "big")
-        head = struct.pack("!IHBB", 6 << 28, len(message), _ICMPV6, hops)
-        return head + source + destination + message[:2] + total + message[4:]
