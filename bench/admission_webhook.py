@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from lightkube.config.kubeconfig import KubeConfig
+from processes import cpu_of, memory_of
 from report import Details, Report, row, size
 
 from nsmesh.kubernetes.client import Api, collection, connected
@@ -30,18 +31,6 @@ TITLE = "admission webhook"
 PARALLEL = 20
 EXEMPT, PLAIN, OWN, INHERITED = "exempt namespace", "not annotated", "annotated", "annotated namespace"
 ROUNDS = 5
-
-
-def cpu_of(pid: int) -> float:
-    """Return the processor time of a process so far, seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_of(pid: int) -> int:
-    """Return the resident bytes of a process."""
-    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def made(api: Api, place: str, body: dict, count: int, parallel: int) -> tuple[list[float], float]:
@@ -81,7 +70,7 @@ async def measure(server: ApiServer, places: dict, pid: int, count: int, report:
                 cpu = spent[kind] if kind != EXEMPT else ()
                 rate = len(walls[kind]) / whole[kind]
                 report.rows.append(row(title, kind, walls[kind], cpu, per_second=rate))
-    report.details.append(Details(TITLE, ("", ""), [("its memory after all", size(memory_of(pid)))]))
+    report.details.append(Details(TITLE, ("", ""), [("its memory after all", size(memory_of(pid).rss))]))
 
 
 def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001 - the face of a benchmark
