@@ -70,6 +70,15 @@ def wired(host, workload="app"):
     return row
 
 
+def two_to_three(two, three):
+    """Let a workload of the second host have a wire to the third, which may be there already; return its row."""
+    three.apply(responder(prefix='"172.30.0.0/24"')).ok()
+    two.apply(client("app")).ok()
+    row = wired(two)
+    assert row["nodes"] == ["host2", "host3"]
+    return row
+
+
 def echoes(host, address, size):
     inside = (
         "ip",
@@ -91,9 +100,7 @@ def echoes(host, address, size):
 def test_a_wire_between_two_that_joined(hosts):
     """It does not pass the first host, has the MTU of IPv6, and stays while the first host is dead."""
     one, two, three = hosts
-    three.apply(responder(prefix='"172.30.0.0/24"')).ok()
-    two.apply(client("app")).ok()
-    row = wired(two)
+    row = two_to_three(two, three)
     assert (row["nodes"], row["mtu"]) == (["host2", "host3"], MTU)
     [address] = [text.partition("/")[0] for text in row["peer_address"]]
     assert echoes(two, address, MTU - 28).code == 0
@@ -116,6 +123,7 @@ def test_forwarders_are_told_when_a_host_comes_up(hosts):
     if reason := lacks("WIREGUARD"):
         pytest.skip(f"WIREGUARD: {reason}")
     _, two, three = hosts
+    two_to_three(two, three)
     for host in (two, three):
         host.nsm("down").ok()
     for host in (three, two):
@@ -129,6 +137,7 @@ def test_forwarders_are_told_when_a_host_comes_up(hosts):
 def test_a_member_that_leaves_or_is_removed_is_left_by_the_others(hosts):
     """A wire heals to another endpoint; a copy of its identity is refused by all, the other member too."""
     one, two, three = hosts
+    two_to_three(two, three)
     three.nsm("down", "--purge").ok()
     taken = three.nsm("join", FIRST, "--name", "host2", "--token", one.token())
     taken.fails("there is a node host2 in this mesh already", "--name")
