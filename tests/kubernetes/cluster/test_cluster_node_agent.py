@@ -42,6 +42,15 @@ def index(namespace: str, name: str) -> str:
     return lab.inside(namespace, name, "ip", "-o", "link", "show", "nsm-1").split(":")[0]
 
 
+def waits_for_its_gate(namespace: str, name: str) -> bool:
+    """Whether the kubelet sees all containers ready, and holds the pod back all the same."""
+    status = lab.objects("pod", "-n", namespace, name)["status"]
+    conditions = {one["type"]: one for one in status.get("conditions", ())}
+    if conditions.get("ContainersReady", {}).get("status") != "True":
+        return False
+    return conditions["Ready"].get("reason") == "ReadinessGatesNotReady"
+
+
 def events(namespace: str, name: str) -> list[str]:
     """Return what was said of a pod's wires."""
     selector = f"--field-selector=involvedObject.name={name}"
@@ -50,11 +59,9 @@ def events(namespace: str, name: str) -> list[str]:
 
 def test_a_pod_of_its_application_alone(agents: None, namespace: str) -> None:
     """Ready by the gate once its wire to another node is up; an agent that ends leaves it; nothing stays."""
-    lab.create(
-        namespace,
-        lab.responder("nse", 2, "172.16.7.0/31", "agents"),
-        plain("one", 1),
-    )
+    lab.create(namespace, plain("one", 1))
+    lab.until("it runs, and is not ready", lambda: waits_for_its_gate(namespace, "one"))
+    lab.create(namespace, lab.responder("nse", 2, "172.16.7.0/31", "agents"))
     lab.ready(namespace, "nse", "one", limit=90)
     far = "172.16.7.0"
     assert lab.pings(namespace, "one", far)
