@@ -152,7 +152,7 @@ def _option(option: click.Option) -> tuple[str, str]:
         notes.append("May be repeated.")
     if option.required:
         notes.append("Required.")
-    return f"`{', '.join(option.opts)}{kind}`", " ".join(notes).strip()
+    return f"`{', '.join([*option.opts, *option.secondary_opts])}{kind}`", " ".join(notes).strip()
 
 
 def settings_page() -> str:

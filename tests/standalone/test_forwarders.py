@@ -149,7 +149,7 @@ def test_other_forwarders_than_there_are_is_said(lab):
     """A mesh that is up has the forwarders that it has; words that are none are told apart."""
     lab.nsm("up", "--forwarders", "linux,vpp").fails("vpp is no kind of forwarder", code=2)
     lab.up()
-    lab.nsm("up", *BOTH).fails("up already, with forwarders of linux", "down")
+    lab.nsm("up", *BOTH).fails("up already, with --forwarders=linux", "down")
 
 
 def test_wires_between_nodes_by_each_kind(lab):

@@ -188,6 +188,40 @@ def test_both_are_down_and_the_second_comes_first(pair):
     assert names(two, "endpoints") == {"responder": "ready"}
 
 
+def forwarder(host):
+    """Return what a host tells of its own forwarder: the first mechanism, and the label zone."""
+    [row] = [row for row in host.get("forwarders") if row["node"] == host.name]
+    return row["mechanisms"][0], row["labels"].get("zone")
+
+
+def test_options_for_forwarders_stay_with_a_host(pair):
+    """``nsm up`` has them again, after a kill too, and changes those that are given; so on the first host."""
+    one, two = pair
+    two.nsm("leave").ok()
+    options = ("--mechanisms", "VXLAN", "--tunnels-apart", "--labels", "zone=b")
+    two.nsm("join", "192.0.2.1", "--token", one.token(), *options).ok()
+    two.apply(responder()).ok()
+    for again in (two.kill_daemon, lambda: two.nsm("down").ok()):
+        again()
+        two.nsm("up").ok()
+        assert forwarder(two) == ("VXLAN", "b")
+        until(lambda: one.reaches("app"), 30, why=one.events)
+        assert "vxlan" not in two.run("ip", "-n", "default.responder", "-d", "link").ok().out
+        assert "vxlan" in two.run("ip", "-d", "link").ok().out
+    two.nsm("up", "--tunnels-apart", "--labels", "zone=b").ok()
+    two.nsm("up", "--labels", "zone=c").fails("is up already, with --labels=zone=b", "down")
+    two.nsm("down").ok()
+    two.nsm("up", "--labels", "zone=c", "--no-tunnels-apart").ok()
+    assert forwarder(two) == ("VXLAN", "c")
+    two.nsm("up", "--device-selector", "/etc/hostname").fails("is up already, without --device-selector")
+    until(lambda: one.reaches("app"), 30, why=one.events)
+    assert "vxlan" in two.run("ip", "-n", "default.responder", "-d", "link").ok().out
+    for options in (("--labels", "zone=a"), ()):
+        one.nsm("down").ok()
+        one.nsm("up", *options).ok()
+        assert forwarder(one)[1] == "a"
+
+
 def test_a_node_that_is_removed(pair):
     """Its daemon goes down, it does not come up again, and can join anew, with a new token."""
     one, two = pair

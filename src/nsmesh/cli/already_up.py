@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nsmesh.cli import control
 from nsmesh.cli.context import Context
@@ -25,7 +24,7 @@ def check_listening(paths: MeshPaths, place: Place) -> None:
         )
 
 
-async def _check_nodes(context: Context, wanted: int) -> None:
+async def check_nodes(context: Context, wanted: int) -> None:
     """Raise Conflict where a mesh that is up has another number of nodes on this host than is asked for."""
     async with context.control() as client:
         count = sum(row["here"] for row in await control.rows(client, "nodes"))
@@ -35,26 +34,3 @@ async def _check_nodes(context: Context, wanted: int) -> None:
             f"the mesh {mesh} is up already, with {count} {'node' if count == 1 else 'nodes'}",
             remedy=f"take it down first: nsm --mesh {mesh} down",
         )
-
-
-async def _check_forwarders(context: Context, wanted: tuple[str, ...]) -> None:
-    """Raise Conflict where the nodes of a mesh that is up have other forwarders than are asked for."""
-    async with context.control() as client:
-        rows = (await control.status(client))["roles"]
-    found = {
-        "ovs" if row["name"].startswith("ovs-") else "linux" for row in rows if row["role"] == "forwarder"
-    }
-    if found != set(wanted):
-        mesh = context.paths.mesh
-        raise Conflict(
-            f"the mesh {mesh} is up already, with forwarders of {' and '.join(sorted(found))}",
-            remedy=f"take it down first: nsm --mesh {mesh} down",
-        )
-
-
-async def check(context: Context, given: Mapping[str, Any]) -> None:
-    """Raise Conflict where a mesh that is up is another one than these options ask for."""
-    if "nodes" in given:
-        await _check_nodes(context, given["nodes"])
-    if "forwarders" in given:
-        await _check_forwarders(context, given["forwarders"])

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from nsmesh.cli.quantities import forwarders, labels, mechanisms
-from nsmesh.core.errors import NotFound
+from nsmesh.core.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from nsmesh.standalone.forwarder_wishes import ForwarderWishes
+    from nsmesh.standalone.paths import MeshPaths
 
 F = TypeVar("F", bound=Callable[..., Any])
+_DEFAULT = click.core.ParameterSource.DEFAULT
 
-NAMES = ("mechanisms", "device_selector", "tunnels_apart", "labels")
-"""Options that are told by environment variables."""
+
+class _MayBeEmpty(click.Path):
+    """A path, or nothing: so an option takes back what an earlier command said."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(value, param, ctx) if value else ""
+
 
 _OPTIONS = (
     click.option(
@@ -34,12 +43,13 @@ _OPTIONS = (
     click.option(
         "--device-selector",
         metavar="FILE",
-        type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+        default="",
+        type=_MayBeEmpty(exists=True, dir_okay=False, resolve_path=True),
         help="Interfaces that lead to VLANs outside of the mesh (NSM_DEVICE_SELECTOR_FILE).",
     ),
     click.option(
-        "--tunnels-apart",
-        is_flag=True,
+        "--tunnels-apart/--no-tunnels-apart",
+        default=False,
         help="Tunnels end in the node, out of the workloads' reach (NSM_TUNNELS_APART).",
     ),
     click.option(
@@ -59,28 +69,63 @@ def forwarder_options(command: F) -> F:
     return command
 
 
-def arguments(given: Mapping[str, Any]) -> list[str]:
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of forwarders out of those of a command; return those that stand on its line."""
+    from nsmesh.standalone.forwarder_wishes import NAMES  # noqa: PLC0415 - other commands can do without
+
+    source = click.get_current_context().get_parameter_source
+    taken = {name: options.pop(name) for name in NAMES}
+    return {name: value for name, value in taken.items() if source(name) is not _DEFAULT}
+
+
+def wishes(paths: MeshPaths, told: Mapping[str, Any], *, among_hosts: bool) -> ForwarderWishes:
+    """Return what the forwarders are to be like; raises NotFound where this host cannot have it so.
+
+    A host among others keeps what it was told when it came up last, and ``told`` changes that.
+    """
+    from nsmesh.standalone.forwarder_wishes import ForwarderWishes  # noqa: PLC0415 - likewise
+
+    kept = ForwarderWishes.load(paths.forwarders) if among_hosts else ForwarderWishes()
+    found = kept.with_options(told)
+    found.check()
+    _check_switch(found.forwarders)
+    return found
+
+
+def arguments(told: Mapping[str, Any]) -> list[str]:
     """Return the options that say the same to the daemon."""
-    found = [f"--mechanisms={','.join(given['mechanisms'])}"] if given["mechanisms"] else []
-    found += [f"--device-selector={given['device_selector']}"] if given["device_selector"] else []
-    found += ["--tunnels-apart"] if given["tunnels_apart"] else []
-    labelled = ",".join(f"{name}={value}" for name, value in given["labels"].items())
-    return [*found, *([f"--labels={labelled}"] if labelled else [])]
+    found = []
+    for name, value in told.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            found.append(f"--{option}={_text(value)}")
+    return found
 
 
-def tell(given: Mapping[str, Any]) -> None:
-    """Put what options say into the daemon's environment: its forwarders read it, here and as processes."""
-    if given["mechanisms"]:
-        os.environ["NSM_MECHANISMS"] = os.environ["NSM_MECHANISM_PRIORITY"] = ",".join(given["mechanisms"])
-    if given["device_selector"]:
-        os.environ["NSM_DEVICE_SELECTOR_FILE"] = given["device_selector"]
-    if given["tunnels_apart"]:
-        os.environ["NSM_TUNNELS_APART"] = "true"
-    if given["labels"]:
-        os.environ["NSM_LABELS"] = ",".join(f"{name}:{value}" for name, value in given["labels"].items())
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = [f"{name}={text}" for name, text in value.items()]
+    return value if isinstance(value, str) else ",".join(value)
 
 
-def check_switch(kinds: tuple[str, ...]) -> None:
+def check_up(paths: MeshPaths, told: Mapping[str, Any]) -> None:
+    """Raise Conflict where the forwarders of a mesh that is up are not as these options say."""
+    from nsmesh.standalone.forwarder_wishes import ForwarderWishes  # noqa: PLC0415 - likewise
+
+    found = ForwarderWishes.load(paths.forwarders)
+    for name, value in told.items():
+        here = getattr(found, name)
+        if here != value:
+            has = f"with {arguments({name: here})[0]}" if here else f"without --{name.replace('_', '-')}"
+            raise Conflict(
+                f"the mesh {paths.mesh} is up already, {has}",
+                remedy=f"take it down first: nsm --mesh {paths.mesh} down",
+            )
+
+
+def _check_switch(kinds: tuple[str, ...]) -> None:
     """Raise NotFound where a node is to have an Open vSwitch, and this host has none to start."""
     if "ovs" in kinds:
         from nsmesh.datapath.ovs_programs import PACKAGE, lacks_switch  # noqa: PLC0415 - seldom

@@ -44,15 +44,16 @@ def join(context: Context, /, address: str, token: str, name: str, own: str, **f
     """Make this host a node of the mesh that another host has, and bring it up here.
 
     The first host must be up with --listen. Its certificate is checked against the token before anything is
-    said; the token itself is never sent. Later nsm up brings this host back without a token; it takes the
-    options for forwarders as well, which each host has of its own.
+    said; the token itself is never sent. Later nsm up brings this host back without a token, and with the
+    same options for forwarders, which each host has of its own; it takes them as well, to change them.
     """
     require_root("a mesh")
     first = parse_address(address)
     secret = JoinToken.parse(sys.stdin.readline() if token == "-" else token)  # noqa: S105 - where it is read
     paths = context.paths
-    forwarder_options.check_switch(forwarder["forwarders"])
+    told = forwarder_options.given(forwarder)
     _check_free(paths)
+    forwarder_options.wishes(paths, told, among_hosts=True)
     place = Place(node_name(name), _own(own, first))
     paths.make()
 
@@ -62,8 +63,7 @@ def join(context: Context, /, address: str, token: str, name: str, own: str, **f
         context.say(
             f"{place.name} is a node of the mesh {paths.mesh}, which {found.first_name} has", fg="green"
         )
-        kinds = f"--forwarders={','.join(forwarder['forwarders'])}"
-        await start(context, [kinds, *forwarder_options.arguments(forwarder)])
+        await start(context, forwarder_options.arguments(told))
 
     run(work())
 

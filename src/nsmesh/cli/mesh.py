@@ -82,7 +82,8 @@ def up(
 
     What was applied before the mesh went down, or died, is put up again. With several nodes, workloads and
     endpoints say theirs in spec.node, and wires cross from one to another. With --listen, other hosts become
-    nodes by nsm join; a mesh that let them, and a host that joined, come back as such without being told.
+    nodes by nsm join; a mesh that let them, and a host that joined, come back as such without being told,
+    and with the options for forwarders that they were told last: each changes what it speaks of.
     """
     require_root("a mesh")
     if underlay["nodes"] == 1 and any(_given(name) for name in ("underlay_mtu", "latency", "loss")):
@@ -91,9 +92,11 @@ def up(
         raise click.UsageError("--foreground and -f exclude each other: apply from another terminal")
     manifests = control.read_manifests(files)
     paths = context.paths
-    told = {option: underlay.pop(option) for option in forwarder_options.NAMES}
+    told = forwarder_options.given(underlay)
     place = _place(context, listen, name, apart=separate or underlay["nodes"] > 1)
-    conditions = _conditions(underlay)
+    among_hosts = place is not None or paths.listening.exists() or paths.membership.exists()
+    wishes = forwarder_options.wishes(paths, told, among_hosts=among_hosts)
+    conditions = _conditions(underlay, wishes.forwarders)
     paths.make()
     if foreground:
         from nsmesh.cli import fork_server  # noqa: PLC0415 - the whole mesh, for this one command
@@ -102,18 +105,20 @@ def up(
 
         predecessor = succession.begin(os.environ)
 
-        forwarder_options.tell(told)
+        os.environ.update(wishes.environment())
         level = ("INFO", "DEBUG", "TRACE")[min(context.verbose, 2)]
         title = f"nsm --mesh {paths.mesh} --run-dir {paths.run} fork-server"
         forks = forked(lambda channel: fork_server.work(channel, title))
-        wishes = daemon.Wishes(separate, conditions, place)
-        daemon.run(paths, wishes, "WARN" if context.quiet else level, forks, predecessor)
+        all_wishes = daemon.Wishes(separate, conditions, place, wishes)
+        daemon.run(paths, all_wishes, "WARN" if context.quiet else level, forks, predecessor)
         return
     found = holder(paths.lock)
     if found is not None and found.mesh == paths.mesh:
         if place is not None:
             already_up.check_listening(paths, place)
-        run(already_up.check(context, {name: value for name, value in underlay.items() if _given(name)}))
+        if _given("nodes"):
+            run(already_up.check_nodes(context, underlay["nodes"]))
+        forwarder_options.check_up(paths, told)
         context.say(f"mesh {paths.mesh} is up already (pid {found.pid})")
     else:
         options = [*(["--separate"] if separate else []), *_arguments(underlay)]
@@ -128,7 +133,7 @@ def up(
         run(control.steps(context, api.APPLY, request))
 
 
-def _conditions(underlay: dict[str, Any]) -> Conditions:
+def _conditions(underlay: dict[str, Any], forwarders: tuple[str, ...]) -> Conditions:
     """Return what joins the nodes, as the options say. Raises MeshError where this kernel cannot play it."""
     from nsmesh.standalone.nodes import Conditions  # noqa: PLC0415 - other commands can do without
 
@@ -137,9 +142,8 @@ def _conditions(underlay: dict[str, Any]) -> Conditions:
         underlay["underlay_mtu"],
         underlay["latency"],
         underlay["loss"],
-        underlay["forwarders"],
+        forwarders,
     )
-    forwarder_options.check_switch(found.forwarders)
     if found.latency or found.loss:
         from nsmesh.standalone.underlay import check_conditions  # noqa: PLC0415 - seldom
 
@@ -176,11 +180,9 @@ def _given(name: str) -> bool:
 
 def _arguments(underlay: dict[str, Any]) -> list[str]:
     """Return the options that say the same to the daemon."""
-    kinds = [f"--forwarders={','.join(underlay['forwarders'])}"]
     if underlay["nodes"] == 1:
-        return kinds
+        return []
     return [
-        *kinds,
         f"--nodes={underlay['nodes']}",
         f"--underlay-mtu={underlay['underlay_mtu']}",
         f"--latency={format_duration(underlay['latency'])}",

@@ -19,6 +19,7 @@ from nsmesh.rpc import inherited
 from nsmesh.standalone import adopting, leftovers
 from nsmesh.standalone.control import Control
 from nsmesh.standalone.forking import ForkServer
+from nsmesh.standalone.forwarder_wishes import ForwarderWishes
 from nsmesh.standalone.joining.member import Member
 from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.lock import MeshLock
@@ -37,11 +38,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What ``nsm up`` was told. ``listen``: where other hosts may join; None: as before."""
+    """What ``nsm up`` was told. ``listen``: where other hosts may join; None: as before.
+
+    ``forwarders``: what its forwarders are to be like, told by the environment too, and kept once it is up.
+    """
 
     separate: bool = False
     conditions: Conditions = field(default_factory=Conditions)
     listen: Place | None = None
+    forwarders: ForwarderWishes = field(default_factory=ForwarderWishes)
 
 
 def run(
@@ -90,6 +95,7 @@ async def _main(paths: MeshPaths, wishes: Wishes, level: str, forks: ForkServer)
     )
     async with _telemetry(paths), running as mesh:
         starting = None
+        wishes.forwarders.save(paths.forwarders)
         mesh.children.set_mode(mode)
         for item in left:
             mesh.events.add("mesh", f"removed what a dead mesh had left: {item}")

@@ -132,6 +132,11 @@ class MeshPaths:
         return self.state / "membership.json"
 
     @property
+    def forwarders(self) -> Path:
+        """What the forwarders of this host were to be like when the mesh came up last."""
+        return self.state / "forwarders.json"
+
+    @property
     def connects(self) -> Path:
         """What was connected by hand."""
         return self.state / "connects.json"
