@@ -3,15 +3,16 @@
 Run as root: python bench/run.py tunnels. Makes its own namespaces, a node and a pod for each way, the pod
 with all interfaces of it; takes some three seconds. The bare messages are those of the driver, built
 beforehand, on sockets that stay open; VXLAN, payload IP, filters included. Both are made in turn, a hundred
-at a time, so what else the machine does meets both. What grows with the bare messages is the kernel's: it
-looks through all VXLAN devices of a node before it makes another one, and through lists of the pod's
-interfaces.
+at a time, so what else the machine does meets both. A second table has the bare messages one by one: which of
+them the kernel takes longer for, the more ends there are (docs/decisions/0064-many-tunnels.md says why).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from common import Series, alternate
@@ -22,7 +23,7 @@ from report import Details, Report
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import CrossConnect, VxlanPort
 from nsmesh.datapath.linux import LinuxDatapath
-from nsmesh.datapath.netlink import Batch, Netlink
+from nsmesh.datapath.netlink import Batch, Message, Netlink
 from nsmesh.datapath.packed import parse_mac
 from nsmesh.datapath.payload_filter import Filters, filter_of
 from nsmesh.datapath.vxlan import new_vxlan
@@ -42,28 +43,66 @@ class Bare:
         self.batches = [tuple(self._batches(one)) for one in wires]
 
     def _batches(self, one: CrossConnect) -> Iterator[Batch]:
+        groups = self.groups(one)
+        yield ready(_batch(groups.pop("device")))
+        yield ready(_batch(message for messages in groups.values() for message in messages))
+
+    def groups(self, one: CrossConnect) -> dict[str, list[Message]]:
+        """Return the messages of an end in order, by what they do; the first is for the node's socket."""
         index, (port,), tunnel = veth.fresh_index(), one.interfaces, one.tunnel
         assert isinstance(tunnel, VxlanPort)
-        born, told = Batch(), Batch()
-        born.put(new_vxlan((index, port.name, parse_mac(port.mac), port.mtu), self.place, tunnel, GROUP))
-        yield ready(born)
         wanted = desired_end(port, index)
-        for message in (
-            rtnetlink.mark(index, alias_of(one.id), no_link_local=True),
-            *self.filters.messages(index, filter_of(one)),
-            *(rtnetlink.address(index, item, add=True) for item in wanted.addresses),
-            *(rtnetlink.neighbour(index, item, add=True) for item in wanted.neighbours),
-            rtnetlink.set_up(index),
-            *(rtnetlink.route(index, item, add=True) for item in wanted.routes),
-        ):
-            told.put(message)
-        yield ready(told)
+        device = (index, port.name, parse_mac(port.mac), port.mtu)
+        return {
+            "device": [new_vxlan(device, self.place, tunnel, GROUP)],
+            "mark": [rtnetlink.mark(index, alias_of(one.id), no_link_local=True)],
+            "filters": self.filters.messages(index, filter_of(one)),
+            "addresses": [rtnetlink.address(index, item, add=True) for item in wanted.addresses],
+            "neighbours": [rtnetlink.neighbour(index, item, add=True) for item in wanted.neighbours],
+            "up": [rtnetlink.set_up(index)],
+            "routes": [rtnetlink.route(index, item, add=True) for item in wanted.routes],
+        }
 
     def send(self, number: int) -> None:
         """Make one end."""
         born, told = self.batches[number]
         if self.node.send(born) or self.pod.send(told):
             raise SystemExit("the bare messages were refused")
+
+    def send_apart(self, one: CrossConnect) -> dict[str, float]:
+        """Make one end, group by group; return the CPU time of each."""
+        costs = {}
+        for name, messages in self.groups(one).items():
+            batch = ready(_batch(messages))
+            before = time.thread_time()
+            if (self.node if name == "device" else self.pod).send(batch):
+                raise SystemExit(f"the bare messages were refused: {name}")
+            costs[name] = time.thread_time() - before
+        return costs
+
+
+def _batch(messages: Iterable[Message]) -> Batch:
+    found = Batch()
+    for message in messages:
+        found.put(message)
+    return found
+
+
+def by_message(count: int) -> Details:
+    """Make ``count`` ends by bare messages, and tell what each kind takes, by how many ends there are."""
+    part = count // BLOCKS
+    rows = []
+    with nodes() as found:
+        bare = Bare([], found)
+        blocks = [
+            [bare.send_apart(end(found, 0, block * part + number)) for number in range(part)]
+            for block in range(BLOCKS)
+        ]
+    for name in blocks[0][0]:
+        costs = [statistics.median(one[name] for one in block) * 1e6 for block in blocks]
+        rows.append((name, *(f"{cost:.0f}" for cost in costs), f"{costs[-1] - costs[0]:.0f}"))
+    head = ("messages", *(str(block * part) for block in range(BLOCKS)), "growth")
+    return Details("of the bare messages: CPU in us of each kind, by how many ends there are", head, rows)
 
 
 def compared(count: int) -> list[Series]:
@@ -98,4 +137,5 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
         beside = sorted(one[1].cpu_by_round()[block] / one[0].cpu_by_round()[block] for one in rounds)
         rows.append((str(block * part), *cells, f"{beside[len(beside) // 2]:.2f}"))
     title = f"CPU of an end of a tunnel, by how many there are, {len(rounds)} rounds; beside the first ones"
-    return Report(details=[Details(title, ("there are", "bare messages", "driver", "ratio"), rows)])
+    compared_all = Details(title, ("there are", "bare messages", "driver", "ratio"), rows)
+    return Report(details=[compared_all, by_message(100 if short else 1000)])
