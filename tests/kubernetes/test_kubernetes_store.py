@@ -9,7 +9,7 @@ import pytest
 from kubernetes_stores import api_of, apply_crds, ep, eventually, store_of
 
 from nsmesh.core.clock import SystemClock
-from nsmesh.core.errors import Invalid
+from nsmesh.core.errors import Conflict, Invalid
 from nsmesh.kubernetes.codec import ENDPOINTS, SERVICES
 from nsmesh.kubernetes.collector import Collector
 from nsmesh.kubernetes.lease import Lease
@@ -85,6 +85,33 @@ def test_two_replicas_over_one_object(api_server, api_namespace, crds):
                 held = store.view
                 await eventually("same", lambda h=held: h.held(api_namespace, "same").entry.url == url)
             assert said["spec"]["initial_registration_time"] == {"seconds": 1000, "nanos": 0}
+
+    asyncio.run(main())
+
+
+def test_two_owners_of_one_name(api_server, api_namespace, crds):
+    """Of two that register it at two replicas at once, one has it, and the other is told whose it is."""
+    owners = [f"spiffe://td/ns/a/pod/{name}" for name in ("one", "two")]
+
+    async def main():
+        async with (
+            store_of(api_server, ENDPOINTS, api_namespace) as one,
+            store_of(api_server, ENDPOINTS, api_namespace) as two,
+        ):
+            for number in range(5):
+                name = f"e-{number}"
+                answers = await asyncio.gather(
+                    *(
+                        store.put(ep(name, "s", path_ids=[owner]))
+                        for store, owner in zip((one, two), owners, strict=True)
+                    ),
+                    return_exceptions=True,
+                )
+                (refused,) = [one for one in answers if isinstance(one, Conflict)]
+                (kept,) = [one for one in answers if not isinstance(one, BaseException)]
+                assert f"was registered by {kept.path_ids[0]} a moment ago" in str(refused)
+                said = json.loads(api_server.kubectl("-n", api_namespace, "get", "nse", name, "-o", "json"))
+                assert said["spec"]["path_ids"] == list(kept.path_ids)
 
     asyncio.run(main())
 

@@ -75,7 +75,7 @@ async def serve_kubernetes_registry(settings: KubernetesRegistrySettings, stop: 
     async with (
         runtime_of(settings, 1.0) as held,
         running_kubernetes_registry(
-            settings, held, front=held.registry_front(settings.registry_server_policies)
+            settings, held, front=held.registry_front(settings.registry_server_policies, recorded=True)
         ),
     ):
         await stop.wait()

@@ -66,9 +66,14 @@ class Runtime:
         """Return what stands behind Dial in a client's chain."""
         return self.secured.checks() if self.secured else ()
 
-    def registry_front(self, masks: Sequence[str] = REGISTRY_SERVER_POLICIES) -> tuple[Element, ...]:
-        """Return what stands outermost in a registry, and in a manager's view of one."""
-        return self.secured.registry_front(masks) if self.secured else ()
+    def registry_front(
+        self, masks: Sequence[str] = REGISTRY_SERVER_POLICIES, *, recorded: bool = False
+    ) -> tuple[Element, ...]:
+        """Return what stands outermost in a registry, and in a manager's view of one.
+
+        ``recorded``: its memory is shared with other processes, and says whose each name is.
+        """
+        return self.secured.registry_front(masks, recorded=recorded) if self.secured else ()
 
     def registry_checks(self, masks: Sequence[str] = REGISTRY_CLIENT_POLICIES) -> tuple[Element, ...]:
         """Return what stands behind Dial in whatever registers or passes registrations on."""

@@ -50,15 +50,19 @@ class Secured:
         """Return what stands behind Dial in the chain of a client (managers and forwarders have none)."""
         return (AuthorizeClient(reader=self.reader),)
 
-    def registry_front(self, masks: Sequence[str] = REGISTRY_SERVER_POLICIES) -> tuple[Element, ...]:
+    def registry_front(
+        self, masks: Sequence[str] = REGISTRY_SERVER_POLICIES, *, recorded: bool = False
+    ) -> tuple[Element, ...]:
         """Return what stands outermost in a registry's server, and in a manager's view of one.
 
         Where anything is asked at all, it is also asked whether the caller's token speaks in the caller's own
-        name: names would belong to nobody otherwise.
+        name: names would belong to nobody otherwise. ``recorded``: what is registered is shared with other
+        processes, and says itself whose it is.
         """
+        asked = (*masks, OWN_NAME) if masks else ()
         return (
             RegistryPath(self.tokens, reader=self.reader),
-            RegistryAuthorize((*masks, OWN_NAME) if masks else (), reader=self.reader),
+            RegistryAuthorize(asked, reader=self.reader, recorded=recorded and bool(masks)),
         )
 
     def registry_checks(self, masks: Sequence[str] = REGISTRY_CLIENT_POLICIES) -> tuple[Element, ...]:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, Self
 
 from nsmesh.core.clock import Clock, SystemClock
-from nsmesh.core.errors import NotFound, Refused
+from nsmesh.core.errors import Conflict, NotFound, Refused
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import Api, Changed, Object, collection
 from nsmesh.kubernetes.codec import API_VERSION, Resource
@@ -26,8 +26,9 @@ class KubernetesStore(Generic[E]):
     """Entries of one kind as objects. See :class:`nsmesh.registry.store.Store` for its verbs.
 
     Written are objects of ``namespace``; found are those of all namespaces, so a name may be found twice.
-    Two who write one object at once both succeed, one after the other; what the first said of when an
-    endpoint was first registered stays.
+    Two who write one object at once both succeed, one after the other, where they do so for the same owner
+    (``path_ids``); else the second is refused, as whose a name is was decided meanwhile. What the first said
+    of when an endpoint was first registered stays.
     """
 
     def __init__(
@@ -122,6 +123,12 @@ class KubernetesStore(Generic[E]):
         self.view.changed(item)
         held = self.view.held(self._namespace, own.name)
         known = held.entry if held else None
+        owners = [list(one.path_ids[:1]) for one in (known, own) if one is not None]
+        if all(map(any, owners)) and owners[0] != owners[-1]:
+            raise Conflict(
+                f"the {self.kind.word} {own.name} was registered by {owners[0][0]} a moment ago",
+                remedy="give each that registers a name of its own (NSM_NAME)",
+            )
         if (
             isinstance(own, NetworkServiceEndpoint)
             and isinstance(known, NetworkServiceEndpoint)

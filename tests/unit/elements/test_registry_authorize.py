@@ -25,6 +25,9 @@ from nsmesh.elements.dial import Dial
 from nsmesh.elements.registry_authorize import RegistryAuthorize, RegistryAuthorizeClient
 from nsmesh.elements.registry_path import RegistryPath, RegistryPathClient
 from nsmesh.model.messages import NetworkService, NetworkServiceEndpoint
+from nsmesh.registry.handler import Registry
+from nsmesh.registry.memory import MemoryStore
+from nsmesh.registry.query import ENDPOINT, SERVICE
 from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.policy import REGISTRY_SERVER_POLICIES
 from nsmesh.security.svid import SvidSource
@@ -92,10 +95,10 @@ def mesh(tmp_path):
                 Role(self.ca, name, self.clock) for name in names
             )
 
-        def server(self, *inner, masks=REGISTRY_SERVER_POLICIES, end=None):
+        def server(self, *inner, masks=REGISTRY_SERVER_POLICIES, end=None, recorded=False):
             return chain(
                 RegistryPath(self.registry.tokens),
-                RegistryAuthorize(masks),
+                RegistryAuthorize(masks, recorded=recorded),
                 self.count,
                 *inner,
                 end=end or Tail(),
@@ -354,3 +357,48 @@ def test_the_credentials_bound_the_registration(mesh):
 
     virtual.run(main())
     assert seen == [mesh.clock.time + 30, mesh.clock.time + 600]
+
+
+@pytest.mark.parametrize("kind", [NetworkServiceEndpoint, NetworkService])
+def test_replicas_know_whose_a_name_is(mesh, kind):
+    """Two over one memory, and one that starts again: a name is its owner's until it is unregistered."""
+
+    async def main():
+        end = Registry(MemoryStore(SERVICE), MemoryStore(ENDPOINT))
+        one, two = (mesh.server(end=end, recorded=True) for _ in range(2))
+        async with one.running(), two.running():
+            await one.register(mesh.call(mesh.nse), kind(name="a"))
+            for verb in (
+                two.register,
+                two.unregister,
+                one.register,
+                mesh.server(end=end, recorded=True).register,
+            ):
+                with pytest.raises(
+                    Unauthorized, match="a belongs to spiffe://td/nse, not to spiffe://td/nse2"
+                ):
+                    await verb(mesh.call(mesh.nse2), kind(name="a"))
+            await two.register(mesh.call(mesh.nse), kind(name="a"))
+            await two.unregister(mesh.call(mesh.nse), kind(name="a"))
+            await one.register(mesh.call(mesh.nse2), kind(name="a"))
+            with pytest.raises(Unauthorized, match="belongs to spiffe://td/nse2"):
+                await two.register(mesh.call(mesh.nse), kind(name="a"))
+
+    virtual.run(main())
+
+
+def test_what_no_registry_wrote_belongs_to_nobody(mesh):
+    """A service that somebody applied has no owner; one that is gone frees its name, whoever removed it."""
+
+    async def main():
+        services = MemoryStore(SERVICE)
+        server = mesh.server(end=Registry(services, MemoryStore(ENDPOINT)), recorded=True)
+        async with server.running():
+            await services.put(NetworkService(name="applied"))
+            await server.register(mesh.call(mesh.nse), NetworkService(name="applied"))
+            with pytest.raises(Unauthorized):
+                await server.register(mesh.call(mesh.nse2), NetworkService(name="applied"))
+            await services.remove("applied")
+            await server.register(mesh.call(mesh.nse2), NetworkService(name="applied"))
+
+    virtual.run(main())
