@@ -7,9 +7,11 @@ import socket
 import subprocess
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import datapath_lab as lab
+import payload_lab
 import pytest
 import tunnel_lab
 import vxlan_lab
@@ -43,6 +45,12 @@ def too_long(path, address, size):
     """Say what a sender hears of an echo that may not be cut and does not fit."""
     done = vxlan_lab.pinged(path, address, size)
     return done.stdout + done.stderr
+
+
+def bare_packet(interface, data):
+    """Send what may be no packet at all through an interface without frames."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as out:
+        out.sendto(data or b"\0", (interface, 0x0800))
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -133,6 +141,32 @@ class TestWireguard:
         before = len(self.programs())
         assert run(main) in (set(), {"nse-1"})
         assert len(self.programs()) == before
+
+    def test_what_is_no_ip_does_not_pass(self):
+        """It carries bare packets, has no filter, and what is no whole IP packet ends at its device."""
+
+        async def main(found):
+            first, second = tunnel_lab.wires(found, "WIREGUARD")
+            here, there = await both(found, first, second)
+            assert reaches(found.pod_a, "10.0.1.2")
+            packets = {name: data for name, (_, data) in payload_lab.FRAMES.items()}
+            whole = {name for name in packets if payload_lab.passes("IP", name)} - {"ARP"}
+            with payload_lab.ears((found.pod_b, "nse-1")) as (far,):
+                far.settimeout(2.0)
+                last = payload_lab.v4(17, b"the last one")
+                for data in [*packets.values(), last]:
+                    await asyncio.to_thread(netns.call_in, found.pod_a, partial(bare_packet, "nsm-1", data))
+                came = []
+                while last not in came:
+                    came.append(far.recv(65536))
+            named = {name for name, data in packets.items() if data in came}
+            assert named == {
+                name for name, data in packets.items() if data in {packets[one] for one in whole}
+            }
+            assert here.refused() == there.refused() == {}
+            await closed(here, there)
+
+        run(main)
 
     def test_a_wire_without_link_addresses_can_be_probed(self):
         """Both families: alive, and not for an address that nobody has."""
