@@ -1,9 +1,9 @@
 """How much longer a pod with a wire takes from its creation until it is Ready, on a real two-node cluster.
 
 Run: python bench/run.py pods. It brings the cluster of tests/kubernetes/lab up (or takes the one that runs),
-and the mesh in it. The same pod is made in turns: its application alone, with a wire to an endpoint on its
-node, and with one to the other node. A wire's init container ends when packets can pass, so Ready means that
-they do.
+and the mesh in it, with the admission webhook and the agent of the node. The same pod, as anybody would write
+it, is made in turns: without an annotation, annotated (the webhook adds a client), and annotated with mode
+``agent``, there with the readiness gate. So Ready means that packets can pass in all but the first.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/kubernetes/cluster"))
 
 TITLE = "a pod of Kubernetes, until it is Ready"
-PLAIN, NEAR, FAR = "without a wire", "with a wire on its node", "with a wire to the other node"
+PLAIN = "without an annotation"
+WAYS = {
+    "annotated, {}": {},
+    "mode agent, {}": {"networkservicemesh.io/mode": "agent"},
+}
+WHERE = {"near": "a wire on its node", "far": "a wire to the other node"}
 PLACE = "bench-pods"
+OPTIONS = ("admissionWebhook.enabled=true", "nodeAgent.enabled=true", "nsmgr.tellPods=true")
 
 
 async def ready_after(api: Any, pod: dict[str, Any]) -> float:
@@ -68,6 +74,21 @@ async def measure(kubeconfig: str, kinds: dict[str, dict[str, Any]], rounds: int
     return found
 
 
+def _kinds(lab: Any) -> dict[str, dict[str, Any]]:
+    """Return the pods to compare; each has the token of its service account, as by default."""
+    gate = {"readinessGates": [{"conditionType": "networkservicemesh.io/wires"}]}
+    kinds = {}
+    for way, mode in ({"": {}} | WAYS).items():
+        for service, where in WHERE.items():
+            pod = lab.pod("pod", 1, lab.application(), volumes=[], **(gate if mode else {}))
+            pod["spec"].pop("automountServiceAccountToken")
+            if way:
+                wish = {"networkservicemesh.io": f"kernel://{PLACE}-{service}/nsm-1"}
+                pod["metadata"]["annotations"] = {**wish, **mode}
+            kinds[way.format(where) or PLAIN] = pod
+    return kinds
+
+
 def run(*, short: bool, profiles: Path | None = None) -> Any:  # noqa: ARG001 - the face of a benchmark
     """Measure; the report says why where that cannot be done."""
     import lab_cluster as lab  # noqa: PLC0415 - it needs the path above
@@ -83,19 +104,17 @@ def run(*, short: bool, profiles: Path | None = None) -> Any:  # noqa: ARG001 - 
         lab.up()
     try:
         if "nsmesh" not in lab.helm("list", "-n", lab.SYSTEM, "-q"):
-            lab_mesh.install_mesh("--set=logLevel=INFO")
-        lab_mesh.wait_for_mesh()
+            lab_mesh.install_mesh()
+        lab_mesh.upgrade("logLevel=INFO", *OPTIONS)
+        for kind in ("deploy/admission-webhook", "ds/nsm-node-agent"):
+            lab.kubectl("-n", lab.SYSTEM, "rollout", "status", kind, "--timeout=90s")
         lab.kubectl("create", "namespace", PLACE)
         for node, service in ((1, "near"), (2, "far")):
             lab.create(
                 PLACE, lab.responder(f"nse-{service}", node, f"172.16.{node}.0/24", f"{PLACE}-{service}")
             )
         lab.ready(PLACE, "nse-near", "nse-far")
-        kinds = {
-            PLAIN: lab.pod("pod", 1, lab.application()),
-            NEAR: lab.client("pod", 1, f"kernel://{PLACE}-near/nsm-1"),
-            FAR: lab.client("pod", 1, f"kernel://{PLACE}-far/nsm-1"),
-        }
+        kinds = _kinds(lab)
         child = subprocess.run(
             ["nsenter", f"--net=/run/netns/{lab.PREFIX}cp", sys.executable, __file__,
              str(lab.LAB / "cluster/admin.kubeconfig"), "3" if short else "12"],

@@ -130,3 +130,21 @@ def test_completion_of_names(mesh):
     assert complete("get", "endpoint", "g", run_dir=run_dir) == ["guard"]
     assert complete("disconnect", "b", run_dir=run_dir) == ["box-0"]
     assert complete("logs", "da", run_dir=run_dir) == ["daemon"]
+
+
+def test_a_client_imports_no_other_role():
+    """A pod waits for its client to start: it loads no manager, no datapath and no client of Kubernetes."""
+    code = (
+        "import sys\n"
+        "import nsmesh.cli.main, nsmesh.cli.run, nsmesh.chains.processes, nsmesh.chains.nsc_init\n"
+        "print(*sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(found.stdout.split())
+    assert "nsmesh.chains.nsc_init" in loaded
+    assert not loaded & {
+        "nsmesh.chains.roles",
+        "nsmesh.chains.uplinks",
+        "nsmesh.kubernetes.client",
+        "lightkube",
+    }

@@ -38,8 +38,8 @@ class Plan:
             args=settings.container_args,
             envs=settings.envs,
             labels=settings.labels,
-            limits={"memory": settings.sidecar_limits_memory, "cpu": settings.sidecar_limits_cpu},
-            requests={"memory": settings.sidecar_requests_memory, "cpu": settings.sidecar_requests_cpu},
+            limits=_said(memory=settings.sidecar_limits_memory, cpu=settings.sidecar_limits_cpu),
+            requests=_said(memory=settings.sidecar_requests_memory, cpu=settings.sidecar_requests_cpu),
             native_sidecar=settings.native_sidecars,
             silent=settings.silent,
             spire_folder=settings.spire_socket_folder,
@@ -62,6 +62,11 @@ class Plan:
             registers=settings.webhook_mode.lower() == SELF,
             files=bool(settings.cert_file_path),
         )
+
+
+def _said(**quantities: str) -> dict[str, str]:
+    """Return the quantities that are said: an empty one is no limit, or nothing asked for."""
+    return {name: quantity for name, quantity in quantities.items() if quantity}
 
 
 def _check(settings: AdmissionWebhookSettings) -> None:

@@ -97,12 +97,24 @@ def _epilog(cls: type[Any]) -> str:
     return "\n".join(lines)
 
 
+class _Role(click.Command):
+    """A role, whose help ends with its settings: they are described when somebody asks for help."""
+
+    def __init__(self, *arguments: Any, settings: type[Any], **others: Any) -> None:
+        super().__init__(*arguments, **others)
+        self._settings = settings
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.epilog = _epilog(self._settings)
+        super().format_epilog(ctx, formatter)
+
+
 @click.group()
 def run() -> None:
     """Run one role as a process of its own, configured by NSM_* variables."""
 
 
-@run.command(epilog=_epilog(s.NsmgrSettings))
+@run.command(cls=_Role, settings=s.NsmgrSettings)
 def nsmgr() -> None:
     """Run the manager of a node."""
     from nsmesh.chains.processes import serve_nsmgr  # noqa: PLC0415 - what one role needs, when it runs
@@ -111,7 +123,7 @@ def nsmgr() -> None:
     _run(settings.name, settings, lambda stop: serve_nsmgr(settings, stop))
 
 
-@run.command(epilog=_epilog(s.ForwarderSettings))
+@run.command(cls=_Role, settings=s.ForwarderSettings)
 def forwarder() -> None:
     """Run the forwarder of a node (kernel wires); needs root."""
     from nsmesh.chains.processes import serve_forwarder  # noqa: PLC0415 - likewise
@@ -120,7 +132,7 @@ def forwarder() -> None:
     _run(settings.name, settings, lambda stop: serve_forwarder(settings, stop))
 
 
-@run.command("forwarder-ovs", epilog=_epilog(OvsForwarderSettings))
+@run.command("forwarder-ovs", cls=_Role, settings=OvsForwarderSettings)
 def forwarder_ovs() -> None:
     """Run a forwarder of wires through an Open vSwitch of its own; needs root."""
     from nsmesh.chains.processes import serve_ovs_forwarder  # noqa: PLC0415 - likewise
@@ -129,7 +141,7 @@ def forwarder_ovs() -> None:
     _run(settings.name, settings, lambda stop: serve_ovs_forwarder(settings, stop))
 
 
-@run.command("registry-memory", epilog=_epilog(s.RegistrySettings))
+@run.command("registry-memory", cls=_Role, settings=s.RegistrySettings)
 def registry_memory() -> None:
     """Run a registry that forgets when it ends."""
     from nsmesh.chains.processes import serve_registry  # noqa: PLC0415 - likewise
@@ -138,7 +150,7 @@ def registry_memory() -> None:
     _run(settings.name, settings, lambda stop: serve_registry(settings, stop, sqlite=False))
 
 
-@run.command("registry-sqlite", epilog=_epilog(s.RegistrySettings))
+@run.command("registry-sqlite", cls=_Role, settings=s.RegistrySettings)
 def registry_sqlite() -> None:
     """Run a registry that keeps what it knows in a file."""
     from nsmesh.chains.processes import serve_registry  # noqa: PLC0415 - likewise
@@ -147,7 +159,7 @@ def registry_sqlite() -> None:
     _run(settings.name, settings, lambda stop: serve_registry(settings, stop, sqlite=True))
 
 
-@run.command("registry-k8s", epilog=_epilog(s.KubernetesRegistrySettings))
+@run.command("registry-k8s", cls=_Role, settings=s.KubernetesRegistrySettings)
 def registry_k8s() -> None:
     """Run a registry that keeps what it knows in its cluster's API server; needs nsmesh[kubernetes]."""
     from nsmesh.chains.processes import serve_kubernetes_registry  # noqa: PLC0415 - likewise
@@ -156,7 +168,7 @@ def registry_k8s() -> None:
     _run(settings.name, settings, lambda stop: serve_kubernetes_registry(settings, stop))
 
 
-@run.command("exclude-prefixes-k8s", epilog=_epilog(ExcludePrefixesSettings))
+@run.command("exclude-prefixes-k8s", cls=_Role, settings=ExcludePrefixesSettings)
 def exclude_prefixes_k8s() -> None:
     """Write which addresses the cluster uses, for managers to exclude; needs nsmesh[kubernetes]."""
     from nsmesh.chains.exclude_prefixes import serve_exclude_prefixes  # noqa: PLC0415 - likewise
@@ -165,7 +177,7 @@ def exclude_prefixes_k8s() -> None:
     _run("exclude-prefixes-k8s", settings, lambda stop: serve_exclude_prefixes(settings, stop))
 
 
-@run.command("admission-webhook-k8s", epilog=_epilog(AdmissionWebhookSettings))
+@run.command("admission-webhook-k8s", cls=_Role, settings=AdmissionWebhookSettings)
 def admission_webhook_k8s() -> None:
     """Give wires to annotated pods of a cluster: serve its admission webhook; needs nsmesh[kubernetes]."""
     from nsmesh.chains.admission_webhook import serve_admission_webhook  # noqa: PLC0415 - likewise
@@ -174,7 +186,7 @@ def admission_webhook_k8s() -> None:
     _run("admission-webhook-k8s", settings, lambda stop: serve_admission_webhook(settings, stop))
 
 
-@run.command("node-agent-k8s", epilog=_epilog(NodeAgentSettings))
+@run.command("node-agent-k8s", cls=_Role, settings=NodeAgentSettings)
 def node_agent_k8s() -> None:
     """Make the wires of a node's pods that have no client; needs nsmesh[kubernetes]."""
     from nsmesh.chains.node_agent import serve_node_agent  # noqa: PLC0415 - likewise
@@ -183,7 +195,7 @@ def node_agent_k8s() -> None:
     _run("node-agent-k8s", settings, lambda stop: serve_node_agent(settings, stop))
 
 
-@run.command(epilog=_epilog(s.NscSettings))
+@run.command(cls=_Role, settings=s.NscSettings)
 def nsc() -> None:
     """Run a client: ask for the services of NSM_NETWORK_SERVICES and keep their wires."""
     from nsmesh.chains.processes import serve_nsc  # noqa: PLC0415 - likewise
@@ -192,7 +204,7 @@ def nsc() -> None:
     _run(settings.name, settings, lambda stop: serve_nsc(settings, stop))
 
 
-@run.command("nsc-init", epilog=_epilog(s.NscInitSettings))
+@run.command("nsc-init", cls=_Role, settings=s.NscInitSettings)
 def nsc_init() -> None:
     """Run the client of an init container: end with 0 when all wires of NSM_NETWORK_SERVICES are up."""
     from nsmesh.chains.processes import serve_nsc_init  # noqa: PLC0415 - likewise
@@ -213,7 +225,7 @@ def nse(kind: str) -> None:
     _run(settings.name, settings, lambda stop: serve_endpoint(kind, settings, stop), options)
 
 
-@run.command("identity-authority", epilog=_epilog(AuthoritySettings))
+@run.command("identity-authority", cls=_Role, settings=AuthoritySettings)
 def identity_authority() -> None:
     """Run the CA of a Kubernetes cluster that has no SPIRE."""
     from nsmesh.attestation.authority import serve_authority  # noqa: PLC0415 - likewise
@@ -222,7 +234,7 @@ def identity_authority() -> None:
     _run(settings.name, settings, lambda stop: serve_authority(settings, stop))
 
 
-@run.command("identity-agent", epilog=_epilog(AgentSettings))
+@run.command("identity-agent", cls=_Role, settings=AgentSettings)
 def identity_agent() -> None:
     """Run the agent of a Kubernetes node: give each pod there an identity of its own."""
     from nsmesh.attestation.agent import serve_agent  # noqa: PLC0415 - likewise
@@ -231,7 +243,7 @@ def identity_agent() -> None:
     _run(settings.name, settings, lambda stop: serve_agent(settings, stop))
 
 
-@run.command("node-cleanup", epilog=_epilog(NodeCleanupSettings))
+@run.command("node-cleanup", cls=_Role, settings=NodeCleanupSettings)
 def node_cleanup() -> None:
     """Take away what an uninstalled mesh has left on a node of Kubernetes; the chart runs it."""
     from nsmesh.chains.node_cleanup import serve_node_cleanup  # noqa: PLC0415 - likewise

@@ -97,3 +97,10 @@ def test_an_svid_is_shown_and_replaced(tmp_path):
             assert any(line.get("wanted") == NAME for line in lines)
 
     asyncio.run(main())
+
+
+def test_an_empty_quantity_is_none():
+    """No limit of the processor is no such entry, not one that the API server would refuse."""
+    plan = Plan.of(load(AdmissionWebhookSettings, GOOD | {"NSM_SIDECAR_LIMITS_CPU": ""}))
+    assert plan.injection.limits == {"memory": "80Mi"}
+    assert plan.injection.requests == {"memory": "40Mi", "cpu": "100m"}
