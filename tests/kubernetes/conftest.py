@@ -99,13 +99,13 @@ def api_server(request: pytest.FixtureRequest) -> Iterator[ApiServer]:
 
 
 @contextmanager
-def _own() -> Iterator[ApiServer]:
+def _own(*arguments: str) -> Iterator[ApiServer]:
     if why := _missing():
         pytest.skip(why)
     if shutil.which("go") is not None:
         _script("build.sh", "api")
     name = f"own-{uuid.uuid4().hex[:8]}"
-    _script("api-up.sh", NSMESH_API=name)
+    _script("api-up.sh", NSMESH_API=name, NSMESH_API_ARGS=" ".join(arguments))
     try:
         yield ApiServer(LAB / name)
     finally:
@@ -116,6 +116,13 @@ def _own() -> Iterator[ApiServer]:
 def own_api_server() -> Iterator[ApiServer]:
     """Give an API server of the test's own, to be stopped, restarted and compacted."""
     with _own() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def forgetful_api_server() -> Iterator[ApiServer]:
+    """Give an API server that knows no more of the past than etcd does: it keeps no history of its own."""
+    with _own("--watch-cache=false") as server:
         yield server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -71,17 +72,22 @@ def kubeconfig_with(server: ApiServer, namespace: str, folder: Path, *, everywhe
 
 
 @asynccontextmanager
-async def api_of(server: ApiServer):
-    """Give a client of it as an administrator."""
-    async with connected(KubeConfig.from_file(str(server.kubeconfig)).get()) as api:
+async def api_of(server: ApiServer, port: int = 0):
+    """Give a client of it as an administrator; ``port``: where another leads to it."""
+    found = KubeConfig.from_file(str(server.kubeconfig)).get()
+    if port:
+        cluster = copy.copy(found.cluster)
+        cluster.server = f"https://127.0.0.1:{port}"
+        found = found._replace(cluster=cluster)
+    async with connected(found) as api:
         yield api
 
 
 @asynccontextmanager
-async def store_of(server: ApiServer, resource, namespace: str, **options):
+async def store_of(server: ApiServer, resource, namespace: str, *, port: int = 0, **options):
     """Give a running store."""
     async with (
-        api_of(server) as api,
+        api_of(server, port) as api,
         Scope("test") as scope,
         KubernetesStore(api, resource, namespace=namespace, **options).running(scope) as store,
     ):

@@ -164,6 +164,12 @@ class Balancer:
         self.served: dict[int, int] = dict.fromkeys(ports, 0)
         Thread(target=self._accept, daemon=True).start()
 
+    def lead(self, *ports: int) -> None:
+        """Lead to these ports from now on, and end all connections; to none: everybody is turned away."""
+        self._ports = list(ports)
+        self.served |= {port: self.served.get(port, 0) for port in ports}
+        self.forget()
+
     def close(self) -> None:
         """Take no more connections, and end those that there are."""
         self._listener.close()
