@@ -234,6 +234,21 @@ def test_a_node_that_is_removed(pair):
     until(lambda: one.reaches("app"), 30, why=one.events)
 
 
+def test_a_node_that_is_lost_and_removed(pair):
+    """What it had registered goes at once, and its endpoint's name is free: a wire heals to who takes it."""
+    one, two = pair
+    two.kill_daemon()
+    assert "responder" in names(one, "endpoints")
+    one.nsm("node", "remove", "host2").ok()
+    until(lambda: {row["node"] for row in one.get("forwarders")} == {"host1"}, 10)
+    assert "responder" not in names(one, "endpoints")
+    one.apply(responder(prefix="172.29.0.0/24")).ok()
+    until(lambda: one.reaches("app"), 30, why=one.events)
+    assert one.get("connections")[0]["nodes"] == ["host1"]
+    one.nsm("delete", "endpoint", "responder").ok()
+    two.nsm("down", "--purge").ok()
+
+
 def test_a_host_leaves(pair):
     """Nothing of it is left, on either side; the name is free again."""
     one, two = pair

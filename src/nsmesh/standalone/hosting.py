@@ -17,6 +17,7 @@ from nsmesh.standalone.joining.hosts import Hosts
 from nsmesh.standalone.joining.member import Member, running_member
 from nsmesh.standalone.joining.names import node_of
 from nsmesh.standalone.joining.place import Place
+from nsmesh.standalone.joining.roster import Member as Node
 from nsmesh.standalone.paths import MeshPaths
 
 
@@ -60,10 +61,10 @@ async def running_hosts(
         if place is None:
             return None
 
-        def left(name: str) -> None:
-            why = Unauthorized(f"the node {name} is out of the mesh")
+        def end_peers(node: Node) -> None:
+            why = Unauthorized(f"the node {node.name} is out of the mesh")
             for server in held.servers:
-                server.end_peers(lambda peer: _is_of(peer, name), why)
+                server.end_peers(lambda peer: _is_of(peer, node.name), why)
 
         found = await stack.enter_async_context(
             first.served_mesh_port(
@@ -73,9 +74,9 @@ async def running_hosts(
                 paths.state,
                 held.clock,
                 tell=lambda text: _told(events, text),
-                left=left,
             )
         )
+        found.port.out.append(end_peers)
         first.remember(paths.listening, place)
     if held.secured is not None:
         held.secured.identity.refuses = found.refuses

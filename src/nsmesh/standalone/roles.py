@@ -21,11 +21,13 @@ from nsmesh.core.element import Chain
 from nsmesh.core.errors import Invalid, MeshError, Unavailable
 from nsmesh.datapath import netns
 from nsmesh.model.settings import PREFIX, SettingsError, load
+from nsmesh.standalone.joining.first import FirstHost
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import OVS, Node, NodeForwarder
 from nsmesh.standalone.processes import Command
 from nsmesh.standalone.supervisor import Unit
 from nsmesh.standalone.telling import last_words
+from nsmesh.standalone.withdrawing import Withdrawing
 
 FORWARDER_WISHES = (
     "vxlan_port",
@@ -57,7 +59,9 @@ async def start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
     paths, held = mesh.paths, mesh.runtime
     (node,) = mesh.nodes.values()
     if not mesh.first:
-        await stack.enter_async_context(_registry_here(mesh))
+        registry = await stack.enter_async_context(_registry_here(mesh))
+        if isinstance(mesh.hosts, FirstHost):
+            mesh.hosts.port.out.append(Withdrawing(registry, mesh.scope))
     manager = NsmgrSettings(
         name=node.manager,
         listen_on=tuple(dict.fromkeys((node.manager_url, node.public_url))),

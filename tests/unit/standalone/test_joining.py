@@ -61,10 +61,9 @@ class Stage:
     async def up(self):
         ca = CertificateAuthority.open(self.folder / "ca", DOMAIN, clock=self.time)
         place = Place("first", self.address)
-        served = served_mesh_port(
-            place, MESH, ca, self.folder, self.time, tell=self.said.append, left=self.gone.append
-        )
+        served = served_mesh_port(place, MESH, ca, self.folder, self.time, tell=self.said.append)
         async with served as self.host:
+            self.host.port.out.append(lambda node: self.gone.append(node.name))
             self.ca = ca
             yield self
 

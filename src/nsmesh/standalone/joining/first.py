@@ -48,8 +48,7 @@ class FirstHost:
 
     def remove(self, name: str) -> None:
         """Take a node out: it gets no new identity, and the one that it has counts no more here."""
-        self.port.roster.remove(name)
-        self.port.left(name)
+        self.port.gone(self.port.roster.remove(name))
 
 
 @asynccontextmanager
@@ -61,15 +60,13 @@ async def served_mesh_port(
     clock: Clock,
     *,
     tell: Callable[[str], None],
-    left: Callable[[str], None],
 ) -> AsyncIterator[FirstHost]:
     """Let hosts join while the block runs; ``state`` is the folder of tokens and roster.
 
-    ``tell`` hears what happens, ``left`` the name of a node that is gone. Raises Conflict or Unavailable
-    where the port cannot be had.
+    ``tell`` hears what happens. Raises Conflict or Unavailable where the port cannot be had.
     """
     tokens, roster = Tokens(state / "join-tokens.json", clock), Roster(state / "nodes.json", clock)
-    port = MeshPort(place, mesh, authority, roster, tokens, clock, tell, left)
+    port = MeshPort(place, mesh, authority, roster, tokens, clock, tell)
     identity = PortIdentity(authority, clock)
     async with rpc.serve(place.address.mesh, port.methods(), identity=identity):
         yield FirstHost(place, port)

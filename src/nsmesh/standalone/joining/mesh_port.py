@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -34,7 +34,10 @@ SKEW = 30.0
 
 @dataclass(frozen=True, slots=True)
 class MeshPort:
-    """What the first host serves to the others. ``tell`` hears what happened, ``left`` who is gone."""
+    """What the first host serves to the others.
+
+    ``tell`` hears what happened, and each of ``out`` which node is out of the mesh.
+    """
 
     place: Place
     mesh: str
@@ -43,7 +46,12 @@ class MeshPort:
     tokens: Tokens
     clock: Clock
     tell: Callable[[str], None]
-    left: Callable[[str], None]
+    out: list[Callable[[Member], None]] = field(default_factory=list)
+
+    def gone(self, member: Member) -> None:
+        """Tell that a node is out of the mesh."""
+        for told in self.out:
+            told(member)
 
     def methods(self) -> dict[str, rpc.Method]:
         """Return what to serve."""
@@ -188,9 +196,9 @@ class MeshPort:
 
     async def _leave(self, call: rpc.ServerCall, request: join_pb2.Empty) -> join_pb2.Empty:  # noqa: ARG002 - the face asks for it
         member = self._caller(call)
-        self.roster.remove(member.name)
+        gone = self.roster.remove(member.name)
         self.tell(f"node {member.name} left")
-        asyncio.get_running_loop().call_later(0.2, self.left, member.name)  # it gets our answer first
+        asyncio.get_running_loop().call_later(0.2, self.gone, gone)  # it gets our answer first
         return join_pb2.Empty()
 
 
