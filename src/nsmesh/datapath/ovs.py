@@ -7,7 +7,6 @@ the frames of one port to the other.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import fcntl
 import hashlib
@@ -24,12 +23,12 @@ from nsmesh.datapath import apart, netns
 from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Port, TunnelPort
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.offloads import write_checksums
 from nsmesh.datapath.ovs_dpdk import check_ends, is_socket
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.datapath.ovs_switch import BRIDGE, Switch
 from nsmesh.model.messages import ETHERNET
 
-SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 WANTED = 0x1 | 0x100
 """IFF_UP and IFF_PROMISC."""
@@ -64,6 +63,7 @@ class OvsDatapath:
         self._home = node or f"/proc/self/fd/{self._own}"
         self.switch = Switch(directory, node, bridge, memory)
         self._known: set[str] | None = None
+        self._reading = asyncio.Lock()
 
         def places() -> list[str]:
             return [*namespaces(), self._home]
@@ -109,11 +109,16 @@ class OvsDatapath:
         return Applied(outcome, applied[0].a_mac, applied[1].a_mac, details)
 
     async def _ids(self) -> set[str]:
-        """Return the ids of the wires that are there: an apply of theirs that fails leaves them."""
-        if self._known is None:
-            self._known = {existing.id for existing in await self.has()}
-            if self.switch.flows.exists():
-                self._known |= set(await self.switch.ports.owners())
+        """Return the ids of the wires that are there: an apply of theirs that fails leaves them.
+
+        They are read once; from then on it is the same set, to which all that is made and removed is told.
+        """
+        async with self._reading:
+            if self._known is None:
+                found = {existing.id for existing in await self.has()}
+                if self.switch.flows.exists():
+                    found |= set(await self.switch.ports.owners())
+                self._known = found
         return self._known
 
     async def _end(self, leg: LinuxDatapath, wire: CrossConnect, port: Port, name: str) -> Applied:
@@ -133,7 +138,7 @@ class OvsDatapath:
         applied = await leg.apply(replace(wire, a=near, b=port))
         if applied.outcome != "unchanged":
             # of frames from a node of this very machine the kernel has put off checksums, and joined some
-            _ethtool(apart.names_of(wire.id)[0], ETHTOOL_STXCSUM)
+            _write_checksums(apart.names_of(wire.id)[0])
         return applied
 
     async def _leg(self, leg: LinuxDatapath, wire: CrossConnect, port: KernelPort, name: str) -> Applied:
@@ -142,7 +147,7 @@ class OvsDatapath:
         applied = await leg.apply(replace(wire, a=port, b=near))
         if applied.outcome != "unchanged":
             # a switch in user space passes frames on as they come, so the kernel writes checksums itself
-            netns.call_in(port.netns, lambda: _ethtool(port.name, ETHTOOL_STXCSUM))
+            netns.call_in(port.netns, lambda: _write_checksums(port.name))
         return applied
 
     def _open(self, names: Iterable[str]) -> dict[str, int]:
@@ -154,12 +159,15 @@ class OvsDatapath:
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""
-        if self._known is not None:
-            self._known.discard(wire_id)
-        await self._unplug(wire_id)
-        self.switch.sockets.forget(names_of(wire_id))
-        for leg in self._legs:
-            await leg.remove(wire_id)
+        try:
+            await self._unplug(wire_id)
+            self.switch.sockets.forget(names_of(wire_id))
+            for leg in self._legs:
+                await leg.remove(wire_id)
+        finally:
+            async with self._reading:
+                if self._known is not None:
+                    self._known.discard(wire_id)
 
     async def _unplug(self, wire_id: str) -> None:
         if self.switch.flows.exists():
@@ -180,11 +188,14 @@ class OvsDatapath:
     async def sweep(self, owned: Iterable[str]) -> list[Existing]:
         """See :meth:`Datapath.sweep`."""
         kept = set(owned)
-        self._known = None
+        known = await self._ids()
         if self.switch.flows.exists():
             gone = [wire_id for wire_id in await self.switch.ports.owners() if wire_id not in kept]
             await asyncio.gather(*(self._unplug(wire_id) for wire_id in gone))
-        return [existing for leg in self._legs for existing in await leg.sweep(kept)]
+            known.difference_update(gone)
+        swept = [existing for leg in self._legs for existing in await leg.sweep(kept)]
+        known.difference_update(existing.id for existing in swept)
+        return swept
 
     async def aclose(self) -> None:
         """See :meth:`Datapath.aclose`; the switch stays."""
@@ -207,15 +218,12 @@ def _promiscuous(name: str) -> int:
     return socket.if_nametoindex(name)
 
 
-def _ethtool(name: str, what: int) -> None:
-    """Switch an offload of an interface off."""
-    value = array.array("B", struct.pack("=II", what, 0))
-    request = struct.pack("16sP8x", name.encode(), value.buffer_info()[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
-            fcntl.ioctl(control, SIOCETHTOOL, request)
-        except OSError as error:
-            raise Refused(
-                f"offload {what:#x} of {name} cannot be switched off: {error}",
-                remedy="run as root",
-            ) from error
+def _write_checksums(name: str) -> None:
+    """Have the kernel write the checksums of what leaves by an interface; raises Refused."""
+    try:
+        write_checksums(name)
+    except OSError as error:
+        raise Refused(
+            f"the kernel does not write the checksums of {name} itself: {error}",
+            remedy="run as root",
+        ) from error

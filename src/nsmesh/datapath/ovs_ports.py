@@ -59,10 +59,11 @@ class SwitchPorts:
     async def set_aside(self, kinds: Collection[str]) -> list[Row]:
         """Take ports of these kinds out of the database, and return them for :meth:`bring_back`."""
         columns = ["name", "type", "options", "external_ids", "ofport_request"]
-        found = (await transact(self._database, rows.select("Interface", columns)))[0]["rows"]
-        aside = [row for row in found if row["type"] in kinds]
-        await self._take_out(Inventory(), [row["name"] for row in aside])
-        self.forget()
+        async with self._turn:
+            found = (await transact(self._database, rows.select("Interface", columns)))[0]["rows"]
+            aside = [row for row in found if row["type"] in kinds]
+            await self._take_out(Inventory(), [row["name"] for row in aside])
+            self.forget()
         return aside
 
     async def bring_back(self, aside: Sequence[Row]) -> None:
@@ -75,18 +76,15 @@ class SwitchPorts:
             for operation in rows.old_port(row, DEVICE, new_device)
         ]
         if operations:
-            coming = ["set", [rows.named(name) for name in known.ports]]
-            here = [["name", "==", self._bridge]]
-            await transact(self._database, *operations, rows.put("Bridge", here, "ports", "insert", coming))
+            await transact(self._database, *operations, rows.plugged(self._bridge, known.ports))
 
     async def hold(self, port: SwitchPort) -> None:
         """Have a port that belongs to no wire. Raises Unavailable where the switch does not take it up."""
         async with self._turn:
             there = await transact(self._database, rows.select("Interface", ["name"], port.name))
             if not there[0]["rows"]:
-                here = [["name", "==", self._bridge]]
-                coming = rows.put("Bridge", here, "ports", "insert", rows.named(port.name))
-                await transact(self._database, *rows.new_port(port, number=rows.HIGHEST), coming)
+                made = rows.new_port(port, number=rows.HIGHEST)
+                await transact(self._database, *made, rows.plugged(self._bridge, [port.name]))
             (problem,) = await self._outcomes([("the switch itself", (port,))], {port.name: rows.HIGHEST})
             if problem is not None:
                 await self._take_out(Inventory(), [port.name])
@@ -94,26 +92,27 @@ class SwitchPorts:
 
     async def owners(self) -> dict[str, list[str]]:
         """Return the names of the ports of each wire, by its id."""
-        self.forget()
         found: dict[str, list[str]] = {}
-        for name, port in (await self._inventory()).ports.items():
-            found.setdefault(port.owner, []).append(name)
+        async with self._turn:
+            self.forget()
+            for name, port in (await self._inventory()).ports.items():
+                found.setdefault(port.owner, []).append(name)
         return found
 
     async def connect_again(self) -> None:
         """Give a new ``ovs-vswitchd`` the flows of all wires: ports are in the database, flows are not."""
-        await self._look_again()
-        self.forget()
-        known = await self._inventory()
-        ends = {owner: known.of(owner) for owner in {port.owner for port in known.ports.values()}}
-        flows = [
-            flow for owner, names in ends.items() if len(names) == 2 for flow in _flows(known, owner, names)
-        ]
-        await self._flows.send(flows)
+        async with self._turn:
+            await self._look_again()
+            self.forget()
+            known = await self._inventory()
+            ends = {owner: known.of(owner) for owner in {port.owner for port in known.ports.values()}}
+            whole = ((owner, names) for owner, names in ends.items() if len(names) == 2)
+            await self._flows.send([flow for owner, names in whole for flow in _flows(known, owner, names)])
 
     async def calling(self) -> list[Row]:
         """Return the rows of those ports by which the switch is a memif client, as the switch sees them."""
-        known = await self._inventory()
+        async with self._turn:
+            known = await self._inventory()
         begin = MEMIF_ROLE["client"]
         names = [name for name, port in known.ports.items() if port.mark.startswith(begin)]
         if not names:
@@ -123,12 +122,15 @@ class SwitchPorts:
         return [row for answer in await transact(self._database, *wanted) for row in answer["rows"]]
 
     async def call_again(self, row: Row) -> None:
-        """Have the switch connect anew where it is a memif client: by itself it never does."""
+        """Have the switch connect anew where it is a memif client: by itself it never does.
+
+        A port that has been made anew since the row was read is left alone.
+        """
         device = unmapped(row["options"])[DEVICE].partition(",")[2]
         put = {
             "op": "update",
             "table": "Interface",
-            "where": [["name", "==", row["name"]]],
+            "where": [["name", "==", row["name"]], ["options", "==", row["options"]]],
             "row": {"options": mapping({DEVICE: f"{new_device()},{device}"})},
         }
         await transact(self._database, put)
@@ -137,15 +139,8 @@ class SwitchPorts:
         """Have the switch compare itself with its database, and wait until it has."""
         count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
         counted = await transact(self._database, count, rows.select("Open_vSwitch", ["next_cfg"]))
-        awaited = {
-            "op": "wait",
-            "table": "Open_vSwitch",
-            "where": [],
-            "columns": ["cur_cfg"],
-            "until": "==",
-            "rows": [{"cur_cfg": counted[1]["rows"][0]["next_cfg"]}],
-            "timeout": PATIENCE,
-        }
+        until = counted[1]["rows"][0]["next_cfg"]
+        awaited = rows.await_value("Open_vSwitch", "cur_cfg", until, PATIENCE)
         await transact(self._database, awaited)
 
     async def close(self) -> None:
@@ -190,9 +185,8 @@ class SwitchPorts:
         for owner, port in new:
             operations += rows.new_port(port, owner, known.ports[port.name].number)
         if new:
-            coming = ["set", [rows.named(port.name) for _, port in new]]
-            here = [["name", "==", self._bridge]]
-            await transact(self._database, *operations, rows.put("Bridge", here, "ports", "insert", coming))
+            names = [port.name for _, port in new]
+            await transact(self._database, *operations, rows.plugged(self._bridge, names))
         # a wire whose payload changed has new ports: what its old one let pass goes first
         flows = [openflow.forget(openflow.cookie_of(owner)) for owner in {owner for owner, _ in new}]
         flows += [
@@ -251,9 +245,8 @@ class SwitchPorts:
             return
         try:
             found = await transact(self._database, *(rows.select("Port", ["_uuid"], name) for name in names))
-            going = ["set", [row["_uuid"] for answer in found for row in answer["rows"]]]
-            here = [["name", "==", self._bridge]]
-            await transact(self._database, rows.put("Bridge", here, "ports", "delete", going))
+            going = [row["_uuid"] for answer in found for row in answer["rows"]]
+            await transact(self._database, rows.unplugged(self._bridge, going))
         except BaseException:
             self.forget()
             raise

@@ -123,14 +123,32 @@ def _word(name: str) -> str:
     return "n_" + "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
+def plugged(bridge: str, names: Iterable[str]) -> Row:
+    """Return the operation that gives a bridge the ports that other operations of its transaction make."""
+    return _ports(bridge, "insert", map(named, names))
+
+
+def unplugged(bridge: str, uuids: Iterable[list[str]]) -> Row:
+    """Return the operation that takes ports out of a bridge, by which the database forgets them."""
+    return _ports(bridge, "delete", uuids)
+
+
+def _ports(bridge: str, how: str, which: Iterable[list[str]]) -> Row:
+    return put("Bridge", [["name", "==", bridge]], "ports", how, ["set", list(which)])
+
+
+def await_value(table: str, column: str, value: object, milliseconds: int) -> Row:
+    """Return the operation that waits until the rows of a table have a value; too long, and it is refused."""
+    return _wait(table, [], column, "==", value, milliseconds)
+
+
 def taken_up(name: str, milliseconds: int) -> Row:
     """Return the operation that waits until the switch has taken an interface up, or found out why not."""
-    return {
-        "op": "wait",
-        "table": "Interface",
-        "where": [["name", "==", name]],
-        "columns": ["ofport"],
-        "until": "!=",
-        "rows": [{"ofport": ["set", []]}],
-        "timeout": milliseconds,
-    }
+    return _wait("Interface", [["name", "==", name]], "ofport", "!=", ["set", []], milliseconds)
+
+
+def _wait(
+    table: str, where: list[list[str]], column: str, until: str, value: object, milliseconds: int
+) -> Row:
+    found: Row = {"op": "wait", "table": table, "where": where, "columns": [column], "until": until}
+    return {**found, "rows": [{column: value}], "timeout": milliseconds}

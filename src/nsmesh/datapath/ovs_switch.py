@@ -16,7 +16,7 @@ from nsmesh.datapath.ovs_database import mapping, transact
 from nsmesh.datapath.ovs_dpdk import KINDS, Sockets, options
 from nsmesh.datapath.ovs_ports import PATIENCE, SwitchPorts
 from nsmesh.datapath.ovs_programs import running, switch_program
-from nsmesh.datapath.ovs_rows import SwitchPort, named, new_port, put, select
+from nsmesh.datapath.ovs_rows import SwitchPort, await_value, named, new_port, put, select
 
 SCHEMA_FILE = "/usr/share/openvswitch/vswitch.ovsschema"
 BRIDGE = "br-nsm"
@@ -105,15 +105,7 @@ class Switch:
         keys = ["set", list(wanted)]
         mutations = [["other_config", "delete", keys], ["other_config", "insert", mapping(wanted)]]
         change = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": mutations}
-        begun = {
-            "op": "wait",
-            "table": "Open_vSwitch",
-            "where": [],
-            "columns": ["dpdk_initialized"],
-            "until": "==",
-            "rows": [{"dpdk_initialized": True}],
-            "timeout": PATIENCE,
-        }
+        begun = await_value("Open_vSwitch", "dpdk_initialized", True, PATIENCE)  # noqa: FBT003 - a value
         try:
             await transact(self.database, change)
             await transact(self.database, begun)
