@@ -28,8 +28,9 @@ from nsmesh.elements.receive_fd import ReceiveFdClient
 from nsmesh.mechanisms.kernel import NAME, OWN_NAMESPACE, Kernel
 from nsmesh.mechanisms.memif import Memif
 from nsmesh.mechanisms.noop import Noop
+from nsmesh.mechanisms.vhost_user import CLIENT, VhostUser
 from nsmesh.model.fileurl import INODE_URL
-from nsmesh.model.messages import MEMIF, Connection, Mechanism, NetworkServiceRequest, State
+from nsmesh.model.messages import MEMIF, VHOST_USER, Connection, Mechanism, NetworkServiceRequest, State
 from nsmesh.model.nsurl import NetworkServiceUrl, NsUrlError, parse_list
 
 log = structlog.get_logger()
@@ -66,6 +67,7 @@ class Wanted:
         plugins: list[MechanismPlugin] = [
             Kernel(inode_url=place, name=url.interface),
             Memif(inode_url=place),
+            VhostUser(mode=CLIENT),
             Noop(),
         ]
         plugin = by_type(plugins).get(url.mechanism)
@@ -93,7 +95,7 @@ class Wanted:
             connection.ClearField("mechanism")
             connection.network_service_endpoint_name = ""
             connection.payload = ""
-        elif held is not None:
+        elif held is not None and INODE_URL in self.offer.parameters:
             connection.mechanism.parameters[INODE_URL] = self.offer.parameters[INODE_URL]
         interface = self.offer.parameters.get(NAME, "")
         note_interface(connection, CLIENT_INTERFACE, f"{self.offer.type}/{interface}".rstrip("/"))
@@ -104,7 +106,7 @@ def _in_the_kernel(alive: Alive) -> Alive:
     """Return ``alive`` for wires that end in the kernel: nobody here can look through a socket's wire."""
 
     async def looked(connection: Connection) -> bool:
-        return connection.mechanism.type == MEMIF or await alive(connection)
+        return connection.mechanism.type in {MEMIF, VHOST_USER} or await alive(connection)
 
     return looked
 

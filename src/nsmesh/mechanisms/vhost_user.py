@@ -25,8 +25,8 @@ class VhostUser:
     """Negotiates vhost-user sockets, which are always files.
 
     ``socketfile``: where this side's machine has its socket; ``folder``: a directory for one per connection.
-    Both empty: whoever asks or answers names it. ``mode`` says what the machine does there, ``queues`` how
-    many pairs of queues it has.
+    Both empty: whoever asks or answers names it; with mode ``client`` whoever wires does. ``mode`` says what
+    the machine does there, ``queues`` how many pairs of queues it has.
     """
 
     type = VHOST_USER
@@ -46,6 +46,9 @@ class VhostUser:
         mechanism = Mechanism(cls=LOCAL, type=VHOST_USER)
         if self._socketfile:
             self._name(mechanism, self._socketfile)
+        elif self._mode == CLIENT:
+            mechanism.parameters[MODE] = CLIENT
+            mechanism.parameters[QUEUES] = str(self._queues)
         return mechanism
 
     def accept(self, offered: Mechanism, connection: Connection) -> Mechanism:

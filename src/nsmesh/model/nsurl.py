@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from random import Random
 from urllib.parse import quote, unquote_plus
 
-from nsmesh.model.messages import KERNEL, MEMIF
+from nsmesh.model.messages import KERNEL, MEMIF, VHOST_USER
 from nsmesh.model.names import LONGEST_INTERFACE, interface_problem, nearest
 
 VFIO = "VFIO"
 MECHANISMS = (KERNEL, MEMIF, VFIO)
-"""What a workload may ask for, unless the caller says otherwise."""
+"""What a pod may ask for, as in NSM."""
+ON_A_HOST = (*MECHANISMS, VHOST_USER)
+"""What a workload may ask for, unless the caller says otherwise: machines run on hosts."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _SERVICE = re.compile(r"[A-Za-z0-9](?:[-_.~A-Za-z0-9]*[A-Za-z0-9])?")
@@ -67,15 +69,15 @@ class NetworkServiceUrl:
         query = "&".join(
             f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in self.labels.items()
         )
-        return f"{self.mechanism.lower()}://{self.service}{path}{'?' + query if query else ''}"
+        return f"{_scheme(self.mechanism)}://{self.service}{path}{'?' + query if query else ''}"
 
 
-def parse(text: str, mechanisms: tuple[str, ...] = MECHANISMS) -> NetworkServiceUrl:
+def parse(text: str, mechanisms: tuple[str, ...] = ON_A_HOST) -> NetworkServiceUrl:
     """Return the wish that one URL stands for; raises :class:`NsUrlError`."""
     return _parse_at(text, 1, mechanisms)
 
 
-def parse_list(text: str, mechanisms: tuple[str, ...] = MECHANISMS) -> list[NetworkServiceUrl]:
+def parse_list(text: str, mechanisms: tuple[str, ...] = ON_A_HOST) -> list[NetworkServiceUrl]:
     """Return the wishes of an annotation or of ``NSM_NETWORK_SERVICES``, in order; an empty text has none.
 
     Blanks and line ends around a URL are ignored. Two kernel interfaces of one name are refused: the second
@@ -145,8 +147,13 @@ def _parse_at(text: str, start: int, mechanisms: tuple[str, ...]) -> NetworkServ
     return NetworkServiceUrl(mechanism, service, interface, labels)
 
 
+def _scheme(mechanism: str) -> str:
+    """Return how a URL begins; no scheme has an underscore (RFC 3986)."""
+    return mechanism.lower().replace("_", "-")
+
+
 def _mechanism(scheme: str, at: int, mechanisms: tuple[str, ...]) -> str:
-    known = {mechanism.lower() for mechanism in mechanisms}
+    known = {_scheme(mechanism): mechanism for mechanism in mechanisms}
     listed = ", ".join(f"{name}://" for name in sorted(known))
     if not _SCHEME.fullmatch(scheme):
         raise NsUrlError(at, f"{scheme!r} is no mechanism", f"begin with one of {listed}")
@@ -154,7 +161,7 @@ def _mechanism(scheme: str, at: int, mechanisms: tuple[str, ...]) -> str:
         guess = nearest(scheme, known)
         hint = f"did you mean {guess}://?" if guess else f"begin with one of {listed}"
         raise NsUrlError(at, f"the mechanism {scheme!r} is unknown", hint)
-    return scheme.upper()
+    return known[scheme.lower()]
 
 
 def _service(authority: str, at: int, scheme: str) -> str:

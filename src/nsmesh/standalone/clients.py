@@ -17,7 +17,9 @@ from nsmesh.core.errors import Conflict, MeshError, NotFound, TimedOut
 from nsmesh.core.scope import Scope
 from nsmesh.core.turns import Turns
 from nsmesh.elements.heal import Heal
-from nsmesh.model.messages import LOCAL, Connection, Mechanism, NetworkServiceRequest
+from nsmesh.mechanisms.vhost_user import CLIENT as MACHINE_CALLS
+from nsmesh.mechanisms.vhost_user import VhostUser
+from nsmesh.model.messages import LOCAL, VHOST_USER, Connection, Mechanism, NetworkServiceRequest
 from nsmesh.model.nsurl import NetworkServiceUrl
 from nsmesh.standalone.events import Events
 from nsmesh.standalone.lingering import Lingering
@@ -107,12 +109,9 @@ class Client:
 
     async def request(self, wire: Wire) -> Connection:
         """Ask for a wire; raises the mesh's answer, or TimedOut."""
-        parameters = {"inodeURL": f"file://{self.netns}"}
-        if wire.url.interface:
-            parameters["name"] = wire.url.interface
         request = NetworkServiceRequest(
             connection=Connection(id=wire.id, network_service=wire.url.service, labels=dict(wire.url.labels)),
-            mechanism_preferences=[Mechanism(cls=LOCAL, type=wire.url.mechanism, parameters=parameters)],
+            mechanism_preferences=[self._offer(wire)],
         )
         call = Call(peer=Peer(in_process=True)).within(TRY)
         try:
@@ -123,6 +122,17 @@ class Client:
                 f"the Request for {wire.url} was not answered in {TRY:g} s",
                 remedy="see what the endpoint does: nsm logs",
             ) from error
+
+    def _offer(self, wire: Wire) -> Mechanism:
+        if wire.url.mechanism == VHOST_USER:
+            # the switch listens: its socket stays the same, whatever becomes of the machine
+            offer = VhostUser(mode=MACHINE_CALLS).offer(Connection(id=wire.id))
+        else:
+            offer = Mechanism(cls=LOCAL, type=wire.url.mechanism)
+            offer.parameters["inodeURL"] = f"file://{self.netns}"
+        if wire.url.interface:
+            offer.parameters["name"] = wire.url.interface
+        return offer
 
     async def close(self, wire: Wire) -> None:
         """End a wire, however far it is; raises MeshError where the mesh cannot say that it is closed."""

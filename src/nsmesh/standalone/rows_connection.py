@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from nsmesh.model.messages import Connection, State
+from nsmesh.model.sockets import SOCKET_FILE
 from nsmesh.model.times import rfc3339
 from nsmesh.standalone.telling import duration
 
@@ -35,6 +36,7 @@ def connection_row(connection: Connection, since: float, now: float, nodes: Mapp
         "age": duration(now - since),
         "since": rfc3339(since),
         "mechanism": connection.mechanism.type,
+        "socket": connection.mechanism.parameters.get(SOCKET_FILE, ""),
         "payload": connection.payload,
         "refused": None,
         "mtu": connection.context.MTU or None,

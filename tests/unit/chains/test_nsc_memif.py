@@ -1,4 +1,4 @@
-"""The client as a role, where a wire ends in a memif socket."""
+"""The client as a role, where a wire ends in a socket."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ def test_memif_is_offered_with_the_namespace_alone():
     assert kernel.offer.type == "KERNEL"
 
 
+def test_a_machine_asks_for_a_socket_to_which_it_connects():
+    """The forwarder chooses the socket and listens; none of the client's files is named."""
+    settings = NscSettings(name="nsc", network_services=("vhost-user://s",))
+    (url,) = nsc.wanted_services(settings)
+    wire = nsc.Wanted.of(settings, 0, url)
+    assert wire.offer == Mechanism(
+        cls="LOCAL", type="VHOST_USER", parameters={"mode": "client", "queues": "1"}
+    )
+    held = Connection(id="nsc-0", mechanism=Mechanism(type="VHOST_USER", parameters={"socketfile": "/s"}))
+    again = wire.request("nsc", held, reselect=False)
+    assert again.connection.mechanism.parameters == {"socketfile": "/s"}
+    assert nsc._receiving([wire]) == ()
+
+
 def test_descriptors_are_taken_where_a_socket_is_asked_for():
     """A client of kernel interfaces alone has no use for them."""
     memif, kernel = wanted()
@@ -40,4 +54,5 @@ def test_a_wire_of_a_socket_is_not_looked_at():
 
     alive = nsc._in_the_kernel(dead)
     assert asyncio.run(alive(Connection(mechanism=Mechanism(type="MEMIF"))))
+    assert asyncio.run(alive(Connection(mechanism=Mechanism(type="VHOST_USER"))))
     assert not asyncio.run(alive(Connection(mechanism=Mechanism(type="KERNEL"))))

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsmesh.model.names import interface_problem
-from nsmesh.model.nsurl import NetworkServiceUrl, NsUrlError, generate_interface_name, parse, parse_list
+from nsmesh.model.nsurl import (
+    ON_A_HOST,
+    NetworkServiceUrl,
+    NsUrlError,
+    generate_interface_name,
+    parse,
+    parse_list,
+)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +109,8 @@ def test_list_errors(text, position, says):
 
 def test_another_mechanism():
     """A plug-in's mechanism is known when the caller says so."""
-    assert parse("vhost-user://a", mechanisms=("VHOST-USER",)).mechanism == "VHOST-USER"
+    assert parse("snow-flake://a", mechanisms=("SNOW_FLAKE",)).mechanism == "SNOW_FLAKE"
+    assert parse("vhost-user://a").mechanism == "VHOST_USER"
 
 
 names = st.from_regex(r"[A-Za-z0-9]([-_.A-Za-z0-9]{0,20}[A-Za-z0-9])?", fullmatch=True)
@@ -110,7 +118,7 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 interfaces = texts.filter(lambda name: name == "" or not interface_problem(name))
 wishes = st.builds(
     NetworkServiceUrl,
-    st.sampled_from(["KERNEL", "MEMIF", "VFIO"]),
+    st.sampled_from(ON_A_HOST),
     st.one_of(names, st.builds("{}@{}".format, names, names)),
     interfaces,
     st.dictionaries(texts.filter(bool), texts, max_size=4),
