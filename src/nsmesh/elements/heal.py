@@ -51,8 +51,9 @@ class Heal(Element):
     What the next hop's monitor says decides together with ``alive``: with packets going through, the same
     endpoint is asked for again, without (or when nobody can tell) the connection is closed and endpoint and
     mechanism are chosen anew; a wire that was told as down is looked at for :data:`QUICK`, or less where its
-    answers came fast. An endpoint that nobody finds for :data:`MISSING` is given up, whatever its
-    packets do. It goes on until it succeeds or somebody closes; a stream that ends CANCELLED means nothing.
+    answers came fast, and for ``limit`` once it was found alive and nobody could be asked. An endpoint that
+    nobody finds for :data:`MISSING` is given up, whatever its packets do. It goes on until it succeeds or
+    somebody closes; a stream that ends CANCELLED means nothing.
     ``interval`` and ``limit``: seconds between two probes, and for one; ``count``: how many of them in a row
     have to find nothing.
 
@@ -163,9 +164,9 @@ class Heal(Element):
             if silent >= self._count:
                 self._start(watch, "no packets come back", alive=False)
 
-    async def _is_alive_after_all(self, watch: HealWatch) -> bool:
-        """Look briefly. A process that stood still meanwhile has not looked, and takes its time."""
-        for limit in (watch.brief, QUICK, self._limit):
+    async def _is_alive_after_all(self, watch: HealWatch, *, patient: bool) -> bool:
+        """Look briefly, or as long as a probe does. A process that stood still meanwhile has not looked."""
+        for limit in (self._limit, self._limit) if patient else (watch.brief, QUICK, self._limit):
             began = self.scope.clock.monotonic()
             if await self._is_alive(watch.connection, min(limit, self._limit)):
                 return True
@@ -190,18 +191,19 @@ class Heal(Element):
 
     async def _heal(self, watch: HealWatch, alive: bool | None) -> None:
         """Attempt until it is done; ``alive`` is what is known of the packets, for the first time."""
-        pause = PAUSE
+        pause, patient = PAUSE, False
         try:
             while True:
                 if alive is None:
-                    alive = await self._is_alive_after_all(watch)
+                    alive = await self._is_alive_after_all(watch, patient=patient)
                 done = await self._attempt(watch, reselect=not alive or self._given_up(watch))
                 if done and not watch.down:
                     return
-                if alive and not await self._is_alive_after_all(watch):
+                if alive and not await self._is_alive_after_all(watch, patient=patient):
                     alive = False  # it died meanwhile: whoever else is there can be asked at once
                     continue
-                alive = None
+                # nobody answers and the wire lives on: one late echo on a busy machine must not end it
+                patient, alive = alive, None
                 await asyncio.sleep(pause * (1 + self._chance()) / 2)
                 pause = min(pause * 1.5, LONGEST)
         finally:

@@ -281,6 +281,30 @@ def test_a_wire_that_dies_while_it_is_asked_for_again_is_reselected_at_once():
     scenario(body, pulse)
 
 
+def test_a_late_echo_ends_no_wire_whose_control_plane_is_away():
+    """Found alive once, each further look has the time of a probe: nothing is closed for one slow answer."""
+
+    async def looks(connection):
+        await asyncio.sleep(0.001 if len(far.seen) < 3 else 0.5)
+        return True
+
+    far = Far()
+
+    async def main():
+        heal = Heal(looks, chance=lambda: 1.0)
+        handler = chain(BeginClient(), heal, far, clock=VirtualClock())
+        async with handler.running():
+            await handler.request(Call(), ask())
+            await asyncio.sleep(1)
+            far.failing = 10
+            far.say("x", State.DOWN)
+            await asyncio.sleep(30)
+            assert heal.healing == []
+            assert far.seen == ["request"] * 12
+
+    run(main())
+
+
 def test_trouble_during_an_attempt_is_not_forgotten():
     """What goes down again right behind the answer that healed it is healed again."""
 
