@@ -238,6 +238,7 @@ class PodNode(contextlib.ExitStack):
         folder.mkdir()
         shutil.copy(self.server.folder / "pki/ca.crt", folder)
         (folder / "token").write_text(self._token(account))
+        (folder / "namespace").write_text(self.system)
         return str(folder)
 
 

@@ -6,24 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nsmesh import rpc
 from nsmesh.api import join_pb2
-from nsmesh.attestation.api_server import ApiServer
 from nsmesh.attestation.delegated import Delegated
 from nsmesh.attestation.names import POD, SIGN, TOKEN, id_of
 from nsmesh.attestation.settings import AgentSettings
 from nsmesh.chains.workload_api import served_workload_api
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import Clock, SystemClock
-from nsmesh.core.errors import Conflict, Invalid, MeshError, NotFound
+from nsmesh.core.errors import Invalid, MeshError, NotFound
 from nsmesh.core.scope import Scope
+from nsmesh.kubernetes.client import Api, Object, collection, connected, in_pod
 from nsmesh.kubernetes.pod_processes import uid_of_process
+from nsmesh.kubernetes.reflector import Reflector
 from nsmesh.security.entries import Entries, Entry
 from nsmesh.security.join_token import pin_of
 from nsmesh.security.signing_request import make_request
@@ -101,64 +100,41 @@ class Signer:
 
 
 class Pods:
-    """The pods of a node as entries of a Workload API: follows the API server."""
+    """The pods of a node as entries of a Workload API; while the API server is away, all entries stay."""
 
-    def __init__(self, server: ApiServer, settings: AgentSettings, entries: Entries) -> None:
-        self._server = server
+    def __init__(self, server: Api, settings: AgentSettings, entries: Entries) -> None:
         self._settings = settings
         self._entries = entries
         self._known: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
-        selector = quote(f"spec.nodeName={settings.node_name}")
-        self._path = f"/api/v1/pods?fieldSelector={selector}"
+        chosen = {"fieldSelector": f"spec.nodeName={settings.node_name}"}
+        self.reflector = Reflector(server, collection("v1", "pods"), self, chosen)
 
     def pod_for(self, spiffe_id: str) -> str:
         """Return the name of the pod that an ID is of: of several that share it, the one that came last."""
         found = [uid for uid, entry in self._known.items() if entry.spiffe_id == spiffe_id]
         return self._names[found[-1]] if found else ""
 
-    async def follow(self) -> None:
-        """Follow until cancelled. While the API server is away, all entries stay."""
-        while True:
-            try:
-                version = await self._list()
-                while True:
-                    version = await self._watch(version)
-            except Conflict:
-                log.info("the watch of pods begins anew: what it saw last is gone")
-            except MeshError as error:
-                log.warning("pods are not followed for now", error=str(error))
-            await asyncio.sleep(PAUSE)
-
-    async def _list(self) -> str:
-        found = await self._server.call("GET", self._path)
-        present = {pod["metadata"]["uid"] for pod in found["items"]}
-        for uid in [uid for uid in self._known if uid not in present]:
-            self._drop(uid)
-        for pod in found["items"]:
-            self._put(pod)
-        return str(found["metadata"]["resourceVersion"])
-
-    async def _watch(self, version: str) -> str:
-        path = f"{self._path}&watch=true&allowWatchBookmarks=true&resourceVersion={version}"
-        async for event in self._server.watch(path):
-            found = event["object"]
-            if event["type"] == "ERROR":
-                raise Conflict(str(found.get("message", "the watch failed")))
-            version = found["metadata"]["resourceVersion"]
-            if event["type"] == "DELETED":
-                self._drop(found["metadata"]["uid"])
-            elif event["type"] != "BOOKMARK":
-                self._put(found)
-        return version
-
-    def _put(self, pod: dict[str, Any]) -> None:
-        meta = pod["metadata"]
+    def changed(self, item: Object) -> None:
+        """Take a pod; what it is called never changes."""
+        meta = item["metadata"]
         if meta["uid"] not in self._known:
-            spiffe_id = id_of(self._settings.trust_domain, pod)
+            spiffe_id = id_of(self._settings.trust_domain, item)
             entry = self._known[meta["uid"]] = Entry(frozenset({_UID + meta["uid"]}), spiffe_id)
             self._names[meta["uid"]] = meta["name"]
             self._entries.register(entry)
+
+    def deleted(self, item: Object) -> None:
+        """Take a pod's end."""
+        self._drop(item["metadata"]["uid"])
+
+    def replace(self, items: list[Object], version: str) -> None:  # noqa: ARG002 - a Sink's face
+        """Take all pods of the node."""
+        present = {pod["metadata"]["uid"] for pod in items}
+        for uid in [uid for uid in self._known if uid not in present]:
+            self._drop(uid)
+        for pod in items:
+            self.changed(pod)
 
     def _drop(self, uid: str) -> None:
         entry = self._known.pop(uid, None)
@@ -167,9 +143,9 @@ class Pods:
             self._entries.remove(entry)
 
 
-async def read_bundle(server: ApiServer, settings: AgentSettings) -> Bundle:
+async def read_bundle(server: Api, settings: AgentSettings) -> Bundle:
     """Return the certificates of the CA, as soon as it has published them."""
-    path = f"/api/v1/namespaces/{settings.namespace}/configmaps/{settings.bundle_name}"
+    path = f"{collection('v1', 'configmaps', settings.namespace)}/{settings.bundle_name}"
     while True:
         try:
             found = await server.call("GET", path)
@@ -185,20 +161,21 @@ async def running_agent(settings: AgentSettings) -> AsyncIterator[Entries]:
     if not settings.node_name:
         raise Invalid("NODE_NAME is not set", remedy="set it from spec.nodeName, by the downward API")
     clock = SystemClock()
-    server = ApiServer.in_cluster(Path(settings.service_account_folder))
-    signer = Signer(settings, await read_bundle(server, settings), clock)
-    entries = Entries()
-    signer.changed = entries.announce
-    api = WorkloadApi(signer, entries, clock=clock, attestor=attest_pod)
-    pods = Pods(server, settings, entries)
-    signer.pod_for = pods.pod_for
     async with AsyncExitStack() as stack:
+        account = in_pod(Path(settings.service_account_folder))
+        server = await stack.enter_async_context(connected(account))
+        signer = Signer(settings, await read_bundle(server, settings), clock)
+        entries = Entries()
+        signer.changed = entries.announce
+        api = WorkloadApi(signer, entries, clock=clock, attestor=attest_pod)
+        pods = Pods(server, settings, entries)
+        signer.pod_for = pods.pod_for
         scope = await stack.enter_async_context(Scope("identity agent", clock))
         await stack.enter_async_context(served_workload_api(api, settings.listen_on))
         if settings.delegated_listen_on:
             delegated = Delegated(api, attest_pod, settings.authorized_delegates, kept=settings.namespace)
             await stack.enter_async_context(rpc.serve(settings.delegated_listen_on, delegated.methods()))
-        scope.spawn(pods.follow(), name="pods")
+        scope.spawn(pods.reflector.run(), name="pods")
         yield entries
 
 

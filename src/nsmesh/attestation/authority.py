@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from google.protobuf.message import DecodeError
 
 from nsmesh import rpc
 from nsmesh.api import join_pb2
-from nsmesh.attestation.api_server import ApiServer
 from nsmesh.attestation.names import POD, SIGN, TOKEN, Member, daemon_set_of, member_of, pod_of
 from nsmesh.attestation.settings import AuthoritySettings
 from nsmesh.core.clock import Clock, SystemClock
-from nsmesh.core.errors import Invalid, NotFound, Unauthorized
+from nsmesh.core.errors import Invalid, MeshError, NotFound, Unauthorized
+from nsmesh.core.pauses import pauses
 from nsmesh.core.scope import Scope
+from nsmesh.kubernetes.client import Api, connected, in_pod
 from nsmesh.security.ca import TTL, CertificateAuthority
 from nsmesh.security.signing_request import read_request
 from nsmesh.standalone.joining.pinned import PortIdentity
@@ -36,6 +37,8 @@ REVIEWED = 60.0
 """Seconds for which a token that was found good is not asked about again."""
 MAINTENANCE = 3600.0
 """Seconds between two looks at the CA's rotation."""
+PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds between two tries to keep what the CA is now."""
 _NODE = "authentication.kubernetes.io/node-name"
 _CORE = "/api/v1/namespaces"
 _APPS = "/apis/apps/v1/namespaces"
@@ -45,7 +48,7 @@ _NAME = re.compile(r"[a-z0-9.-]{1,253}")
 class Keeper:
     """Keeps the files of the CA in a secret, and its certificates in a config map for everybody."""
 
-    def __init__(self, server: ApiServer, settings: AuthoritySettings) -> None:
+    def __init__(self, server: Api, settings: AuthoritySettings) -> None:
         self._server = server
         self._settings = settings
         self._folder = Path(settings.folder)
@@ -84,9 +87,9 @@ class Keeper:
             "metadata": {"name": name, "namespace": self._settings.namespace},
         }
         try:
-            await self._server.call("PUT", self._path(kind, name), whole)
+            await self._server.call("PUT", self._path(kind, name), body=whole)
         except NotFound:
-            await self._server.call("POST", self._path(kind), whole)
+            await self._server.call("POST", self._path(kind), body=whole)
 
     def _path(self, kind: str, name: str = "") -> str:
         return f"{_CORE}/{self._settings.namespace}/{kind}{'/' if name else ''}{name}"
@@ -96,7 +99,7 @@ class Authority:
     """Serves :data:`SIGN`."""
 
     def __init__(
-        self, server: ApiServer, ca: CertificateAuthority, settings: AuthoritySettings, clock: Clock
+        self, server: Api, ca: CertificateAuthority, settings: AuthoritySettings, clock: Clock
     ) -> None:
         self._server = server
         self._ca = ca
@@ -143,7 +146,7 @@ class Authority:
         review = await self._server.call(
             "POST",
             "/apis/authentication.k8s.io/v1/tokenreviews",
-            {
+            body={
                 "apiVersion": "authentication.k8s.io/v1",
                 "kind": "TokenReview",
                 "spec": {"token": token, "audiences": [audience]},
@@ -201,34 +204,57 @@ class Authority:
 
 def _selects(spec: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
     """Whether a DaemonSet's selector takes a pod, by its labels: else its controller lets go of it."""
-    wanted = spec["selector"].get("matchLabels", {})
-    return bool(wanted.items() <= pod["metadata"].get("labels", {}).items())
+    selector, labels = spec["selector"], pod["metadata"].get("labels") or {}
+    wanted = selector.get("matchLabels") or {}
+    return bool(wanted.items() <= labels.items()) and all(
+        _fulfils(labels, one) for one in selector.get("matchExpressions") or ()
+    )
+
+
+def _fulfils(labels: Mapping[str, str], expression: Mapping[str, Any]) -> bool:
+    key, values = expression["key"], expression.get("values") or ()
+    kinds = {
+        "In": key in labels and labels[key] in values,
+        "NotIn": labels.get(key) not in values,
+        "Exists": key in labels,
+        "DoesNotExist": key not in labels,
+    }
+    return kinds.get(expression["operator"], False)
 
 
 @asynccontextmanager
 async def running_authority(settings: AuthoritySettings) -> AsyncIterator[rpc.Server]:
     """Run the CA of a cluster while the block runs."""
     clock = SystemClock()
-    server = ApiServer.in_cluster(Path(settings.service_account_folder))
-    keeper = Keeper(server, settings)
-    ca = await keeper.opened(clock)
-    authority = Authority(server, ca, settings, clock)
-
-    async def maintain() -> None:
-        while True:
-            await asyncio.sleep(MAINTENANCE)
-            if ca.maintain():
-                await keeper.keep(ca)
-
-    async with (
-        Scope("identity authority", clock) as scope,
-        rpc.serve(
-            settings.listen_on, {SIGN: rpc.Unary(authority.sign)}, identity=PortIdentity(ca, clock)
-        ) as served,
-    ):
-        scope.spawn(maintain(), name="rotation of the CA")
+    async with AsyncExitStack() as stack:
+        account = in_pod(Path(settings.service_account_folder))
+        server = await stack.enter_async_context(connected(account))
+        keeper = Keeper(server, settings)
+        ca = await keeper.opened(clock)
+        authority = Authority(server, ca, settings, clock)
+        scope = await stack.enter_async_context(Scope("identity authority", clock))
+        methods = {SIGN: rpc.Unary(authority.sign)}
+        served = await stack.enter_async_context(
+            rpc.serve(settings.listen_on, methods, identity=PortIdentity(ca, clock))
+        )
+        scope.spawn(rotate(ca, keeper), name="rotation of the CA")
         log.info("CA ready", url=served.url, trust_domain=ca.trust_domain)
         yield served
+
+
+async def rotate(ca: CertificateAuthority, keeper: Keeper, period: float = MAINTENANCE) -> None:
+    """Take the steps of rotation in time, and have each kept before the next one; until cancelled."""
+    while True:
+        await asyncio.sleep(period)
+        if not ca.maintain():
+            continue
+        for pause in pauses(PAUSE, LONGEST_PAUSE):
+            try:
+                await keeper.keep(ca)
+                break
+            except MeshError as error:
+                log.warning("what the CA is now is not kept yet", error=str(error))
+                await asyncio.sleep(pause)
 
 
 async def serve_authority(settings: AuthoritySettings, stop: asyncio.Event) -> None:

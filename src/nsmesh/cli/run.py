@@ -227,7 +227,7 @@ def nse(kind: str) -> None:
 
 @run.command("identity-authority", cls=_Role, settings=AuthoritySettings)
 def identity_authority() -> None:
-    """Run the CA of a Kubernetes cluster that has no SPIRE."""
+    """Run the CA of a Kubernetes cluster that has no SPIRE; needs nsmesh[kubernetes]."""
     from nsmesh.attestation.authority import serve_authority  # noqa: PLC0415 - likewise
 
     settings = _settings(AuthoritySettings)
@@ -236,7 +236,7 @@ def identity_authority() -> None:
 
 @run.command("identity-agent", cls=_Role, settings=AgentSettings)
 def identity_agent() -> None:
-    """Run the agent of a Kubernetes node: give each pod there an identity of its own."""
+    """Run the agent of a Kubernetes node: give its pods identities of their own; needs nsmesh[kubernetes]."""
     from nsmesh.attestation.agent import serve_agent  # noqa: PLC0415 - likewise
 
     settings = _settings(AgentSettings)

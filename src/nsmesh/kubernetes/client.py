@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -45,6 +46,8 @@ SILENCE = 150.0
 """Seconds without a line after which a watch counts as dead; a living server sends a bookmark each minute."""
 
 _CODE_CONFLICT, _CODE_GONE = 409, 410
+_OURS = "/networkservicemesh.io/"
+"""In the path of whatever the mesh defines itself."""
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
@@ -89,9 +92,10 @@ class Api:
             )
         except httpx.HTTPError as error:
             raise self._unreached(error) from error
+        except ConfigError as error:
+            raise _no_credentials(error) from error
         if answer.is_success:
-            found: Object = answer.json()
-            return found
+            return _read(answer.content, f"{method} {path}")
         raise _refused(answer.status_code, answer.content, f"{method} {path}")
 
     def free(self) -> bool:
@@ -126,6 +130,8 @@ class Api:
                     yield event["type"], event["object"]
         except httpx.HTTPError as error:
             raise self._unreached(error) from error
+        except ConfigError as error:
+            raise _no_credentials(error) from error
         except json.JSONDecodeError as error:
             raise Unavailable(f"the API server's watch of {path} was cut in the middle of a line") from error
 
@@ -138,6 +144,23 @@ class Api:
             f"the API server at {where} cannot be reached{said}",
             remedy="it is tried again; look whether the server runs and this pod's network reaches it",
         )
+
+
+def _read(content: bytes, what: str) -> Object:
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise Unavailable(f"what answered {what} is no API server: it sent no JSON") from error
+    if not isinstance(found, dict):
+        raise Unavailable(f"what answered {what} is no API server: it sent no object")
+    return found
+
+
+def _no_credentials(error: ConfigError) -> MeshError:
+    return Unauthorized(
+        f"nothing to show to the API server: {error}",
+        remedy="look at the service account's token, or at what the kubeconfig runs to log in",
+    )
 
 
 def _refused(code: int, content: bytes, what: str) -> MeshError:
@@ -160,9 +183,8 @@ def _error(code: int, status: Object, what: str) -> MeshError:  # noqa: PLR0911 
             f"the API server does not know us ({what})", remedy="look at the service account's token"
         )
     if code == 404:
-        return NotFound(
-            f"the API server has it not: {message}", remedy="are the CRDs of deploy/crds applied?"
-        )
+        remedy = "are the CRDs of deploy/crds applied?" if _OURS in what else ""
+        return NotFound(f"the API server has it not: {message}", remedy=remedy)
     if code == _CODE_CONFLICT:
         return Changed(message)
     if code == _CODE_GONE or status.get("reason") == "Expired":
@@ -191,6 +213,22 @@ def configuration(context: str = "") -> SingleConfig:
     return found
 
 
+def in_pod(folder: Path) -> SingleConfig:
+    """Return that of a pod whose service account is in ``folder``; raises Invalid where it is none.
+
+    The token is read again when an API server no longer takes it.
+    """
+    try:
+        found = KubeConfig.from_service_account(folder).get()
+    except (ConfigError, OSError, KeyError) as error:
+        raise Invalid(
+            f"this is no pod of a cluster, or one without a service account in {folder}: {error} is missing",
+            remedy="run it in a cluster, with automountServiceAccountToken: true",
+        ) from error
+    assert found is not None  # it has one context, which is the current one
+    return found
+
+
 @asynccontextmanager
 async def connected(chosen: SingleConfig | None = None, *, rate: float = 0.0) -> AsyncIterator[Api]:
     """Give the API server of this pod, or of ``KUBECONFIG``; raises Invalid where there is neither.
@@ -198,7 +236,14 @@ async def connected(chosen: SingleConfig | None = None, *, rate: float = 0.0) ->
     ``rate`` is the most calls per second that it is asked for; 0: no limit.
     """
     held = chosen or configuration()
-    async with AsyncClient(held, ConnectionParams(trust_env=False)) as http:
+    try:
+        client = AsyncClient(held, ConnectionParams(trust_env=False))
+    except (OSError, ConfigError) as error:  # OSError: also what OpenSSL says of a file
+        raise Invalid(
+            f"the credentials for {held.cluster.server} cannot be used: {error}",
+            remedy="look at the files that the kubeconfig or the service account names",
+        ) from error
+    async with client as http:
         yield Api(http, held.namespace, rate)
 
 
