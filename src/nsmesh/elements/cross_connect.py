@@ -18,6 +18,7 @@ from nsmesh.datapath.base import Applied, CrossConnect, Datapath, KernelPort, Po
 from nsmesh.datapath.netns import identity
 from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.model.copying import copy_of
+from nsmesh.model.fileurl import INODE_URL
 from nsmesh.model.messages import IP, Connection, Mechanism, NetworkServiceRequest
 from nsmesh.model.tunnels import VlanPort
 from nsmesh.model.wiring import Side, WiringError, cross_connect, own_mac
@@ -34,6 +35,10 @@ def namespace_identity(path: str) -> Hashable:
         return identity(path)
     except OSError:
         return path  # the driver says what is wrong with it
+
+
+def _can_be_opened(mechanism: Mechanism) -> bool:
+    return not mechanism.parameters.get(INODE_URL, "").startswith("inode:")
 
 
 async def _never(wire_id: str) -> bool:  # noqa: ARG001 - it may be anybody's
@@ -97,12 +102,16 @@ class CrossConnectWire(Element):
             self._let_go(holder, keep=set())
 
     async def resume(self, call: Call, connection: Connection) -> None:
-        """Hold its interfaces. The wire is in the kernel, and the next Request of its client looks at it."""
+        """Hold its interfaces. The wire is in the kernel, and the next Request of its client looks at it.
+
+        A namespace that came as a descriptor comes again with that Request: until then nothing is held there.
+        """
         holder = self._holder(call, connection)
         downstream = call.state.get(DOWNSTREAM)
-        near = self._port(connection, connection.mechanism, Side.CLIENT)
-        await self._hold(call, connection, holder, near)
-        if downstream is not None:
+        if _can_be_opened(connection.mechanism):
+            near = self._port(connection, connection.mechanism, Side.CLIENT)
+            await self._hold(call, connection, holder, near)
+        if downstream is not None and _can_be_opened(downstream):
             far = self._port(connection, downstream, Side.ENDPOINT)
             await self._hold(call, connection, holder, far, far=True)
         self._let_go(holder, keep=set(holder.places))

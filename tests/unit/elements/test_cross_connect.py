@@ -8,6 +8,7 @@ import pytest
 
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
+from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Tail, chain
 from nsmesh.core.errors import Conflict, Internal, Invalid, Refused, Unavailable
 from nsmesh.core.virtual import run
@@ -330,5 +331,23 @@ def test_a_taken_name_is_the_endpoints_only_where_it_is():
                 await mesh.ask("c1")
             assert isinstance(caught.value, InterfaceTaken) == far
         assert mesh.clean
+
+    run(scenario())
+
+
+def test_a_namespace_that_came_as_a_descriptor_is_no_mistake_after_a_restart():
+    """It comes again with the client's next Request; what the endpoint's path leads to is held meanwhile."""
+
+    async def scenario():
+        mesh = Mesh()
+        call = Call()
+        call.state.set(DOWNSTREAM, kernel("n1", "nse"))
+        named = Mechanism(
+            cls="LOCAL", type="KERNEL", parameters={"name": "nsm-1", "inodeURL": "inode://4/77"}
+        )
+        segments = [PathSegment(name="nsc", id="nsc-0"), PathSegment(name="fwd", id="c1")]
+        path = Path(index=1, path_segments=segments)
+        await mesh.wire.resume(call, Connection(id="c1", mechanism=named, path=path))
+        assert [name for _, name in mesh.wire._held] == ["n1"]
 
     run(scenario())
