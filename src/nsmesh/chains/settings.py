@@ -146,6 +146,8 @@ class ForwarderSettings(Connects):
     """The same, as other forwarders of NSM call it; both may be given."""
     tunnels_apart: bool = False
     """Whether tunnels end in the node, where no pod can change them; costs a packet one more step."""
+    srv6_prefix: str = ""
+    """IPv6 prefix that routers lead to this node, for SRV6 to nodes behind them; empty: on one link alone."""
     node_watch_interval: Seconds = Seconds(0.04)
     """Time between two echoes to each node that shares wires; dead after three without any; 0: none."""
 

@@ -91,7 +91,7 @@ def _tunnel(kind: str, settings: ForwarderSettings, link_mtu: Callable[[], int])
     if kind == WIREGUARD:
         return Wireguard(ip, link_mtu=link_mtu, secret=secrets.token_bytes(32))
     if kind == SRV6:
-        return Srv6(ipv6_beside(ip), link_mtu=link_mtu)
+        return Srv6(ipv6_beside(ip), link_mtu=link_mtu, prefix=settings.srv6_prefix)
     return _PLAIN[kind](ip, link_mtu=link_mtu)
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ipaddress
 
 from nsmesh.core.errors import Unavailable
-from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Netlink, attributes, request
-
-_EVERYWHERE = 0
-"""Scope of an address that is no loopback's and no link's."""
+from nsmesh.datapath.netlink import Netlink
+from nsmesh.datapath.rtnetlink import RT_SCOPE_UNIVERSE
+from nsmesh.datapath.rtread import read_addresses
 
 
 def reachable_address() -> str:
@@ -18,18 +16,13 @@ def reachable_address() -> str:
 
     IPv4 before IPv6. Raises Unavailable where there is none.
     """
-    found = []
     try:
         with Netlink() as netlink:
-            for _, body in netlink.dump(request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, 0))):
-                _, _, _, scope, _ = rt.IFADDR.unpack_from(body)
-                values = attributes(body, rt.IFADDR.size)
-                raw = values.get(rt.IFA_LOCAL) or values.get(rt.IFA_ADDRESS)
-                if raw and scope == _EVERYWHERE:
-                    found.append(ipaddress.ip_address(raw))
+            assigned = read_addresses(netlink)
     except OSError as error:
         raise explain(error.errno or 0, "cannot look for an address to be reached at") from error
-    found = sorted((one for one in found if not one.is_loopback), key=lambda one: one.version)
+    everywhere = (ipaddress.ip_address(one.address) for one in assigned if one.scope == RT_SCOPE_UNIVERSE)
+    found = sorted((one for one in everywhere if not one.is_loopback), key=lambda one: one.version)
     if not found:
         raise Unavailable(
             "there is no address here at which others could reach this",

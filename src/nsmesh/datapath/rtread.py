@@ -79,6 +79,31 @@ def read_links(netlink: Netlink) -> list[Link]:
     return [parse_link(body) for _, body in netlink.dump(rt.get_link())]
 
 
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """An address that an interface has: packed, with the length of its prefix, its scope and flags."""
+
+    index: int
+    address: bytes
+    length: int
+    scope: int
+    flags: int
+
+
+def read_addresses(netlink: Netlink, *, family: int = 0, index: int = 0) -> list[Assigned]:
+    """Return the addresses of a namespace, or of one interface; raises OSError. ``family`` 0: both."""
+    message = request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(family, 0, 0, 0, index))
+    found = []
+    for _, body in _dump(netlink, message):
+        _, length, flags, scope, owner = rt.IFADDR.unpack_from(body)
+        values = attributes(body, rt.IFADDR.size)
+        address = values.get(rt.IFA_LOCAL) or values.get(rt.IFA_ADDRESS)
+        if address and index in {0, owner}:
+            flags = _number(values.get(rt.IFA_FLAGS)) or flags
+            found.append(Assigned(owner, address, length, scope, flags))
+    return found
+
+
 def read_end(netlink: Netlink, link: Link) -> EndState:
     """Return what belongs to one of our interfaces; raises OSError."""
     netlink.strict()
@@ -123,20 +148,12 @@ def read_rules(netlink: Netlink) -> list[RuleState]:
 
 
 def _addresses(netlink: Netlink, index: int) -> tuple[tuple[Prefix, ...], frozenset[Prefix]]:
-    universe: list[Prefix] = []
-    narrower: set[Prefix] = set()
-    message = request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, index))
-    for _, body in _dump(netlink, message):
-        _, length, _, scope, owner = rt.IFADDR.unpack_from(body)
-        if owner != index:
-            continue
-        values = attributes(body, rt.IFADDR.size)
-        prefix = Prefix(values.get(rt.IFA_LOCAL) or values[rt.IFA_ADDRESS], length)
-        if scope == rt.RT_SCOPE_UNIVERSE:
-            universe.append(prefix)
-        else:
-            narrower.add(prefix)
-    return tuple(universe), frozenset(narrower)
+    found = [
+        (one.scope == rt.RT_SCOPE_UNIVERSE, Prefix(one.address, one.length))
+        for one in read_addresses(netlink, index=index)
+    ]
+    universe = tuple(prefix for everywhere, prefix in found if everywhere)
+    return universe, frozenset(prefix for everywhere, prefix in found if not everywhere)
 
 
 def _routes(netlink: Netlink, index: int) -> frozenset[RouteState]:

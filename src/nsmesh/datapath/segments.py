@@ -120,7 +120,7 @@ class SegmentDatapath(LinuxDatapath):
             near = veth.find_link(place, name=name)
             if near is None:
                 raise explain(errno.ENODEV, f"cannot lead connection {wire_id} to its segments")
-            if self._segments.get(wire_id) == (tunnel, pod, near.index):
+            if self._segments.get(wire_id) == (tunnel, pod, near.index) and not srv6.is_routed(tunnel):
                 return
             try:
                 netns.call_in(pod.netns, lambda: cut_before_sending(pod.name))
@@ -139,7 +139,6 @@ class SegmentDatapath(LinuxDatapath):
 
         IPv6 is off at the end until all that comes in there is led away: nothing of a pod's reaches the node.
         """
-        interface = srv6.link_to(place.netlink, tunnel)
-        srv6.send_out(place.netlink, near, tunnel, interface)
+        srv6.send_out(place.netlink, near, tunnel, *srv6.way_to(place.netlink, tunnel))
         self._doors.switch_ipv6(place, name, on=True)
         srv6.take_in(place.netlink, near, tunnel)

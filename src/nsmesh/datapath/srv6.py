@@ -15,9 +15,10 @@ from nsmesh.datapath import traffic_control as tc
 from nsmesh.datapath.base import TunnelRefused, TunnelTaken
 from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, attributes, request, u32
 from nsmesh.datapath.packed import parse_ip
+from nsmesh.datapath.rtread import read_addresses
 from nsmesh.datapath.srv6_program import encapsulating
 from nsmesh.datapath.vlan_messages import attach, program_at
-from nsmesh.model.tunnels import Srv6Port
+from nsmesh.model.tunnels import ONE_LINK, Srv6Port
 
 RTA_ENCAP_TYPE, RTA_ENCAP, LWTUNNEL_ENCAP_SEG6_LOCAL = 21, 22, 7
 SEG6_LOCAL_ACTION, SEG6_LOCAL_OIF, SEG6_LOCAL_ACTION_END_DX2 = 1, 7, 4
@@ -25,6 +26,7 @@ RT_TABLE_MAIN, WHOLE = 254, 128
 
 _NUMBER = struct.Struct("=I")
 _HANDLE = 1
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 
 
 def take_out(sid: str, index: int, *, add: bool = True) -> Message:
@@ -55,51 +57,69 @@ def taken_out(netlink: Netlink, index: int) -> list[str]:
     return found
 
 
-def link_to(netlink: Netlink, tunnel: Srv6Port) -> int:
-    """Return the index of the interface that has this node's address, where the other node is on its link.
+def is_routed(tunnel: Srv6Port) -> bool:
+    """Whether routers know the other node's segment identifier; which of them leads there may change."""
+    return IPv6Address(tunnel.remote_sid) not in ONE_LINK
 
-    Raises TunnelRefused where it is not, or is reached by way of a router: routers do not know our segment
-    identifiers. Raises OSError.
+
+def way_to(netlink: Netlink, tunnel: Srv6Port) -> tuple[int, str]:
+    """Return the interface by which packets leave, and to whose address on its link.
+
+    That is the other node, where it is on the link of this node's address, else the router that leads to its
+    segment identifier. Raises TunnelRefused where there is neither, OSError.
     """
-    local = parse_ip(tunnel.local)
-    for _, body in netlink.dump(request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(rt.AF_INET6, 0, 0, 0, 0))):
-        *_, index = rt.IFADDR.unpack_from(body)
-        values = attributes(body, rt.IFADDR.size)
-        if (values.get(rt.IFA_LOCAL) or values.get(rt.IFA_ADDRESS)) == local:
-            break
-    else:
+    own = [
+        one for one in read_addresses(netlink, family=rt.AF_INET6) if one.address == parse_ip(tunnel.local)
+    ]
+    if not own:
         raise TunnelRefused(
             f"the address {tunnel.local} of SRV6 wires is on no link of this node",
             remedy="give it back to the node, or offer another mechanism",
         )
-    body = rt.RTMSG.pack(rt.AF_INET6, WHOLE, 0, 0, 0, 0, 0, 0, 0)
-    body += attribute(rt.RTA_DST, parse_ip(tunnel.remote)) + u32(rt.RTA_OIF, index)
-    try:
-        answers = netlink.ask(request(rt.RTM_GETROUTE, 0, body))
-    except OSError as error:
-        if error.errno not in {errno.ENETUNREACH, errno.EHOSTUNREACH}:
-            raise
-        answers = []
-    if not answers or rt.RTA_GATEWAY in attributes(answers[0][1], rt.RTMSG.size):
+    beside = _route_to(netlink, tunnel.remote, own[0].index)
+    if beside and rt.RTA_GATEWAY not in beside:
+        return own[0].index, tunnel.remote
+    if not is_routed(tunnel):
         raise TunnelRefused(
             f"the other node, {tunnel.remote}, is not on the link of {tunnel.local}, "
             "and routers between nodes do not know the segment identifiers of wires",
-            remedy="join the nodes by one link, or use another mechanism between them",
+            remedy="join the nodes by one link, use another mechanism between them, or have a prefix "
+            "routed to each node, NSM_SRV6_PREFIX of its forwarder",
         )
-    return int(index)
+    routed = _route_to(netlink, tunnel.remote_sid)
+    if rt.RTA_GATEWAY not in routed or rt.RTA_OIF not in routed:
+        raise TunnelRefused(
+            f"no router leads to {tunnel.remote_sid}, the segment identifier of the node {tunnel.remote}",
+            remedy="have its NSM_SRV6_PREFIX routed to it, or use another mechanism between the nodes",
+        )
+    return _NUMBER.unpack(routed[rt.RTA_OIF])[0], str(IPv6Address(routed[rt.RTA_GATEWAY]))
 
 
-def name_of(tunnel: Srv6Port, interface: int) -> str:
+def _route_to(netlink: Netlink, address: str, interface: int = 0) -> dict[int, bytes]:
+    """Return what the kernel says of the way to an address, nothing where it has none; raises OSError."""
+    body = rt.RTMSG.pack(rt.AF_INET6, WHOLE, 0, 0, 0, 0, 0, 0, 0) + attribute(rt.RTA_DST, parse_ip(address))
+    try:
+        answers = netlink.ask(
+            request(rt.RTM_GETROUTE, 0, body + (u32(rt.RTA_OIF, interface) if interface else b""))
+        )
+    except OSError as error:
+        if error.errno not in _NO_WAY:
+            raise
+        return {}
+    return attributes(answers[0][1], rt.RTMSG.size) if answers else {}
+
+
+def name_of(tunnel: Srv6Port, interface: int, hop: str) -> str:
     """Return the name of the program of a tunnel, which says all that it depends on."""
-    return f"nsm_srv6 {tunnel.local} {tunnel.remote_sid} {tunnel.remote} {interface}"
+    return f"nsm_srv6 {tunnel.local} {tunnel.remote_sid} {hop} {interface}"
 
 
-def send_out(netlink: Netlink, near: int, tunnel: Srv6Port, interface: int) -> None:
-    """Have all that comes in at an end go to the other node; raises OSError, TunnelRefused."""
-    name = name_of(tunnel, interface)
+def send_out(netlink: Netlink, near: int, tunnel: Srv6Port, interface: int, hop: str) -> None:
+    """Have all that comes in at an end go out to ``hop``, its next hop; raises OSError, TunnelRefused."""
+    name = name_of(tunnel, interface, hop)
     if program_at(netlink, near, tc.INGRESS, _HANDLE) == name:
         return
-    code = encapsulating(tunnel.local, tunnel.remote_sid, tunnel.remote, interface)
+    code = encapsulating(tunnel.local, tunnel.remote_sid, hop, interface)
     attach(netlink, near, tc.INGRESS, _HANDLE, code, name, kind="nsm_srv6")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from ipaddress import IPv6Address
 
@@ -10,15 +9,16 @@ from nsmesh.core.errors import Unavailable
 from nsmesh.datapath import netns
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Netlink, attributes, request
+from nsmesh.datapath.netlink import Netlink
 from nsmesh.datapath.packed import parse_ip
-from nsmesh.datapath.rtread import read_link
+from nsmesh.datapath.rtread import read_addresses, read_link
 
 LOOK = 1.0
 """Seconds for which what was read of the underlay's link is good."""
 
-
-IFA_FLAGS, IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED = 8, 0x01, 0x08, 0x20
+IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED = 0x01, 0x08, 0x20
+_PASSING = IFA_F_TEMPORARY | IFA_F_DADFAILED | IFA_F_DEPRECATED
+_IPV6 = 16
 
 
 def ipv6_beside(ip: str) -> str:
@@ -29,20 +29,13 @@ def ipv6_beside(ip: str) -> str:
     if ":" in ip:
         return ip
     with Netlink() as netlink:
-        answers = netlink.dump(request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, 0)))
-    found: dict[int, str] = {}
-    wanted = 0
-    for _, body in answers:
-        family, _, flags, scope, index = rt.IFADDR.unpack_from(body)
-        values = attributes(body, rt.IFADDR.size)
-        address = values.get(rt.IFA_LOCAL) or values.get(rt.IFA_ADDRESS, b"")
-        flags = int.from_bytes(values.get(IFA_FLAGS, bytes([flags])), sys.byteorder)
-        passing = flags & (IFA_F_TEMPORARY | IFA_F_DADFAILED | IFA_F_DEPRECATED)
-        if address == parse_ip(ip):
-            wanted = index
-        elif family == rt.AF_INET6 and scope == rt.RT_SCOPE_UNIVERSE and not passing:
-            found.setdefault(index, str(IPv6Address(address)))
-    return found.get(wanted, "")
+        assigned = read_addresses(netlink)
+    wanted = [one.index for one in assigned if one.address == parse_ip(ip)]
+    for one in assigned:
+        lasts = one.scope == rt.RT_SCOPE_UNIVERSE and not one.flags & _PASSING
+        if one.index in wanted[-1:] and len(one.address) == _IPV6 and lasts:
+            return str(IPv6Address(one.address))
+    return ""
 
 
 class Underlay:
@@ -71,12 +64,10 @@ class Underlay:
         return self._mtu
 
     def _read(self, netlink: Netlink) -> int:
-        for _, body in netlink.dump(request(rt.RTM_GETADDR, 0, rt.IFADDR.pack(0, 0, 0, 0, 0))):
-            *_, index = rt.IFADDR.unpack_from(body)
-            values = attributes(body, rt.IFADDR.size)
-            if (values.get(rt.IFA_LOCAL) or values.get(rt.IFA_ADDRESS)) != self._packed:
+        for one in read_addresses(netlink):
+            if one.address != self._packed:
                 continue
-            link = read_link(netlink, index=index)
+            link = read_link(netlink, index=one.index)
             if link is not None and link.up:
                 return link.mtu
             raise Unavailable(

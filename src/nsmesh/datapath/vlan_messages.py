@@ -14,6 +14,7 @@ from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath import traffic_control as tc
 from nsmesh.datapath.device import described
 from nsmesh.datapath.netlink import Batch, Message, Netlink, attribute, attributes, request, u32
+from nsmesh.datapath.rtread import read_addresses
 
 IFLA_LINK, IFLA_MASTER = 5, 10
 IFLA_VLAN_ID = 1
@@ -25,7 +26,7 @@ PRIORITY = 0x6E
 """Of our programs on an interface: behind those at 1, where other programs begin."""
 
 _PLACE = tc.priority(PRIORITY)
-_NO_LINK, _NO_ADDRESS = rt.IFINFO.pack(0, 0, 0, 0, 0), rt.IFADDR.pack(0, 0, 0, 0, 0)
+_NO_LINK = rt.IFINFO.pack(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,4 @@ def attach(
 
 def numbered(netlink: Netlink, index: int) -> bool:
     """Return whether an interface has addresses by which the node itself is reached; raises OSError."""
-    for _, body in netlink.dump(request(rt.RTM_GETADDR, 0, _NO_ADDRESS)):
-        _, _, _, scope, found = rt.IFADDR.unpack_from(body)
-        if found == index and scope != RT_SCOPE_LINK:
-            return True
-    return False
+    return any(one.scope != RT_SCOPE_LINK for one in read_addresses(netlink, index=index))

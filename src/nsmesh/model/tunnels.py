@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv6Network
 
 from nsmesh.model.wire import TunnelPort
 from nsmesh.model.wireguard import PrivateKey
@@ -11,6 +12,8 @@ VXLAN_PORT = 4789
 """UDP port of VXLAN."""
 GENEVE_PORT = 6081
 """UDP port of Geneve."""
+ONE_LINK = IPv6Network("fd5e::/16")
+"""Segment identifiers that no router knows: an address range for private use."""
 
 
 def _hidden() -> str:

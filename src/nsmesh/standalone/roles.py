@@ -36,6 +36,7 @@ FORWARDER_WISHES = (
     "device_selector_file",
     "l2_resource_selector_file",
     "tunnels_apart",
+    "srv6_prefix",
 )
 """Settings of a forwarder that a mesh takes from its environment."""
 OVS_WISHES = ("vxlan_port", "mechanism_priority", "mechanisms", "dpdk_memory")

@@ -243,3 +243,22 @@ def test_each_node_has_a_segment_identifier_for_a_wire():
     assert far.describe(made) == f"SRV6/{out.remote_sid}"
     with pytest.raises(Invalid, match=r"needs an underlay of IPv6, and 192\.0\.2\.1 is IPv4"):
         plugin("SRV6", "192.0.2.1")
+
+
+def test_segment_identifiers_are_from_the_prefix_of_the_node():
+    """The same for the same connection; another one of it is from there too; what is no prefix is refused."""
+    routed = Srv6("2001:db8::1", link_mtu=lambda: 1500, prefix="2001:db8:5e:1::/64")
+    offer = routed.offer(ASKING)
+    sids = {made.parameters["src_localsid"] for made in (offer, routed.offer(ASKING), routed.another(offer))}
+    assert len(sids) == 2
+    assert all(sid.startswith("2001:db8:5e:1:") for sid in sids)
+    alone = Srv6("2001:db8::1", link_mtu=lambda: 1500).offer(ASKING).parameters["src_localsid"]
+    assert alone.startswith("fd5e:")
+    for wrong, says in (
+        ("2001:db8::1/64", "has host bits set"),
+        ("192.0.2.0/24", "no prefix of IPv6"),
+        ("2001:db8::/112", "no segment identifiers can be made"),
+        ("fe80::/64", "no segment identifiers can be made"),
+    ):
+        with pytest.raises(Invalid, match=says):
+            Srv6("2001:db8::1", link_mtu=lambda: 1500, prefix=wrong)
