@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from nsmesh.core.errors import Invalid, Refused
+from nsmesh.core.errors import Invalid, Refused, Unavailable
 from nsmesh.datapath import apart, netns
 from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Port, TunnelPort
@@ -96,7 +96,7 @@ class OvsDatapath:
             # where an end is an interface, the kernel enforces the payload there
             payload = wire.payload if len(sockets) == 2 else ETHERNET
             one, other = (replace(ports[name], payload=payload) for name, _ in ends)
-            await self.switch.ports.connect(wire.id, one, other)
+            await self._connect(wire.id, one, other)
         except BaseException:
             if wire.id not in known:
                 await self.remove(wire.id)
@@ -107,6 +107,15 @@ class OvsDatapath:
         outcome = outcomes.pop() if len(outcomes) == 1 else "changed"
         details = tuple(detail for one in applied for detail in one.details)
         return Applied(outcome, applied[0].a_mac, applied[1].a_mac, details)
+
+    async def _connect(self, wire_id: str, one: SwitchPort, other: SwitchPort) -> None:
+        """Have the switch join two ports; once more, where one that has used its memory up was followed."""
+        try:
+            await self.switch.ports.connect(wire_id, one, other)
+        except Unavailable:
+            if not await self.switch.renewed():
+                raise
+            await self.switch.ports.connect(wire_id, one, other)
 
     async def _ids(self) -> set[str]:
         """Return the ids of the wires that are there: an apply of theirs that fails leaves them.

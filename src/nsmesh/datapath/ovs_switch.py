@@ -9,7 +9,10 @@ import asyncio
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
+
+import structlog
 
 from nsmesh.core.errors import NotFound, Refused, Unavailable
 from nsmesh.datapath.ovs_database import mapping, transact
@@ -17,6 +20,9 @@ from nsmesh.datapath.ovs_dpdk import KINDS, Sockets, options
 from nsmesh.datapath.ovs_ports import PATIENCE, SwitchPorts
 from nsmesh.datapath.ovs_programs import running, switch_program
 from nsmesh.datapath.ovs_rows import SwitchPort, await_value, named, new_port, put, select
+from nsmesh.datapath.ovs_wear import allow_descriptors, is_worn_out
+
+log = structlog.get_logger()
 
 SCHEMA_FILE = "/usr/share/openvswitch/vswitch.ovsschema"
 BRIDGE = "br-nsm"
@@ -43,6 +49,7 @@ class Switch:
         self.ports = SwitchPorts(bridge, self.database, self.flows, memory)
         self._has_dpdk = False
         self._starting = asyncio.Lock()
+        self._pid_file = directory / "ovs-vswitchd.pid"
 
     async def ensure(self) -> None:
         """Start what does not run; a new ``ovs-vswitchd`` gets the flows of all wires that have ports.
@@ -83,6 +90,33 @@ class Switch:
     async def _start_switch(self) -> None:
         program = switch_program(dpdk=True) if self.memory else ""
         await self._daemon("ovs-vswitchd", f"unix:{self.database}", "--no-chdir", path=program)
+        if self.memory and (pid := running(self._pid_file, "ovs-vswitchd")):
+            allow_descriptors(pid)
+
+    async def renewed(self) -> bool:
+        """Have another ``ovs-vswitchd`` where DPDK has used its memory up; return whether it was so.
+
+        It gets all wires, which pause meanwhile. Raises what :meth:`ensure` raises.
+        """
+        async with self._starting:
+            if not self._has_dpdk or not await is_worn_out(
+                self.directory / "ovs-vswitchd.ctl", self._pid_file
+            ):
+                return False
+            log.warning(
+                "DPDK has used its memory up: another switch takes over", directory=str(self.directory)
+            )
+            await self._end("ovs-vswitchd")
+        await self.ensure()
+        return True
+
+    async def _end(self, program: str) -> None:
+        """End a daemon by a signal, and wait for its end."""
+        pid_file = self.directory / f"{program}.pid"
+        while pid := running(pid_file, program):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            await asyncio.sleep(0.02)
 
     async def ensure_dpdk(self) -> None:
         """Have DPDK started; it takes its memory now, and its buffers, which a port of ours keeps.
@@ -185,10 +219,7 @@ class Switch:
         """End both daemons, the switch first with its devices; wires through it end with them."""
         await self._leave()
         for program in PROGRAMS:
-            pid_file = self.directory / f"{program}.pid"
-            while pid := running(pid_file, program):
-                os.kill(pid, signal.SIGTERM)
-                await asyncio.sleep(0.02)
+            await self._end(program)
 
     async def _leave(self) -> None:
         """Have ``ovs-vswitchd`` end by itself: only so it takes its devices away."""

@@ -1,0 +1,93 @@
+"""What DPDK does not give back when memif ports go: a switch that has used it up is followed by another."""
+
+import asyncio
+import resource
+import time
+from pathlib import Path
+
+import pytest
+from test_ovs_sockets import answering, driver, kernel, listening, pings
+
+from nsmesh.core.errors import Unavailable
+from nsmesh.datapath import ovs_programs, ovs_wear
+from nsmesh.datapath.base import CrossConnect
+from nsmesh.datapath.ovs_dpdk import DEVICE, new_device
+from nsmesh.datapath.ovs_keeper import keeping
+from nsmesh.datapath.ovs_programs import running
+from nsmesh.datapath.ovs_rows import SwitchPort
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(bool(ovs_programs.lacks_dpdk()), reason="Open vSwitch with DPDK is not installed"),
+]
+TIGHT = 140
+"""MiB that hold the largest pool of buffers and a hundred memif ports or so."""
+TOGETHER = 14
+
+
+def descriptors(pid):
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def port(switch, name):
+    """Return a memif port at which the switch listens."""
+    device = f"{new_device()},role=server,id=0,socket={switch.directory}/{name},socket-abstract=no"
+    return SwitchPort(name, "dpdk", ((DEVICE, device),), mark=name)
+
+
+async def worn(switch):
+    """Have memif ports come and go until DPDK does not take even one more; return how many there were."""
+    made, together, failed = 0, TOGETHER, 0
+    while failed < 3:
+        numbers = range(made, made + together)
+        pairs = [(f"f{at}", port(switch, f"x{at}a"), port(switch, f"x{at}b")) for at in numbers]
+        results = await asyncio.gather(
+            *(switch.ports.connect(*pair) for pair in pairs), return_exceptions=True
+        )
+        await asyncio.gather(*(switch.ports.disconnect(owner) for owner, _, _ in pairs))
+        made += together
+        assert made < 2000, "its memory does not end"
+        if any(isinstance(result, Unavailable) for result in results):
+            failed, together = failed + (together == 1), 1
+    return made
+
+
+def test_a_switch_that_has_used_its_memory_up_is_followed_by_another(tmp_path, monkeypatch):
+    """The wire that did not fit is made, the one that was there carries frames again, and nothing is left.
+
+    Before, a young switch is left alone: it would be no better anew.
+    """
+
+    async def main(make, pod):
+        datapath = make(TIGHT)
+        switch = datapath.switch
+        pid_file = switch.directory / "ovs-vswitchd.pid"
+        near, more = listening(datapath), listening(datapath, "y.memif")
+        async with keeping(switch):
+            await datapath.apply(CrossConnect("w1", kernel(pod), near))
+            pid = running(pid_file, "ovs-vswitchd")
+            assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] > 1024
+            before = descriptors(pid)
+            ports = await worn(switch)
+            assert ports > 0
+            assert descriptors(pid) - before >= ports, "the leak is gone: mend decision 57"
+            second = CrossConnect("w2", kernel(pod, 2), more)
+            with pytest.raises(Unavailable):
+                await datapath.apply(second)
+            assert running(pid_file, "ovs-vswitchd") == pid
+            monkeypatch.setattr(ovs_wear, "REST", 0.0)
+            began = time.monotonic()
+            assert (await datapath.apply(second)).outcome == "created"
+            assert running(pid_file, "ovs-vswitchd") not in {0, pid}
+            assert time.monotonic() - began < 30
+            for number, end in ((1, near), (2, more)):
+                async with answering(end.socket, number):
+                    assert await pings(pod, number)
+            for wire in ("w1", "w2"):
+                await datapath.remove(wire)
+            assert await switch.ports.owners() == {}
+        await datapath.aclose()
+
+    with driver(tmp_path) as (make, pod):
+        asyncio.run(main(make, pod))
