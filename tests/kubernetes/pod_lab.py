@@ -178,6 +178,7 @@ class PodNode(contextlib.ExitStack):
             NSM_REGISTRY_URL=f"{at}/registry.sock",
             NSM_JOURNAL=f"{self.folder}/nsmgr.db",
             NSM_MIRROR_CONNECTIONS="true",
+            NSM_OPEN_SOCKET="true",
             KUBECONFIG=self.account_of("nsmgr", manager_rules),
             **manager,
         )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from kubernetes_lab import until
 
+PROC = Path("/proc")
+
 
 def cgroup_root() -> Path:
     """Return the cgroup below which pods are made: of version 2, or one hierarchy of version 1."""

@@ -88,6 +88,13 @@ def test_every_kind_is_patched_by_the_real_server(webhook_server, namespace, tmp
         )
         server.kubectl("annotate", "namespace", namespace, f"{KEY}-")
         assert len(create(server, namespace, pod(None))["spec"]["containers"]) == 1
+        assert one.said("patched")
+
+
+def test_pod_security(webhook_server, namespace, tmp_path):
+    """Restricted pods are refused while they could never start, and taken by the server once they can."""
+    server = webhook_server
+    with webhook(server, namespace, tmp_path):
         server.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
         strict = {
             "allowPrivilegeEscalation": False,
@@ -97,9 +104,39 @@ def test_every_kind_is_patched_by_the_real_server(webhook_server, namespace, tmp
         }
         body = pod()
         body["spec"]["containers"][0]["securityContext"] = strict
-        made = create(server, namespace, body)
+        told = refused(server, namespace, body)
+        assert "no csi.spiffe.io and no csi.networkservicemesh.io" in told
+        assert "networkservicemesh.io/mode: agent" in told
+        server.kubectl("create", "-f", "-", stdin=json.dumps(driver("csi.spiffe.io", "Ephemeral")))
+        server.kubectl(
+            "create", "-f", "-", stdin=json.dumps(driver("csi.networkservicemesh.io", "Persistent"))
+        )
+        try:
+            until(
+                "one is seen, and the other of no use",
+                lambda: "has no csi.networkservicemesh.io" in refused(server, namespace, body),
+            )
+            server.kubectl("delete", "csidriver", "csi.networkservicemesh.io")
+            server.kubectl(
+                "create", "-f", "-", stdin=json.dumps(driver("csi.networkservicemesh.io", "Ephemeral"))
+            )
+            dry = ("create", "-n", namespace, "--dry-run=server", "-f", "-")
+            until(
+                "both are seen",
+                lambda: "created" in server.kubectl(*dry, stdin=json.dumps(body), check=False),
+            )
+            made = create(server, namespace, body)
+        finally:
+            server.kubectl("delete", "csidriver", "csi.spiffe.io", "csi.networkservicemesh.io")
         assert {"csi"} == {key for volume in made["spec"]["volumes"] for key in volume if key != "name"}
-        assert one.said("patched")
+        client = made["spec"]["containers"][-1]
+        assert client["securityContext"] == {**strict, "runAsUser": 65532}
+
+
+def driver(name, *modes):
+    """Return the object of a CSI driver."""
+    meta = {"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": name}}
+    return {**meta, "spec": {"attachRequired": False, "volumeLifecycleModes": list(modes)}}
 
 
 def check(spec, metadata, value):

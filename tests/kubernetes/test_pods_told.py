@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kubernetes_lab import until
 from pod_lab import NSM, PodNode
-from pod_process import Pod, missing, wired
+from pod_process import PROC, Pod, missing, wired
 from test_kubernetes_mirror import RULES
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -142,6 +142,27 @@ def test_a_pod_with_a_sidecar_is_told_as_well(node: PodNode) -> None:
     assert [item["interface"] for item in until("told", lambda: told(node, pod))] == ["nsm-5"]
     until("ready", lambda: condition(node, pod).get("status") == "True")
     assert any(message.startswith("wire nsm-5 to nse-1 up in") for message in events(node, pod))
+    node.delete(pod)
+
+
+def test_a_client_without_root_or_any_capability(node: PodNode) -> None:
+    """As in a namespace whose Pod Security is restricted: its user is nobody's, and its wire is the same."""
+    pod = node.pod(node.app, "strict")
+    node.folder.chmod(0o711)
+    pod.start(
+        *("setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--no-new-privs"),
+        *("--bounding-set=-all", "--inh-caps=-all"),
+        *(*NSM, "nsc"),
+        **node.common,
+        NSM_NAME="strict",
+        NSM_CONNECT_TO=f"unix://{node.folder}/nsm.sock",
+        NSM_NETWORK_SERVICES="kernel://ping/nsm-6",
+    )
+    wired(pod, "nsm-6")
+    status = (PROC / str(pod.pid) / "status").read_text()
+    assert "\nUid:\t65532\t65532\t65532\t65532\n" in status
+    assert "\nCapEff:\t0000000000000000\n" in status
+    until("told", lambda: told(node, pod))
     node.delete(pod)
 
 

@@ -19,6 +19,7 @@ from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import Api, connected
+from nsmesh.kubernetes.drivers import Drivers
 from nsmesh.kubernetes.https import Certificate, HttpsServer, serving
 from nsmesh.kubernetes.lease import Lease
 from nsmesh.kubernetes.namespaces import PATH, Namespaces
@@ -164,7 +165,8 @@ async def running_admission_webhook(settings: AdmissionWebhookSettings) -> Async
         else:
             showing = _identified(settings, plan, certificate)
         async with showing as (lacking, shown):
-            reviewer = Reviewer(plan.injection, namespaces.read, lacking)
+            drivers = Drivers(api, scope.clock)
+            reviewer = Reviewer(plan.injection, namespaces.read, lacking, drivers.there)
             async with serving(plan.host, plan.port, certificate, reviewer) as server:
                 scope.spawn(Reflector(api, PATH, namespaces).run(), name="watch namespaces")
                 log.info("admission webhook serves", port=server.port, registers=plan.registers)

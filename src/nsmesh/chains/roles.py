@@ -68,7 +68,13 @@ async def running_nsmgr(settings: NsmgrSettings, runtime: Runtime) -> AsyncItera
         manager.registry.running(),
         manager.onward.running(),
         manager.server.running(),
-        served(runtime, settings.listen_on, Both(manager.server, manager.registry), registry=True) as urls,
+        served(
+            runtime,
+            settings.listen_on,
+            Both(manager.server, manager.registry),
+            registry=True,
+            everybody=settings.open_socket,
+        ) as urls,
         mirrored(settings, manager.server, outcomes),
     ):
         log.info("manager ready", name=settings.name, urls=urls)

@@ -13,6 +13,7 @@ import structlog
 from nsmesh import rpc
 from nsmesh.chains.secured import Secured
 from nsmesh.chains.settings import Common
+from nsmesh.chains.workload_api import EVERYBODY
 from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.element import Element, Handler
@@ -30,6 +31,8 @@ from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POL
 log = structlog.get_logger()
 
 
+OURSELVES = 0o600
+"""Mode of a unix socket that only our own user, and root, reach."""
 DRAIN = 2.0
 """Seconds that a role that ends gives the calls that it serves."""
 SHORT_DRAIN = 0.2
@@ -140,13 +143,21 @@ async def served(
     connections: bool = True,
     registry: bool = False,
     extra: Mapping[str, rpc.Method] | None = None,
+    everybody: bool = False,
 ) -> AsyncIterator[list[str]]:
     """Serve ``handler`` at ``urls`` (and in memory, to roles of this process); yield the real URLs.
 
-    On leaving nothing more is accepted, and calls that run have a while to be answered.
+    On leaving nothing more is accepted, and calls that run have a while to be answered. ``everybody``: also
+    processes of other users reach the unix sockets, where each has to show a certificate.
 
-    Raises Invalid for a tcp URL without an identity.
+    Raises Invalid for a tcp URL without an identity, and for ``everybody`` without one.
     """
+    if everybody and runtime.identity is None:
+        raise Invalid(
+            "the sockets would be open to everybody on this host: this role has no identity",
+            remedy="set SPIFFE_ENDPOINT_SOCKET to a Workload API, or NSM_OPEN_SOCKET to false",
+        )
+    mode = EVERYBODY if everybody else OURSELVES
     for url in urls:
         if runtime.identity is None and not url.startswith("unix:"):
             raise Invalid(
@@ -164,7 +175,9 @@ async def served(
     async with AsyncExitStack() as stack:
         real, served = [], []
         for url in urls:
-            server = await stack.enter_async_context(rpc.serve(url, methods, identity=runtime.identity))
+            server = await stack.enter_async_context(
+                rpc.serve(url, methods, identity=runtime.identity, socket_mode=mode)
+            )
             runtime.servers.add(server)
             stack.callback(runtime.servers.discard, server)
             served.append(server)

@@ -106,6 +106,8 @@ class NsmgrSettings(Placed, Serves, Connects):
     """Service name under which forwarders register."""
     excluded_prefixes_file: str = "/var/lib/networkservicemesh/config/excluded_prefixes.yaml"
     """Prefixes that no endpoint may assign; re-read when it changes."""
+    open_socket: bool = False
+    """Whether processes of other users reach its unix sockets too, where each has to show a certificate."""
     max_connections_per_identity: int = 10_000
     """Connections that one SPIFFE ID may have here, a forwarder of another node too; 0: any number."""
     mirror_connections: bool = False

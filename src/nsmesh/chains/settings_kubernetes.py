@@ -77,6 +77,8 @@ class AdmissionWebhookSettings(Common):
     """Memory that it is sure to get."""
     sidecar_requests_cpu: str = "100m"
     """Processor time that it is sure to get."""
+    sidecar_user: int = 65532
+    """Number of its user where Pod Security bars root and the pod names no user; 0: that of its image."""
     kubelet_qps: int = 50
     """The most calls per second to the API server; then what it told last has to do."""
     listen_on: str = "tcp://:443"

@@ -44,6 +44,7 @@ class Plan:
             silent=settings.silent,
             spire_folder=settings.spire_socket_folder,
             nsm_folder=settings.socket_folder,
+            user=settings.sidecar_user,
         )
         registration = Registration(
             service=settings.service_name,

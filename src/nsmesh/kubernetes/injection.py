@@ -15,9 +15,12 @@ NSM_SOCKETS = "/var/lib/networkservicemesh"
 SPIRE_ENDPOINT = f"unix://{SPIRE_SOCKETS}/agent.sock"
 SPIRE_DRIVER = "csi.spiffe.io"
 NSM_DRIVER = "csi.networkservicemesh.io"
+DRIVERS = (SPIRE_DRIVER, NSM_DRIVER)
 SPIRE_VOLUME = "spire-agent-socket"
 NSM_VOLUME = "nsm-socket"
 LEVEL_LABEL = "pod-security.kubernetes.io/enforce"
+NOBODY = 65532
+"""User of containers that name none: no file of the image is theirs."""
 PRIVILEGED = "privileged"
 RESTRICTED = "restricted"
 
@@ -32,7 +35,8 @@ class Injection:
     are started with, for an image of several roles; the last one is the container's name then. ``envs``:
     entries ``NAME=value``. ``limits`` and ``requests``: Kubernetes quantities by resource name. ``silent``: a
     bad annotation is put into the pod as it is, and only the client says what is wrong with it. The folders
-    are those of the node; in the pod they are where NSM has them.
+    are those of the node; in the pod they are where NSM has them. ``user``: the number of the user that runs
+    the containers where root is barred and the pod names none; 0: that of the image.
     """
 
     annotation: str = "networkservicemesh.io"
@@ -49,6 +53,7 @@ class Injection:
     silent: bool = False
     spire_folder: str = SPIRE_SOCKETS
     nsm_folder: str = NSM_SOCKETS
+    user: int = NOBODY
 
 
 def container_name(image: str) -> str:
@@ -57,17 +62,19 @@ def container_name(image: str) -> str:
 
 
 def injected(
-    settings: Injection, value: str, *, generated: bool, level: str
+    settings: Injection, value: str, *, generated: bool, level: str, has_user: bool = False
 ) -> tuple[list[Object], list[Object]]:
     """Return the init containers and the containers to add.
 
     ``value``: the annotation. ``generated``: the pod gets a generated name, which is unique by itself.
-    ``level``: the Pod Security level that the namespace enforces, empty for none.
+    ``level``: the Pod Security level that the namespace enforces, empty for none. ``has_user``: the pod says
+    itself who runs its containers.
     """
+    user = 0 if has_user else settings.user
     name = "$(POD_NAME)" if generated else f"$(POD_NAME)-{uuid.uuid4()}"
 
     def build(image: str, args: Sequence[str]) -> Object:
-        return _container(settings, image, args, value, name, level)
+        return _container(settings, image, args, value, name, level=level, user=user)
 
     first = [build(image, settings.init_args) for image in settings.init_images]
     beside = [build(image, settings.args) for image in settings.images]
@@ -76,15 +83,20 @@ def injected(
     return first, beside
 
 
+def bars_directories(level: str) -> bool:
+    """Whether a Pod Security level bars directories of the node from pods."""
+    return level not in ("", PRIVILEGED)
+
+
 def volumes(settings: Injection, level: str) -> list[Object]:
     """Return the volumes that those mount: directories of the node, or CSI where barred."""
-    if level not in ("", PRIVILEGED):
+    if bars_directories(level):
         return [_csi(SPIRE_VOLUME, SPIRE_DRIVER), _csi(NSM_VOLUME, NSM_DRIVER)]
     return [_directory(SPIRE_VOLUME, settings.spire_folder), _directory(NSM_VOLUME, settings.nsm_folder)]
 
 
 def _container(
-    settings: Injection, image: str, args: Sequence[str], value: str, name: str, level: str
+    settings: Injection, image: str, args: Sequence[str], value: str, name: str, *, level: str, user: int
 ) -> Object:
     own = [
         {"name": "SPIFFE_ENDPOINT_SOCKET", "value": SPIRE_ENDPOINT},
@@ -110,6 +122,8 @@ def _container(
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
             "runAsNonRoot": True,
+            # An image that names no user, or a user by name, would not be started.
+            **({"runAsUser": user} if user else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
         }
     return made

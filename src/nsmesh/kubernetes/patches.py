@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from nsmesh.core.errors import Invalid
-from nsmesh.kubernetes.injection import LEVEL_LABEL, Injection, Object, injected, volumes
+from nsmesh.kubernetes.injection import (
+    DRIVERS,
+    LEVEL_LABEL,
+    Injection,
+    Object,
+    bars_directories,
+    injected,
+    volumes,
+)
 from nsmesh.kubernetes.wishes import AGENT, MODE, mode_of
 from nsmesh.model.messages import KERNEL
 from nsmesh.model.nsurl import MECHANISMS, NsUrlError, parse_list
@@ -26,10 +34,16 @@ SOURCES = ("hostPath", "csi")
 """Where a volume of ours may have its files from."""
 
 
-def answer(review: Mapping[str, Any], settings: Injection, namespace: Mapping[str, Any]) -> Object:
+def answer(
+    review: Mapping[str, Any],
+    settings: Injection,
+    namespace: Mapping[str, Any],
+    drivers: Collection[str] = DRIVERS,
+) -> Object:
     """Return the AdmissionReview that answers ``review``.
 
-    ``namespace``: the Namespace object in which the reviewed object is made. Raises :class:`Invalid` where
+    ``namespace``: the Namespace object in which the reviewed object is made. ``drivers``: the CSI drivers of
+    the cluster, as far as we need them. Raises :class:`Invalid` where
     ``review`` is no AdmissionReview with a request; a bad annotation is refused in the answer.
     """
     request = review.get("request")
@@ -43,7 +57,7 @@ def answer(review: Mapping[str, Any], settings: Injection, namespace: Mapping[st
     if warning:
         response["warnings"] = [warning]
     try:
-        changes = patch(request, settings, namespace)
+        changes = patch(request, settings, namespace, drivers)
     except Invalid as error:
         response |= {"allowed": False, "status": {"code": 400, "reason": "Invalid", "message": str(error)}}
     else:
@@ -54,10 +68,16 @@ def answer(review: Mapping[str, Any], settings: Injection, namespace: Mapping[st
     return {"apiVersion": version, "kind": "AdmissionReview", "response": response}
 
 
-def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[str, Any]) -> list[Object]:
+def patch(
+    request: Mapping[str, Any],
+    settings: Injection,
+    namespace: Mapping[str, Any],
+    drivers: Collection[str] = DRIVERS,
+) -> list[Object]:
     """Return the JSON patch for an admission request, empty where nothing is to be done.
 
-    Raises :class:`Invalid` for an annotation that names no network services, unless ``settings.silent``.
+    Raises :class:`Invalid` for an annotation that names no network services, and for a pod that could never
+    start with what it would get, unless ``settings.silent``.
     """
     made = request.get("object")
     kind = kind_of(request)
@@ -79,10 +99,28 @@ def patch(request: Mapping[str, Any], settings: Injection, namespace: Mapping[st
             raise Invalid(f"{where} cannot have wires: it {unfit}", remedy=f"remove {settings.annotation}")
     if by_agent:
         return _handed_over(kind, value, settings.annotation)
-    level = _part(namespace, "metadata", "labels").get(LEVEL_LABEL, "")
+    level = level_of(namespace)
+    if not settings.silent:
+        _check_drivers(level, drivers, where)
     # A generated name is unique by itself; one that is numbered by a StatefulSet is in its namespace alone.
     generated = not meta.get("name") if kind == "Pod" else kind != "StatefulSet"
     return _changes(pod, root, settings, value, generated=generated, level=level, whose=_named(kind, meta))
+
+
+def level_of(namespace: Mapping[str, Any]) -> str:
+    """Return the Pod Security level that a namespace enforces, empty for none."""
+    return str(_part(namespace, "metadata", "labels").get(LEVEL_LABEL, ""))
+
+
+def _check_drivers(level: str, drivers: Collection[str], where: str) -> None:
+    missing = [one for one in DRIVERS if one not in drivers]
+    if bars_directories(level) and missing:
+        raise Invalid(
+            f"{where} would never start: its namespace enforces the Pod Security level {level}, where clients"
+            f" get their sockets by CSI drivers, and this cluster has no {' and no '.join(missing)}",
+            remedy=f"write {MODE}: {AGENT}, and the agent of the node makes the wires from outside; or have"
+            " the drivers installed, with volumeLifecycleModes: [Ephemeral]",
+        )
 
 
 def _unfit(pod: Mapping[str, Any]) -> str:
@@ -178,7 +216,8 @@ def _changes(
     whose: str,
 ) -> list[Object]:
     spec = _part(pod, "spec")
-    first, beside = injected(settings, value, generated=generated, level=level)
+    has_user = bool(_part(spec, "securityContext").get("runAsUser"))
+    first, beside = injected(settings, value, generated=generated, level=level, has_user=has_user)
     if _has_them(spec, [*first, *beside], settings.variable, whose):
         return []
     held = _missing(spec, volumes(settings, level), whose)

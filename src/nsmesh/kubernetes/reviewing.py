@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from typing import Any
 
@@ -13,8 +13,8 @@ import structlog
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.core.metrics import Counter, Histogram
 from nsmesh.kubernetes.https_session import Answer, Request
-from nsmesh.kubernetes.injection import Injection, Object
-from nsmesh.kubernetes.patches import answer, kind_of
+from nsmesh.kubernetes.injection import DRIVERS, Injection, Object, bars_directories
+from nsmesh.kubernetes.patches import answer, kind_of, level_of
 from nsmesh.kubernetes.webhooks import PATH
 
 log = structlog.get_logger()
@@ -29,6 +29,7 @@ class Reviewer:
     """Serves ``/mutate``, ``/ready`` and ``/live``.
 
     ``namespace`` reads a namespace. ``ready`` says why reviews cannot be answered now, or nothing.
+    ``drivers`` says which CSI drivers the cluster has.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class Reviewer:
         settings: Injection,
         namespace: Callable[[str], Awaitable[Object]],
         ready: Callable[[], str],
+        drivers: Callable[[], Awaitable[Collection[str]]],
     ) -> None:
+        self._drivers = drivers
         self._settings = settings
         self._namespace = namespace
         self._ready = ready
@@ -78,8 +81,11 @@ class Reviewer:
         namespace: Object = {}
         if kind_of(asked) and asked.get("operation") == "CREATE" and isinstance(where, str) and where:
             namespace = await self._namespace(where)
+        drivers: Collection[str] = DRIVERS
+        if bars_directories(level_of(namespace)):
+            drivers = await self._drivers()
         try:
-            answered = answer(review, self._settings, namespace)
+            answered = answer(review, self._settings, namespace, drivers)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # API servers send objects that their schema has passed; this is none.
             raise Invalid(f"the webhook was sent an object that is no {kind_of(asked)}") from error

@@ -38,7 +38,7 @@ def named(path: str, theirs, ours, request) -> bool:
     """Say whether docs/decisions/0045 names a difference."""
     if path.endswith(".hostPath.type"):
         return (theirs, ours) == ("Directory", "DirectoryOrCreate")
-    if path.endswith(("runAsNonRoot", "seccompProfile.type")):
+    if path.endswith(("runAsNonRoot", "runAsUser", "seccompProfile.type")):
         return theirs is None and request["namespace"] == "strict"
     if path.endswith("initContainers#order"):
         return sorted(theirs) == sorted(ours) and ours[0] in OURS

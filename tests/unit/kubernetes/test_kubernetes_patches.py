@@ -119,7 +119,33 @@ def test_pod_security_levels(level, driver, hardened):
     labels = {"pod-security.kubernetes.io/enforce": level} if level else None
     found = values(patch(request("Pod", pod({KEY: URL})), SETTINGS, place(labels=labels)))
     assert all(("csi" in volume) == driver for volume in found["/spec/volumes"])
-    assert ("securityContext" in found["/spec/containers"][-1]) == hardened
+    context = found["/spec/containers"][-1].get("securityContext", {})
+    assert context.get("runAsNonRoot", False) == hardened
+    assert context.get("runAsUser") == (65532 if hardened else None)
+
+
+def test_who_runs_the_client_where_root_is_barred():
+    """The pod's own user where it names one, else ours; of an image with a user of its own that one."""
+    space = place(labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    body = pod({KEY: URL})
+    body["spec"]["securityContext"] = {"runAsUser": 1000}
+    for settings, one in ((SETTINGS, body), (Injection(images=["a/nsc"], user=0), pod({KEY: URL}))):
+        found = values(patch(request("Pod", one), settings, space))
+        assert "runAsUser" not in found["/spec/containers"][-1]["securityContext"]
+
+
+def test_a_pod_that_would_never_start_is_refused():
+    """Without the CSI drivers that a level needs it is said which, and what helps; agents need none."""
+    space = place(labels={"pod-security.kubernetes.io/enforce": "baseline"})
+    for kind in ("Pod", "Deployment"):
+        asked = request(kind, made(kind, {KEY: URL}))
+        with pytest.raises(Invalid, match=r"'one' would never.* baseline.* no csi\.spiffe\.io .*mode: agent"):
+            patch(asked, SETTINGS, space, ("csi.networkservicemesh.io",))
+        assert patch(asked, SETTINGS, space)
+        assert patch(asked, Injection(images=["a/nsc"], silent=True), space, ())
+    by_agent = request("Pod", pod({KEY: URL, f"{KEY}/mode": "agent"}))
+    assert patch(by_agent, SETTINGS, space, ()) == []
+    assert patch(request("Pod", pod({KEY: URL})), SETTINGS, place(), ())
 
 
 @pytest.mark.parametrize(

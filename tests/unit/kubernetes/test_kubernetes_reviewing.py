@@ -34,7 +34,7 @@ def review(**changes):
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
 
 
-def asked(request, *, error=None, lacking=""):
+def asked(request, *, error=None, lacking="", level=""):
     """Return status and body of an answer, and which namespaces were read."""
     read = []
 
@@ -42,9 +42,12 @@ def asked(request, *, error=None, lacking=""):
         read.append(name)
         if error:
             raise error
-        return {"metadata": {"name": name}}
+        return {"metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": level}}}
 
-    reviewer = Reviewer(Injection(images=["mesh/nsc"]), namespace, lambda: lacking)
+    async def drivers():
+        return ("csi.spiffe.io",)
+
+    reviewer = Reviewer(Injection(images=["mesh/nsc"]), namespace, lambda: lacking, drivers)
     found = asyncio.run(reviewer(request))
     return found.status, found.body, read
 
@@ -62,6 +65,17 @@ def test_an_object_is_reviewed():
     status, body, read = mutate(review(operation="UPDATE"))
     assert json.loads(body)["response"] == {"uid": "u", "allowed": True}
     assert read == []
+
+
+def test_drivers_count_where_directories_are_barred():
+    """There the answer says which one is missing; elsewhere nobody asks for them."""
+    for level, allowed in (("", True), ("privileged", True), ("baseline", False), ("restricted", False)):
+        _, body, _ = mutate(review(), level=level)
+        response = json.loads(body)["response"]
+        assert response["allowed"] == allowed
+        if not allowed:
+            assert "no csi.networkservicemesh.io" in response["status"]["message"]
+            assert "csi.spiffe.io" not in response["status"]["message"]
 
 
 def test_a_namespace_that_cannot_be_read_is_no_answer():
