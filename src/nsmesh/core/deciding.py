@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nsmesh.core.call import Call, Key
 from nsmesh.core.codecs import json_codec, message_codec
 from nsmesh.core.life import LIFE
+from nsmesh.model.fileurl import after_restart
 from nsmesh.model.messages import Mechanism
 
 SHOWN = 20
@@ -30,7 +31,9 @@ class Candidates:
     members: tuple[Candidate, ...]
 
 
-CANDIDATE = json_codec(lambda pair: Candidate(*pair), lambda one: [one.name, one.url])
+CANDIDATE = json_codec(
+    lambda pair: Candidate(pair[0], after_restart(pair[1])), lambda one: [one.name, one.url]
+)
 """How a candidate is kept."""
 
 CANDIDATES: Key[Candidates] = Key("candidates")

@@ -18,6 +18,7 @@ from nsmesh.core.journalling import Journal, Record
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.scope import Scope
 from nsmesh.model.copying import copy_of
+from nsmesh.model.fileurl import after_restart
 from nsmesh.model.messages import Connection
 from nsmesh.model.times import seconds
 
@@ -106,7 +107,7 @@ class Unclosed:
         if self._journal is None:
             return
         for name, record in self._journal.records(self.chain).items():
-            target, connection_id = record.peer, ""
+            target, connection_id = after_restart(record.peer), ""
             try:
                 connection_id = Connection.FromString(record.connection).id
                 until = float(json.loads(record.state.get("until", b"0")))
@@ -114,9 +115,12 @@ class Unclosed:
                 until = 0.0
             if not until or alive(target, connection_id):
                 self._journal.drop(self.chain, name)
-            else:
-                self._noted[target, connection_id] = None
-                self._owe((target, connection_id), _Debt(record.connection, until))
+                continue
+            if target != record.peer:
+                self._journal.drop(self.chain, name)
+                self._note((target, connection_id), record.connection, until)
+            self._noted[target, connection_id] = None
+            self._owe((target, connection_id), _Debt(record.connection, until))
 
     async def ask(self, target: str, connection: Connection) -> None:
         """Note a first Request before it leaves; it stands in the place of a Close that was owed there.

@@ -33,6 +33,7 @@ from nsmesh.core.peering import (
 )
 from nsmesh.core.unclosed import OWED, TRY, Unclosed
 from nsmesh.model.copying import copy_of
+from nsmesh.model.fileurl import GONE, after_restart
 from nsmesh.model.messages import (
     Connection,
     ConnectionEvent,
@@ -57,7 +58,7 @@ PLACE: Key[_Place] = Key(
     "place",
     Codec(
         lambda place: place.target.encode() if isinstance(place.target, str) else None,
-        lambda body: _Place(body.decode()),
+        lambda body: _Place(after_restart(body.decode())),
     ),
 )
 
@@ -78,7 +79,8 @@ class Dial(Element):
     be dialled is not there, and what is said then is what became of the last try.
 
     The target is ``TARGET`` of the call, else the constructor's, else (a re-request) where the connection
-    lives. When it differs from where the connection lives, the connection is closed there first. ``timeout``
+    lives. When it differs from where the connection lives, the connection is closed there first; not where an
+    earlier process had but a descriptor of it. ``timeout``
     in seconds bounds the dial alone; None leaves it to the deadline of the call. Where whoever listened has
     died, and his supervisor holds the socket for the next one, he is waited for a little longer.
 
@@ -179,7 +181,8 @@ class Dial(Element):
         place = call.state.get(PLACE)
         new = place is None or place.target != target
         if place is not None and new:
-            await self._move(call, place, request.connection, next)
+            if place.target != GONE:  # whoever it was, it is on its way here by its name alone
+                await self._move(call, place, request.connection, next)
             call.state.set(PLACE, _Place(target))  # also when the dial fails: at the old one it lives no more
 
         async def at(handler: Handler, request: NetworkServiceRequest) -> Connection:
@@ -241,7 +244,8 @@ class Dial(Element):
         """Close where the connection lives; one that got nowhere needs no Close."""
         place = call.state.get(PLACE)
         if place is not None:
-            await self._close_at(call, place.target, connection, next)
+            target = place.target if place.target != GONE else call.get(TARGET) or GONE
+            await self._close_at(call, target, connection, next)
         elif call.state.get(LIFE) is None:
             await self._close_at(call, self._where(call), connection, next)
 
@@ -254,7 +258,9 @@ class Dial(Element):
             await self._ask_to_close(call, target, connection, next)
         except BaseException as error:
             if isinstance(target, str) and not (isinstance(error, MeshError) and error.status in REFUSALS):
-                self.unclosed.owe(target, known)
+                # behind a descriptor nobody comes again, and its number may become somebody else's
+                lost = isinstance(error, Unreachable)
+                self.unclosed.owe(after_restart(target) if lost else target, known)
             if not isinstance(error, Unavailable):
                 raise
             log.info("close: nobody is there", connection=known.id, at=_name(target), error=str(error))

@@ -13,6 +13,7 @@ from nsmesh.core.errors import NotFound, Unavailable
 from nsmesh.core.lookup import Lookup, has_expired
 from nsmesh.core.peering import TARGET
 from nsmesh.core.trying import never
+from nsmesh.model.fileurl import GONE
 from nsmesh.model.match import match_endpoints
 from nsmesh.model.messages import Connection, NetworkServiceRequest
 
@@ -61,7 +62,7 @@ class DiscoverEndpoint(Element):
                 if entry.name == name:
                     return Candidate(name, entry.url)
         except Unavailable as error:
-            if known is None or known.name != name:
+            if known is None or known.name != name or known.url == GONE:
                 raise
             log.warning("registry is away: stay with the endpoint", name=name, why=str(error))
             return known

@@ -7,11 +7,12 @@ import structlog
 from nsmesh.core.call import Call, Key
 from nsmesh.core.deciding import CANDIDATE, Candidate, is_refresh, listed
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import NotFound, Unavailable
+from nsmesh.core.errors import MeshError, NotFound, Unavailable
 from nsmesh.core.lookup import Lookup, has_expired
 from nsmesh.core.peering import TARGET
 from nsmesh.core.trying import try_in_order
 from nsmesh.core.unreached import Unreached
+from nsmesh.model.fileurl import GONE
 from nsmesh.model.match import match_forwarders
 from nsmesh.model.messages import (
     FORWARDER_SERVICE,
@@ -60,7 +61,7 @@ class DiscoverForwarder(Element):
         try:
             order = await self._order(call, request.connection, remembered)
         except Unavailable as error:
-            if remembered is None:
+            if remembered is None or remembered.url == GONE:
                 raise
             log.warning("registry is away: stay with the forwarder", name=remembered.name, why=str(error))
             order = [remembered]
@@ -79,7 +80,20 @@ class DiscoverForwarder(Element):
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Close where the connection lives."""
         chosen = call.state.pop(FORWARDER)
+        if chosen is not None and chosen.url == GONE:
+            chosen = await self._again(call, chosen)
         await next.close(call.put(TARGET, chosen.url) if chosen else call, connection)
+
+    async def _again(self, call: Call, chosen: Candidate) -> Candidate | None:
+        """Return a forwarder as it is registered now, None where it is not."""
+        try:
+            registered = await self._registry.endpoints(
+                call, self._service, self.scope.clock.now(), url=self._url
+            )
+        except MeshError as error:
+            log.warning("registry is away: the forwarder is not found", name=chosen.name, why=str(error))
+            return None
+        return next((Candidate(one.name, one.url) for one in registered if one.name == chosen.name), None)
 
     async def _order(
         self, call: Call, connection: Connection, remembered: Candidate | None

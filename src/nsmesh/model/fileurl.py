@@ -59,6 +59,18 @@ def socket_url(path: str) -> str:
     return f"unix://{path}"
 
 
+GONE = "unix:///proc/0/fd/0"
+"""Stands for a socket whose descriptor went with the process that held it: nobody listens there, ever."""
+
+
+def after_restart(url: str) -> str:
+    """Return what a URL that an earlier process has written down means now.
+
+    Numbers of processes and descriptors begin anew with a pod: the same path may lead to somebody else.
+    """
+    return GONE if url.startswith("unix:///proc/") else url
+
+
 def means_its_reader(path: str) -> bool:
     """Whether a path leads each process that opens it to something of its own."""
     return posixpath.normpath(path).startswith(_READERS_OWN)
