@@ -17,7 +17,6 @@ from nsmesh.datapath.packed import Prefix
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.plan import Add, Operation, Promote, Remove, Set, diff, ordered
 from nsmesh.datapath.rtread import Link, read_end, read_link
-from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.datapath.wirestate import (
     INDEX_FIRST,
     INDEX_LIMIT,
@@ -291,15 +290,3 @@ def _read(end: End, link: Link) -> EndState:
         return read_end(end.place.netlink, link)
     except OSError as error:
         raise explain(error.errno or 0, f"cannot read {end}") from error
-
-
-def name_conflict(end: End, link: Link, *, ours: bool = False) -> InterfaceTaken:
-    """Return the error for a name that somebody else's interface has; ``ours``: of the same driver."""
-    owner = f"belongs to connection {link.owner}" if link.owner else "is not part of the mesh"
-    return InterfaceTaken(
-        f"an interface {end.name} exists in {end.place.path} already and {owner}",
-        netns=end.place.path,
-        name=end.name,
-        remedy=f"ask for another interface name than {end.name}, or remove that interface",
-        owner=link.owner if ours else "",
-    )
