@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from nsmesh.core.begin import Begin
@@ -348,5 +350,20 @@ def test_a_dead_forwarder_does_not_hold_up_new_wires():
             await mesh.chain.close(Call(), copy_of(answer))
         await mesh.ask()
         assert mesh.hops.asked == ["a", "b", "b"]
+
+    run(scenario())
+
+
+def test_a_forwarder_known_by_an_old_descriptor_is_closed_at_where_it_is_now():
+    """A manager that started again looks it up by its name; one that is not registered is not guessed."""
+
+    async def scenario():
+        mesh = await Mesh(forwarder("one"), forwarder("two")).start()
+        for name, expected in (("two", "two"), ("three", None)):
+            answer = await mesh.ask()
+            life = mesh.begin.life("mgr-id")
+            life.state.unpack({"forwarder": json.dumps([name, "unix:///proc/1/fd/16"]).encode()})
+            await mesh.chain.close(Call(), answer)
+            assert mesh.hops.closed.pop() == expected
 
     run(scenario())
