@@ -16,7 +16,7 @@ from nsmesh.datapath.ovs_switch import Switch
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(150),
     pytest.mark.skipif(bool(ovs_programs.lacks_switch()), reason="Open vSwitch is not installed"),
 ]
 RECEIVE = """
@@ -61,12 +61,15 @@ def mesh(request):
             else:
                 found.forwarder(number)
         for number in (1, 2):
-            found.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
+            found.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"', 60)
         yield found
 
 
 def test_a_wire_between_nodes_by_a_switch(mesh):
-    """Both families, the largest packet, a megabyte of TCP; a killed forwarder loses no packet; all goes."""
+    """Both families, the largest packet, a megabyte of TCP; a killed forwarder loses no packet; all goes.
+
+    The client ends when its manager may not yet know that the forwarder is back, at another socket.
+    """
     mesh.endpoint(2)
     client = mesh.client(1)
     mesh.until("nsc", "all wires are up")
@@ -84,14 +87,16 @@ def test_a_wire_between_nodes_by_a_switch(mesh):
         switching(mesh, number)
         mesh.until(f"fwd{number}", "forwarder ready", after=mark)
         assert "200 packets transmitted, 200 received" in pings.communicate(timeout=30)[0]
-    mesh.until(f"fwd{number}", '"outcome": "unchanged"', after=mark)
     node_lab.end(client, signal.SIGTERM)
     for one in mesh.switches.values():
         limit = time.monotonic() + 10
         while asyncio.run(one.ports.owners()):
             assert time.monotonic() < limit, "".join(map(mesh.log, ("nsc", f"fwd{number}")))[-6000:]
             time.sleep(0.05)
-    assert "nsm-1" not in lab.names(pod)
+    limit = time.monotonic() + 10
+    while "nsm-1" in lab.names(pod):  # it goes behind the ports
+        assert time.monotonic() < limit, "".join(map(mesh.log, ("nsc", f"fwd{number}")))[-6000:]
+        time.sleep(0.05)
 
 
 def stream(mesh):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from nsmesh.chains.onward import onward
 from nsmesh.core.begin import Begin
+from nsmesh.core.call import Call, Peer
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
 from nsmesh.core.journalling import Journal
@@ -89,6 +90,13 @@ class Nsmgr:
             mirrored = mirror.version()
             return None if mirrored is None else mirrored + bypass.changes
 
+        lookup = Lookup(self.registry, version)
+
+        async def successor(forwarder: str) -> str:
+            now, call = self.server.scope.clock.now(), Call(peer=Peer(in_process=True)).within(dial_timeout)
+            found = await lookup.endpoints(call, forwarder_service, now, url=url)
+            return next((entry.url for entry in found if entry.name == forwarder), "")
+
         self.onward: Chain = onward(
             name,
             role="nsmgr",
@@ -97,6 +105,7 @@ class Nsmgr:
             dial_timeout=dial_timeout,
             journal=journal,
             clock=clock,
+            successor=successor,
         )
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
@@ -110,7 +119,7 @@ class Nsmgr:
             SendFd(),
             ReceiveFd(),
             ClientInfo(info),
-            DiscoverForwarder(Lookup(self.registry, version), url, forwarder_service),
+            DiscoverForwarder(lookup, url, forwarder_service),
             NetworkServiceMonitor(self.registry),
             ExcludedPrefixes(excluded_prefixes_file),
             Connect(self.onward),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, chain
@@ -25,14 +27,18 @@ def onward(
     dial_timeout: float,
     journal: Journal | None,
     clock: Clock | None,
+    successor: Callable[[str], Awaitable[str]] | None = None,
 ) -> Chain:
-    """Return the chain by which a manager or forwarder goes on to where ``TARGET`` says."""
+    """Return the chain by which a manager or forwarder goes on to where ``TARGET`` says.
+
+    ``successor``: where a next hop is now, by its name.
+    """
     return chain(
         UpdatePath(name),
         Begin(journal, half_of=f"{role} {name}"),
         HoldSocket(),
         ReceiveFdClient(),
-        Dial(peers, timeout=dial_timeout, journal=journal),
+        Dial(peers, timeout=dial_timeout, journal=journal, successor=successor),
         SendFdClient(),
         ClientToken(tokens),
         end=Dialled(),

@@ -85,7 +85,8 @@ class Dial(Element):
     died, and his supervisor holds the socket for the next one, he is waited for a little longer.
 
     What the next hop did not answer, a Close or the undo of a Request, it is asked again and again, until its
-    tokens have ended; with a ``journal`` also by the process that comes after us.
+    tokens have ended; with a ``journal`` also by the process that comes after us. ``successor`` returns where
+    a next hop is now, by its name, or nothing: who starts again may have another socket.
 
     After:  Begin
     Writes: DIALLED in the call, NEXT_HOP in the state, HOP of the server half
@@ -102,8 +103,10 @@ class Dial(Element):
         target: Handler | str | None = None,
         timeout: float | None = 5.0,
         journal: Journal | None = None,
+        successor: Callable[[str], Awaitable[str]] | None = None,
     ) -> None:
         self._peers = peers
+        self._successor = successor
         self._target = target
         self._timeout = timeout
         self._next: Handler = Dialled()
@@ -120,8 +123,11 @@ class Dial(Element):
         self._next = next
         self.unclosed.take_up(self._lives)
 
+    def _begin(self) -> Begin | None:
+        return next((one for one in self.companions if isinstance(one, Begin)), None)
+
     def _lives(self, target: str, connection_id: str) -> bool:
-        begin = next((one for one in self.companions if isinstance(one, Begin)), None)
+        begin = self._begin()
         life = begin.life(connection_id) if begin is not None else None
         place = life.state.get(PLACE) if isinstance(life, Living) else None
         return place is not None and place.target == target
@@ -282,9 +288,27 @@ class Dial(Element):
         call = Call(peer=Peer(in_process=True), values={OWN: True}).within(TRY)
         try:
             async with asyncio.timeout(TRY):
-                await self._ask_to_close(call, target, connection, self._next)
+                try:
+                    await self._ask_to_close(call, target, copy_of(connection), self._next)
+                except Unavailable as error:
+                    await self._close_at_successor(call, target, connection, error)
         except TimeoutError as error:
             raise TimedOut(f"{target} did not answer a Close in {TRY:g} s") from error
+
+    async def _close_at_successor(
+        self, call: Call, target: str, connection: Connection, error: Unavailable
+    ) -> None:
+        """Close at who has come in the place of a next hop, with its journal, unless it lives on there."""
+        behind = connection.path.path_segments[connection.path.index + 1 :]
+        begin = self._begin()
+        if self._successor is None or begin is None or not behind:
+            raise error
+        other = await self._successor(behind[0].name)
+        if not other or other == target:
+            raise error
+        async with begin.turns.turn(connection.id):
+            if not self._lives(other, connection.id):
+                await self._ask_to_close(call, other, connection, self._next)
 
     async def _with_handler(self, call: Call) -> Call:
         return call.put(DIALLED, await self._dial(call, self._where(call)))

@@ -63,6 +63,7 @@ class Book:
         self.far = {url: Far(url) for url in "ab"}
         self.kept = {}
         self.journal = None
+        self.now_at = {}
 
     async def get(self, url):
         far = self.far[url]
@@ -71,12 +72,14 @@ class Book:
             raise Unavailable(f"nobody listens at {url}")
         return far
 
+    async def successor(self, name):
+        return self.now_at.get(name, "")
+
     @asynccontextmanager
     async def process(self):
         journal = MemoryJournal(self.kept)
-        made = chain(
-            Begin(journal), Dial(self, journal=journal), end=Dialled(), name="test", clock=VirtualClock()
-        )
+        dial = Dial(self, journal=journal, successor=self.successor)
+        made = chain(Begin(journal), dial, end=Dialled(), name="test", clock=VirtualClock())
         async with made.running():
             self.journal = journal
             yield made
@@ -182,6 +185,56 @@ def test_what_was_left_elsewhere_is_closed_there():
             old.silent = False
             await asyncio.sleep(2 * LONGEST)
             assert (old.held, new.held) == (set(), {"c-0"})
+
+    run(main())
+
+
+def behind(name="f"):
+    """Return a path by which somebody called so was asked."""
+    return Path(index=0, path_segments=[*PATH.path_segments, PathSegment(name=name, id="f-0")])
+
+
+def test_a_next_hop_that_comes_back_at_another_socket_is_closed_at():
+    """It is found by its name; until it is there, and for others, nothing is closed anywhere."""
+
+    async def main():
+        book = Book()
+        old, new = book.far["a"], book.far["b"]
+        async with book.process() as made:
+            call, request = ask()
+            request.connection.path.CopyFrom(behind())
+            answer = await made.request(call, request)
+            old.away = True
+            new.held.add("c-0")  # it has the journal of the one that died
+            book.now_at["another"] = "b"
+            await made.close(Call(), answer)
+            await asyncio.sleep(10)
+            assert new.held == {"c-0"}
+            book.now_at["f"] = "b"
+            await asyncio.sleep(2 * LONGEST)
+            assert new.held == set()
+            assert unclosed([made]) == []
+
+    run(main())
+
+
+def test_what_lives_on_at_a_successor_is_not_closed_there():
+    """A connection that has moved to the new socket of the same next hop stays; nothing is owed any more."""
+
+    async def main():
+        book = Book()
+        old, new = book.far["a"], book.far["b"]
+        async with book.process() as made:
+            call, request = ask()
+            request.connection.path.CopyFrom(behind())
+            answer = await made.request(call, request)
+            old.away = True
+            book.now_at["f"] = "b"
+            moved = Call(values={TARGET: "b"}).within(30)
+            await made.request(moved, NetworkServiceRequest(connection=answer))
+            await asyncio.sleep(2 * LONGEST)
+            assert (new.held, new.closes) == ({"c-0"}, 0)
+            assert unclosed([made]) == []
 
     run(main())
 
