@@ -32,10 +32,6 @@ def test_rollout_restart(namespace: str, what: tuple[str, ...]) -> None:
     wire.unchanged()
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="on a busy machine the endpoint's interface is made anew where all roles are replaced at once",
-)
 def test_helm_upgrade_and_rollback(namespace: str) -> None:
     """To another image and back, all pods anew, twice: no packet is lost, and the interfaces stay."""
     wire = wired(namespace, 2)
