@@ -45,6 +45,7 @@ class Cluster:
     server: Any
     namespace: str
     folder: Path
+    rights: list[dict[str, Any]]
 
     def kubectl(self, *arguments: str, **more: Any) -> str:
         return self.server.kubectl("-n", self.namespace, *arguments, **more)
@@ -80,8 +81,8 @@ class Cluster:
 @contextmanager
 def prepared(api_server: Any, api_namespace: str, tmp_path: Path) -> Iterator[Cluster]:
     """Give a namespace with the accounts and rights of the manifests."""
-    cluster = Cluster(api_server, api_namespace, tmp_path)
-    rights = []
+    rights: list[dict[str, Any]] = []
+    cluster = Cluster(api_server, api_namespace, tmp_path, rights)
     for item in yaml.safe_load_all((PROJECT / "deploy/manifests/nsmesh.yaml").read_text()):
         if item and item["kind"] in RIGHTS and "identity" in item["metadata"]["name"]:
             meta = item["metadata"]

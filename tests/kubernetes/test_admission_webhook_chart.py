@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import yaml
 from kubernetes_lab import LAB, PROJECT
+from kubernetes_rights import proven
 from kubernetes_webhook import URL, Mesh, env_of, free_port, pod, replica
 
 pytestmark = pytest.mark.timeout(120)
@@ -40,7 +41,7 @@ def namespace(webhook_server):
 
 
 def test_the_webhook_needs_what_the_chart_gives(webhook_server, namespace, tmp_path):
-    """It registers and patches, as an init container that waits and one that stays; more it may not do."""
+    """It registers and patches, as an init container that waits and one that stays; each right is used."""
     server, port = webhook_server, free_port()
     items = rendered(namespace, "--set=admissionWebhook.enabled=true")
     ours = [
@@ -86,9 +87,19 @@ def test_the_webhook_needs_what_the_chart_gives(webhook_server, namespace, tmp_p
         server.kubectl("apply", "-f", "-", stdin=json.dumps(whole))
         assert where.configuration()["webhooks"], "an upgrade of the chart takes no registration away"
         assert where.patched("default")
+        other = f"{namespace}-strict"
+        server.kubectl("create", "namespace", other)
+        server.kubectl("label", "namespace", other, "pod-security.kubernetes.io/enforce=restricted")
+        text = server.kubectl(
+            "create", "-n", other, "--dry-run=server", "-f", "-", stdin=json.dumps(pod()), check=False
+        )
+        server.kubectl("delete", "namespace", other, "--wait=false")
+        assert "would never start" in text
         assert not one.said("the registration is not looked after")
         assert not one.said("the view of the API server may be old")
         assert "unknown here" not in one.log.read_text()
+    rules = [rule for item in ours for rule in item.get("rules", ())]
+    proven(server, "admission-webhook", namespace, rules)
     who = f"--as=system:serviceaccount:{namespace}:admission-webhook"
     for verb, what, where_ in (
         ("create", "mutatingwebhookconfigurations", "default"),

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kubernetes_attestation import AGENT, Cluster, authority_of, member, pod, prepared
+from kubernetes_attestation import AGENT, CA, Cluster, authority_of, member, pod, prepared, sign
+from kubernetes_rights import proven
 
 from nsmesh.attestation.agent import Pods, Signer, read_bundle
 from nsmesh.attestation.names import Member, member_id, pod_id
@@ -69,6 +70,44 @@ def test_a_successor_speaks_with_the_id_of_its_predecessor(attested: Cluster) ->
         assert pods.pod_for(shared) == "web-1"
 
     asyncio.run(main())
+
+
+def test_each_right_of_the_manifests_is_used(attested: Cluster) -> None:
+    """From a CA that is made to a pod and a member that get their IDs: no right is lacking, and none idle."""
+    good = attested.token(AGENT, bound_to="agent")
+    settings = AgentSettings(namespace=attested.namespace, node_name=f"{attested.namespace}-1")
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"selector": {"matchLabels": {"app": "web"}}, "template": template}
+    attested.apply({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "web"}, "spec": spec})
+    uid = attested.kubectl("get", "daemonset", "web", "-o", "jsonpath={.metadata.uid}")
+    attested.apply(member("web-1", settings.node_name, uid, app="web"))
+
+    async def main() -> None:
+        async with authority_of(attested) as (authority, _), attested.api(AGENT) as api:
+            await sign(authority, good, pod_id("cluster.nsmesh", attested.namespace, "near"))
+            of_node = Member(attested.namespace, "web", settings.node_name)
+            await sign(authority, good, member_id("cluster.nsmesh", of_node), "web-1")
+            await read_bundle(api, settings)
+            pods = Pods(api, settings, Entries())
+            following = asyncio.create_task(pods.reflector.run())
+            await pods.reflector.synced.wait()
+            async with authority_of(attested):  # a second one reads what the first has kept
+                pass
+            await asyncio.to_thread(check, AGENT)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    def check(account: str) -> None:
+        rules = [
+            rule
+            for item in attested.rights
+            if item["metadata"]["name"].startswith(account)
+            for rule in item.get("rules", ())
+        ]
+        proven(attested.server, account, attested.namespace, rules)
+
+    asyncio.run(main())
+    check(CA)
 
 
 def test_outside_of_a_cluster(tmp_path: Path) -> None:

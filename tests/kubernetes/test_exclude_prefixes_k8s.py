@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 import yaml
 from kubernetes_lab import until
+from kubernetes_rights import proven
 from kubernetes_stores import grant, kubeconfig_with
 
 from nsmesh.elements.excluded_prefixes import read_prefixes
@@ -120,7 +121,7 @@ def test_what_the_cluster_uses_is_in_the_file(own_api_server, tmp_path):
 
 
 def test_into_a_config_map(api_server, api_namespace, tmp_path):
-    """Other keys of the ConfigMap stay; the rights that the reference names are enough."""
+    """Other keys of the ConfigMap stay; the rights that the reference names are enough, and all are used."""
     config_map(api_server, api_namespace, "nsm-config", other="stays")
     options = {"NSM_PREFIXES_OUTPUT_TYPE": "config-map", "NSM_EXCLUDED_PREFIXES": "198.18.0.0/15"}
 
@@ -137,6 +138,7 @@ def test_into_a_config_map(api_server, api_namespace, tmp_path):
         assert "not listed yet" not in log.read_text()
         assert "198.18.0.0/15" in read_prefixes(data()["excluded_prefixes_output.yaml"])
         assert data()["other"] == "stays"
+        proven(api_server, "role", api_namespace, [*EVERYWHERE, *HERE, *KUBEADM])
 
 
 def test_settings_that_cannot_be_used(tmp_path):

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes_lab import LAB, PROJECT
+from kubernetes_rights import given
 from pod_lab import AGENT_RULES
+from test_exclude_prefixes_k8s import EVERYWHERE, HERE, KUBEADM
 from test_kubernetes_mirror import RULES
 from test_pods_told import TELLER_RULES
 
@@ -66,6 +68,22 @@ def test_a_manager_that_tells_pods_gets_what_it_uses() -> None:
         one for one in rights(RULES) if one[0]
     }
     assert named(items, "ServiceAccount", "nsmgr")["automountServiceAccountToken"]
+
+
+def test_the_writer_of_prefixes_gets_what_it_uses() -> None:
+    """What the test of it runs with, for a file in place of a ConfigMap, in the namespaces of the mesh."""
+    items = rendered("nsmgr.findPrefixes=true")
+    assert rights(named(items, "ClusterRole", "nsm-exclude-prefixes")["rules"]) == rights(EVERYWHERE)
+    roles = {
+        item["metadata"]["namespace"]: given(item["rules"])
+        for item in items
+        if item["kind"] == "Role" and item["metadata"]["name"] == "nsm-exclude-prefixes"
+    }
+    own = {right for right in given(HERE) if right[2] != "patch"}
+    assert roles == {
+        "default": {(*right[:3], "nsm-excluded-prefixes") for right in own},
+        "kube-system": given(KUBEADM),
+    }
 
 
 def test_nobody_who_did_not_ask_gets_either() -> None:

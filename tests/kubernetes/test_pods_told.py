@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from kubernetes_lab import until
-from pod_lab import NSM, PodNode
+from kubernetes_rights import proven
+from pod_lab import AGENT_RULES, NSM, PodNode
 from pod_process import PROC, Pod, missing, wired
 from test_kubernetes_mirror import RULES
 
@@ -202,6 +203,27 @@ def test_a_pod_that_asks_for_what_cannot_be(node: PodNode) -> None:
     assert [one["count"] for one in events(node, broken).values()] == [1]
     node.delete(broken)
     node.delete(host)
+
+
+def test_each_right_of_manager_and_agent_is_used(node: PodNode) -> None:
+    """A wire that comes and goes, a namespace that asks, a refusal: none of what they may do is idle."""
+    node.server.kubectl("annotate", "namespace", node.app, *(f"{key}={text}" for key, text in WISH.items()))
+    gate = {"readinessGates": [{"conditionType": GATE}]}
+    pod = node.pod(node.app, "rights", spec=gate)
+    refused = node.pod(
+        node.app, "rights-lost", annotations={**WISH, "networkservicemesh.io": "kernel://nobody/nsm-7"}
+    )
+    for one in (pod, refused):
+        one.start("sleep", "infinity")
+    wired(pod)
+    until("told", lambda: told(node, pod))
+    until("its count was raised", lambda: [1 for one in events(node, refused).values() if one["count"] > 1])
+    node.server.kubectl("annotate", "namespace", node.app, *(f"{key}-" for key in WISH))
+    until("not shown any more", lambda: not shown(node, "rights"))
+    proven(node.server, "nsmgr", node.system, TELLER_RULES)
+    proven(node.server, "agent", node.system, AGENT_RULES)
+    for one in (pod, refused):
+        node.delete(one)
 
 
 def test_a_manager_that_starts_again_says_nothing_twice(node: PodNode) -> None:

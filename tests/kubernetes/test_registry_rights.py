@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import yaml
 from kubernetes_lab import LAB, PROJECT
+from kubernetes_rights import proven
 from kubernetes_stores import apply_crds, ep, eventually
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.config.models import User
@@ -44,10 +45,11 @@ def rights(namespace: str) -> list[dict]:
 
 
 def test_the_registry_needs_what_the_chart_gives(api_server, api_namespace):
-    """Every call that it makes is allowed; no other namespace can be written, and no secret read."""
+    """Every call that it makes is allowed, and it makes each that is; nothing is written elsewhere."""
     apply_crds(api_server)
+    ours = rights(api_namespace)
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "registry"}}
-    whole = {"apiVersion": "v1", "kind": "List", "items": [account, *rights(api_namespace)]}
+    whole = {"apiVersion": "v1", "kind": "List", "items": [account, *ours]}
     api_server.kubectl("-n", api_namespace, "apply", "-f", "-", stdin=json.dumps(whole))
     token = api_server.kubectl("-n", api_namespace, "create", "token", "registry").strip()
     configuration = KubeConfig.from_file(str(api_server.kubeconfig)).get()._replace(user=User(token=token))
@@ -65,6 +67,10 @@ def test_the_registry_needs_what_the_chart_gives(api_server, api_namespace):
                 lease = Lease(api, api_namespace, "nsmesh-registry", "one", clock)
                 scope.spawn(Collector(endpoints, lease, 60.0, clock).run(), name="collect")
                 await eventually("collected", lambda: endpoints.view.held(api_namespace, "over") is None)
+                for resource, entry in ((SERVICES, NetworkService(name=api_namespace)), (ENDPOINTS, ep("a"))):
+                    blind = KubernetesStore(api, resource, namespace=api_namespace)
+                    await blind.put(entry)  # it is there already, as another replica made it
+                assert await lease.hold()
                 assert await endpoints.remove("a")
                 assert await services.remove(api_namespace)
 
@@ -72,6 +78,8 @@ def test_the_registry_needs_what_the_chart_gives(api_server, api_namespace):
         asyncio.run(main())
     finally:
         api_server.kubectl("delete", "clusterrolebinding", f"nsm-registry-{api_namespace}")
+    rules = [rule for item in ours for rule in item.get("rules", ())]
+    proven(api_server, "registry", api_namespace, rules)
     who = f"--as=system:serviceaccount:{api_namespace}:registry"
     for verb, what in (("create", "networkservices.networkservicemesh.io"), ("get", "secrets")):
         assert "no" in api_server.kubectl("auth", "can-i", verb, what, who, "-n", "default", check=False)
