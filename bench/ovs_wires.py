@@ -131,7 +131,16 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
         )
         for way in ways
     ]
-    return Report(rows=rows, details=[_growth(ways, count)])
+    return Report(rows=rows, details=[_growth(ways, count)], notes=[_last_over_first(ways)])
+
+
+def _last_over_first(ways: list[Way]) -> str:
+    """Say how much more the last tenth costs than the first, by each way."""
+    found = []
+    for way in ways:
+        wall = statistics.median(way.wall[-1]) / statistics.median(way.wall[0])
+        found.append(f"{way.name} {wall:.1f} ({way.cpu[-1] / max(way.cpu[0], 1 / TICK / 10):.1f})")
+    return f"wire by ovs: the last tenth over the first, time (CPU of ovs-vswitchd): {'; '.join(found)}"
 
 
 def _growth(ways: list[Way], count: int) -> Details:

@@ -25,6 +25,7 @@ ROOT = (
     *("request", "across", "thousand", "anew", "idle", "start", "floor", "packets", "remote", "firewall"),
     "heal",
     "ovs",
+    "memif",
     "srv6",
     "tunnels",
     "pods",
@@ -53,6 +54,7 @@ MODULES = {
     "firewall": "transparent_firewall",
     "heal": "heal",
     "ovs": "ovs_wires",
+    "memif": "memif_wires",
 }
 
 
