@@ -79,7 +79,7 @@ def test_wires_by_a_switch_are_measured_or_it_says_what_is_missing(tmp_path):
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
 def test_wires_of_user_space_are_measured_or_it_says_what_is_missing(tmp_path):
-    """Packets by hand and through the mesh, three times; the making of five kinds of wires; a switch at rest."""
+    """Packets by hand and through the mesh, the making of five kinds of wires, and a switch at rest."""
     out, rows = measured(tmp_path, "memif")
     if "memif: missing" in out:
         pytest.skip("Open vSwitch with DPDK, or dpdk-testpmd, is not installed")

@@ -25,6 +25,8 @@ from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
+from nsmesh.datapath.ovs_switch import Switch
+from nsmesh.datapath.payload_counts import REFUSED
 from nsmesh.model.wire import MemifPort, VhostUserPort
 
 pytestmark = [
@@ -346,12 +348,24 @@ def test_an_interface_and_a_vhost_user_machine(tmp_path, machine_listens):
     scenario(tmp_path, body)
 
 
+async def refused(wire, *, seconds=0.0):
+    """Return what the metric tells of a wire, by kind of frame; wait a while for there to be anything."""
+    end = asyncio.get_running_loop().time() + seconds
+    while True:
+        samples = await REFUSED.samples()
+        found = {one.labels["frame"]: one.value for one in samples if one.labels["connection"] == wire}
+        if found or asyncio.get_running_loop().time() >= end:
+            return found
+        await asyncio.sleep(0.1)
+
+
 @needs_testpmd
 @pytest.mark.parametrize("payload", ["IP"])
 def test_two_vhost_user_machines(tmp_path, payload):
     """Frames of one come to the other and back, by the switch alone, before and after it was killed.
 
-    Then the wire's payload becomes MPLS, and not one of these frames, which are IPv4, comes any more.
+    Then the wire's payload becomes MPLS, and not one of these frames, which are IPv4, comes any more; they
+    are counted, and another apply does not begin anew.
     """
 
     async def body(datapath, pod):
@@ -393,7 +407,16 @@ def test_two_vhost_user_machines(tmp_path, payload):
                 assert [machine.received() for machine in machines] == [0, 0]
                 await asyncio.sleep(0.5)
                 assert [machine.received() for machine in machines] == [0, 0]
+                found = await refused("w1", seconds=30)
+                assert set(found) == {"ipv4"}
+            await datapath.apply(replace(wire, payload="MPLS"))
+            assert (await refused("w1"))["ipv4"] >= found["ipv4"] > 100
+            another = Switch(datapath.switch.directory).ports
+            assert set(await another.refused({"w1"})) == {"w1"}
+            assert await another.refused({"w2"}) == {}
+            await another.close()
         await datapath.remove("w1")
+        assert await refused("w1") == {}
         assert await datapath.switch.ports.owners() == {}
 
     scenario(tmp_path, body)

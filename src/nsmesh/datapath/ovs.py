@@ -15,10 +15,13 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from nsmesh.core.errors import Invalid, Refused, Unavailable
+import structlog
+
+from nsmesh.core.errors import Invalid, MeshError, Refused, Unavailable
 from nsmesh.datapath import apart, netns
 from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Port, TunnelPort
@@ -27,7 +30,10 @@ from nsmesh.datapath.offloads import write_checksums
 from nsmesh.datapath.ovs_dpdk import check_ends, is_socket
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.datapath.ovs_switch import BRIDGE, Switch
+from nsmesh.datapath.payload_counts import told_later
 from nsmesh.model.messages import ETHERNET
+
+log = structlog.get_logger()
 
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 WANTED = 0x1 | 0x100
@@ -68,6 +74,8 @@ class OvsDatapath:
         def places() -> list[str]:
             return [*namespaces(), self._home]
 
+        self._metric = ExitStack()
+        self._metric.enter_context(told_later(self._refused_by_flows))
         # one for each side: both mark what they make with the wire's id, in groups of their own
         self._legs = tuple(ApartDatapath(owner=f"{owner}/ovs-{side}", namespaces=places) for side in "ab")
 
@@ -183,12 +191,22 @@ class OvsDatapath:
             await self.switch.ports.disconnect(wire_id)
 
     def refused(self) -> Mapping[str, Mapping[str, int]]:
-        """See :meth:`Datapath.refused`."""
+        """See :meth:`Datapath.refused`: what the kernel refuses, at interfaces."""
         total: dict[str, Counter[str]] = {}
         for leg in self._legs:
             for wire_id, counts in leg.refused().items():
                 total.setdefault(wire_id, Counter()).update(counts)
         return total
+
+    async def _refused_by_flows(self) -> Mapping[str, Mapping[str, int]]:
+        """Say what the switch itself has refused; nothing where it does not answer."""
+        if not self.switch.flows.exists():
+            return {}
+        try:
+            return await self.switch.ports.refused()
+        except MeshError as error:
+            log.debug("counters of the switch not read", error=str(error))
+            return {}
 
     async def has(self) -> list[Existing]:
         """See :meth:`Datapath.has`."""
@@ -208,6 +226,7 @@ class OvsDatapath:
 
     async def aclose(self) -> None:
         """See :meth:`Datapath.aclose`; the switch stays."""
+        self._metric.close()
         await self.switch.ports.close()
         for leg in self._legs:
             await leg.aclose()

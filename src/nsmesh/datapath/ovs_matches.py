@@ -14,6 +14,7 @@ Match = tuple[tuple[int, int], ...]
 """Fields and their values, those first that others depend on."""
 
 OXM_IN_PORT, OXM_ETH_TYPE, OXM_VLAN_VID = 0x8000_0004, 0x8000_0A02, 0x8000_0C02
+OXM_VLAN_VID_MASKED, _ANY_TAG = 0x8000_0D04, 0x1000_1000
 OXM_IP_PROTO, OXM_UDP_SRC, OXM_UDP_DST, OXM_ICMPV6_TYPE = 0x8000_1401, 0x8000_1E02, 0x8000_2002, 0x8000_3A01
 """Headers of fields: the last byte is the number of bytes of the value."""
 _OFPMT_OXM, _LENGTH = 1, 0xFF
@@ -46,6 +47,16 @@ PASSES: dict[str, tuple[Match, ...]] = {
     ),
 }
 """By payload, what passes; the rest is dropped, since the bridge forwards nothing by itself."""
+
+REFUSES: dict[str, tuple[Match, ...]] = {
+    "ipv4": (_of(_IPV4),),
+    "ipv6": (_of(_IPV6),),
+    "arp": (_of(_ARP),),
+    "mpls": tuple(map(_of, _MPLS)),
+    "vlan": (((OXM_VLAN_VID_MASKED, _ANY_TAG),),),
+    "other": ((),),
+}
+"""What is dropped where nothing says that it passes, by what it is called; the last one is all the rest."""
 
 
 def encoded(match: Match) -> bytes:

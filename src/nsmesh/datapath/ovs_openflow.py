@@ -8,24 +8,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from nsmesh.core.errors import MeshError, Refused, Unavailable
-from nsmesh.datapath.ovs_matches import OXM_IN_PORT, PASSES, Match, encoded
+from nsmesh.datapath.ovs_matches import OXM_IN_PORT, PASSES, REFUSES, Match, encoded
 from nsmesh.model.messages import ETHERNET
 
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, FLOW_MOD, BARRIER_REQUEST, BARRIER_REPLY = 0, 1, 2, 3, 14, 20, 21
+MULTIPART_REQUEST, MULTIPART_REPLY, OFPMP_FLOW = 18, 19, 1
 VERSION = 4
 OFPFC_ADD, OFPFC_DELETE = 0, 3
 OFPTT_ALL, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY = 0xFF, 0xFFFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFFF
 OFPIT_APPLY_ACTIONS, OFPAT_OUTPUT = 4, 0
 EVERY_BIT = 0xFFFF_FFFF_FFFF_FFFF
 PRIORITY = 100
+REFUSAL = {kind: 50 - at for at, kind in enumerate(REFUSES)}
+"""Priorities of the flows that drop, by what they drop: below those that let pass, and by them told apart."""
 
 _HEADER = struct.Struct("!BBHI")
 _FLOW = struct.Struct("!QQBBHHHIIIH2x")
 _OUTPUT = struct.Struct("!HH4xHHIH6x")
+_STATS_REQUEST = struct.Struct("!HH4xB3xII4xQQ")
+_STATS = struct.Struct("!HBxIIHHHH4xQQQ")
 _PATIENCE = 5.0
 """Seconds that a switch may take to answer."""
 
@@ -42,10 +48,18 @@ def message(kind: int, body: bytes = b"", xid: int = 1) -> bytes:
 
 def forward(cookie: int, source: int, target: int, match: Match = ()) -> bytes:
     """Return the flow that sends those frames of port ``source`` that match out of port ``target``."""
-    flow = _FLOW.pack(
-        cookie, 0, 0, OFPFC_ADD, 0, 0, PRIORITY, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY, 0
-    ) + encoded(((OXM_IN_PORT, source), *match))
-    return message(FLOW_MOD, flow + _OUTPUT.pack(OFPIT_APPLY_ACTIONS, 24, OFPAT_OUTPUT, 16, target, 0))
+    actions = _OUTPUT.pack(OFPIT_APPLY_ACTIONS, 24, OFPAT_OUTPUT, 16, target, 0)
+    return _new(cookie, PRIORITY, ((OXM_IN_PORT, source), *match), actions)
+
+
+def refuse(cookie: int, source: int, kind: str, match: Match) -> bytes:
+    """Return the flow that drops, and counts, frames of a kind (see ``REFUSES``) that nothing lets pass."""
+    return _new(cookie, REFUSAL[kind], ((OXM_IN_PORT, source), *match))
+
+
+def _new(cookie: int, priority: int, match: Match, actions: bytes = b"") -> bytes:
+    flow = _FLOW.pack(cookie, 0, 0, OFPFC_ADD, 0, 0, priority, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY, 0)
+    return message(FLOW_MOD, flow + encoded(match) + actions)
 
 
 def forget(cookie: int) -> bytes:
@@ -59,11 +73,41 @@ def forget(cookie: int) -> bytes:
 def both_ways(owner: str, one: int, other: int, payload: str = ETHERNET) -> list[bytes]:
     """Return the flows of a wire between two ports: they let frames of its payload pass."""
     cookie = cookie_of(owner)
-    return [
+    passing = [
         forward(cookie, source, target, match)
         for source, target in ((one, other), (other, one))
         for match in PASSES[payload]
     ]
+    if payload == ETHERNET:
+        return passing
+    return passing + [
+        refuse(cookie, source, kind, match)
+        for source in (one, other)
+        for kind, matches in REFUSES.items()
+        for match in matches
+    ]
+
+
+def counting(owner: str) -> bytes:
+    """Return the question what the flows of a wire have counted."""
+    body = _STATS_REQUEST.pack(
+        OFPMP_FLOW, 0, OFPTT_ALL, OFPP_ANY, OFPG_ANY, cookie_of(owner), EVERY_BIT
+    ) + encoded(())
+    return message(MULTIPART_REQUEST, body)
+
+
+def refused(answers: Iterable[bytes]) -> dict[int, Counter[str]]:
+    """Return what answers to :func:`counting` tell of refused frames: kinds that there were, by cookie."""
+    kinds = {priority: kind for kind, priority in REFUSAL.items()}
+    found: dict[int, Counter[str]] = {}
+    for answer in answers:
+        at = 8
+        while at + _STATS.size <= len(answer):
+            length, _, _, _, priority, _, _, _, cookie, packets, _ = _STATS.unpack_from(answer, at)
+            if priority in kinds and packets:
+                found.setdefault(cookie, Counter())[kinds[priority]] += packets
+            at += max(length, _STATS.size)
+    return found
 
 
 class Connection:
@@ -74,8 +118,8 @@ class Connection:
         self._kept: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._turn = asyncio.Lock()
 
-    async def send(self, messages: Iterable[bytes]) -> None:
-        """Send requests and wait until the switch has done them.
+    async def send(self, messages: Iterable[bytes]) -> list[bytes]:
+        """Send requests and wait until the switch has done them; return what it told (multipart replies).
 
         Raises Unavailable where it does not answer, Refused with the type and code of its error.
         """
@@ -83,10 +127,10 @@ class Connection:
         try:
             async with asyncio.timeout(_PATIENCE), self._turn:
                 try:
-                    await self._exchange(requests)
+                    return await self._exchange(requests)
                 except (OSError, EOFError):
                     # the switch was started anew; what is sent twice does no harm
-                    await self._exchange(requests)
+                    return await self._exchange(requests)
         except MeshError:
             raise
         except (OSError, EOFError, TimeoutError) as error:
@@ -95,14 +139,14 @@ class Connection:
                 remedy="see the log of ovs-vswitchd in its run directory",
             ) from error
 
-    async def _exchange(self, requests: bytes) -> None:
+    async def _exchange(self, requests: bytes) -> list[bytes]:
         try:
             if self._kept is None:
                 self._kept = await asyncio.open_unix_connection(self._socket)
                 self._kept[1].write(message(HELLO))
             reader, writer = self._kept
             writer.write(requests)
-            await _barrier(reader, writer)
+            return await _barrier(reader, writer)
         except BaseException:
             self.close()  # answers that nobody waited for would be taken for others
             raise
@@ -114,12 +158,15 @@ class Connection:
             self._kept = None
 
 
-async def _barrier(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _barrier(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[bytes]:
+    told: list[bytes] = []
     while True:
         _, kind, length, xid = _HEADER.unpack(await reader.readexactly(_HEADER.size))
         body = await reader.readexactly(max(0, length - _HEADER.size))
         if kind == BARRIER_REPLY:
-            return
+            return told
+        if kind == MULTIPART_REPLY:
+            told.append(body)
         if kind == ECHO_REQUEST:
             writer.write(message(ECHO_REPLY, body, xid))
         elif kind == ERROR:

@@ -8,6 +8,7 @@ with those of other wires that are asked for meanwhile, and the flows go along: 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from nsmesh.datapath.ovs_batch import Batch
 from nsmesh.datapath.ovs_database import Row, mapping, members, transact, unmapped
 from nsmesh.datapath.ovs_dpdk import DEVICE, MEMIF_ROLE, explained, new_device
 from nsmesh.datapath.ovs_rows import Inventory, KnownPort, SwitchPort
+from nsmesh.model.messages import ETHERNET
 
 Wish = tuple[str, tuple[SwitchPort, SwitchPort]]
 """A wire's id, and its two ports."""
@@ -98,6 +100,22 @@ class SwitchPorts:
             for name, port in (await self._inventory()).ports.items():
                 found.setdefault(port.owner, []).append(name)
         return found
+
+    async def refused(self, wires: Collection[str] | None = None) -> dict[str, Counter[str]]:
+        """Return what flows have refused, by wire and kind of frame; ``wires``: of these alone.
+
+        Of wires between two sockets: where an end is an interface, the kernel refuses, and counts. Counted
+        since the switch was started, half a second late.
+        """
+        async with self._turn:
+            known = await self._inventory()
+        asked = {port.owner for port in known.ports.values() if port.payload != ETHERNET}
+        asked &= asked if wires is None else set(wires)
+        if not asked:
+            return {}
+        found = openflow.refused(await self._flows.send([openflow.counting(owner) for owner in asked]))
+        cookies = {openflow.cookie_of(owner): owner for owner in asked}
+        return {cookies[cookie]: counts for cookie, counts in found.items() if cookie in cookies}
 
     async def connect_again(self) -> None:
         """Give a new ``ovs-vswitchd`` the flows of all wires: ports are in the database, flows are not."""

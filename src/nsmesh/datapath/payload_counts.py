@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 
@@ -78,12 +78,23 @@ def _refused_here(wires: Collection[str]) -> Counter[str]:
 @contextmanager
 def told(refused: Callable[[], Mapping[str, Mapping[str, int]]]) -> Iterator[None]:
     """Have :data:`REFUSED` tell, while the block runs, what wires have refused: counts by kind, by wire."""
+    with REFUSED.reading(lambda: _samples(refused())):
+        yield
 
-    def read() -> dict[tuple[str, ...], float]:
-        return {(wire, kind): float(n) for wire, kinds in refused().items() for kind, n in kinds.items()}
+
+@contextmanager
+def told_later(refused: Callable[[], Awaitable[Mapping[str, Mapping[str, int]]]]) -> Iterator[None]:
+    """Do as :func:`told`, where it has to be asked for."""
+
+    async def read() -> dict[tuple[str, ...], float]:
+        return _samples(await refused())
 
     with REFUSED.reading(read):
         yield
+
+
+def _samples(refused: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, ...], float]:
+    return {(wire, kind): float(n) for wire, kinds in refused.items() for kind, n in kinds.items()}
 
 
 @cache

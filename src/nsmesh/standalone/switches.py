@@ -6,13 +6,20 @@ else; and what its daemons leave when they are killed goes with the namespace.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
+import structlog
+
+from nsmesh.core.errors import MeshError
 from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.nodes import NodeForwarder
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.spaces import delete_namespace, own_namespace
+
+log = structlog.get_logger()
 
 
 class Switches:
@@ -32,6 +39,22 @@ class Switches:
         path = await own_namespace(self._children, name)
         self._made[name] = Switch(Path(forwarder.switch), path)
         return path
+
+    async def refused(self, wires: Collection[str]) -> Counter[str]:
+        """Return what the switches themselves have refused of wires (ids); who does not answer has none."""
+        total: Counter[str] = Counter()
+        for switch in self._made.values():
+            if not switch.flows.exists():
+                continue
+            try:
+                for counts in (await switch.ports.refused(wires)).values():
+                    total += counts
+            except MeshError as error:
+                log.debug("counters of a switch not read", error=str(error))
+            finally:
+                switch.ports.forget()  # the forwarder has others made, and is not the only one who asks
+                await switch.ports.close()
+        return total
 
     async def aclose(self) -> None:
         """End the switches by the book, and delete their namespaces."""

@@ -11,6 +11,7 @@ from nsmesh.api import control_pb2
 from nsmesh.core.errors import Invalid
 from nsmesh.model import control
 from nsmesh.standalone.mesh import Mesh
+from nsmesh.standalone.refused import add_refused
 from nsmesh.standalone.rows import Rows
 from nsmesh.standalone.rows_connection import Row
 from nsmesh.standalone.statuses import add_statuses
@@ -30,6 +31,8 @@ async def listing(mesh: Mesh, rows: Rows, request: control_pb2.GetRequest) -> As
         shown = rows.of(request.what, request.name)
         if request.what == "endpoints" and not request.watch:
             await add_statuses(mesh, shown)
+        if request.what == "connections" and not request.watch:
+            await add_refused(mesh, shown)
         for row in shown:
             yield item(row)
         if not request.watch:
