@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -18,7 +19,7 @@ from nsmesh.core.journalling import Journal, Record
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.scope import Scope
 from nsmesh.model.copying import copy_of
-from nsmesh.model.fileurl import after_restart
+from nsmesh.model.fileurl import Inode, after_restart, socket_path
 from nsmesh.model.messages import Connection
 from nsmesh.model.times import seconds
 
@@ -47,6 +48,18 @@ Key = tuple[str, str]
 """Target and connection id."""
 
 
+class Sockets(Protocol):
+    """Holds sockets that came as descriptors, by the URL that leads to them."""
+
+    def share(self, name: str, path: str) -> Inode | None:
+        """Hold the socket at ``path`` for ``name``; None where nobody in this process holds it."""
+        ...
+
+    def release(self, name: str) -> None:
+        """Let go of what is held for ``name``."""
+        ...
+
+
 class _Debt:
     __slots__ = ("connection", "refused", "until")
 
@@ -60,7 +73,8 @@ class Unclosed:
     """Notes what one chain asks of next hops, and closes there what they did not answer.
 
     ``close`` makes one try at a target (a URL, or empty for the only one there is). ``scope`` is entered
-    while the chain runs; without it nothing is tried again. Times are wall times in seconds.
+    while the chain runs; without it nothing is tried again. Times are wall times in seconds. ``sockets`` are
+    held where something is owed: else the number of a descriptor might lead to somebody else.
     """
 
     def __init__(
@@ -68,7 +82,9 @@ class Unclosed:
         close: Callable[[str, Connection], Awaitable[None]],
         scope: Callable[[], Scope],
         journal: Journal | None,
+        sockets: Sockets,
     ) -> None:
+        self._sockets = sockets
         self._close = close
         self._scope = scope
         self._journal = journal
@@ -194,6 +210,9 @@ class Unclosed:
         if debts is None:
             debts = self._debts[target] = {}
             self._awake[target] = asyncio.Event()
+            path = socket_path(target)
+            if path is not None:
+                self._sockets.share(target, path)
             work = self._work(target)
             self._workers[target] = self._scope().spawn(work, name="close what was not closed")
         debts[connection_id] = debt
@@ -221,6 +240,7 @@ class Unclosed:
                         break
         finally:
             del self._debts[target], self._awake[target], self._workers[target]
+            self._sockets.release(target)
 
     async def _try(self, key: Key) -> bool:
         """Try to close one; say whether it was worth it to go on with others."""

@@ -43,6 +43,8 @@ from nsmesh.model.messages import (
     NetworkServiceRequest,
     Query,
 )
+from nsmesh.rpc.files import HELD, Files
+from nsmesh.rpc.receiver import Receiver
 
 log = structlog.get_logger()
 
@@ -90,7 +92,7 @@ class Dial(Element):
 
     After:  Begin
     Writes: DIALLED in the call, NEXT_HOP in the state, HOP of the server half
-    Leaves: the target, per connection; a Close that was not answered
+    Leaves: the target, per connection; a Close that was not answered, and the socket where it is owed
     Close:  goes to where the connection lives; OK when nobody is there any more
     """
 
@@ -104,19 +106,24 @@ class Dial(Element):
         timeout: float | None = 5.0,
         journal: Journal | None = None,
         successor: Callable[[str], Awaitable[str]] | None = None,
+        files: Files = HELD,
     ) -> None:
         self._peers = peers
         self._successor = successor
         self._target = target
         self._timeout = timeout
         self._next: Handler = Dialled()
-        self.unclosed = Unclosed(self._close_again, lambda: self.scope, journal)
+        self._sockets = Receiver(files)
+        self.unclosed = Unclosed(self._close_again, lambda: self.scope, journal, self._sockets)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Let be counted what is owed to next hops."""
-        with OWED.reading(self.unclosed.counts):
-            yield self
+        """Let be counted what is owed to next hops; let go of their sockets on leaving."""
+        try:
+            with OWED.reading(self.unclosed.counts):
+                yield self
+        finally:
+            self._sockets.close()
 
     async def entered(self, next: Handler) -> None:
         """Close what an earlier process of ours asked for, without an answer that we know of."""
