@@ -28,6 +28,8 @@ class Common:
 
     log_level: str = "INFO"
     """Lowest level that is logged: TRACE, DEBUG, INFO, WARN, ERROR."""
+    log_level_file: str = ""
+    """File whose word is that level instead, read again when it changes; empty: none."""
     max_token_lifetime: Seconds = Seconds(600)
     """How long what this component vouches for lives without a refresh."""
     spiffe_endpoint_socket: str = _named("SPIFFE_ENDPOINT_SOCKET")

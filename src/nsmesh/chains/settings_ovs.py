@@ -50,6 +50,7 @@ class OvsForwarderSettings(Connects):
         """What any forwarder has of these."""
         return ForwarderSettings(
             log_level=self.log_level,
+            log_level_file=self.log_level_file,
             max_token_lifetime=self.max_token_lifetime,
             spiffe_endpoint_socket=self.spiffe_endpoint_socket,
             journal=self.journal,

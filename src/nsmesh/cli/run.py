@@ -22,7 +22,7 @@ from nsmesh.chains.settings_kubernetes import (
 from nsmesh.chains.settings_node_agent import NodeAgentSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
-from nsmesh.core import garbage, logging
+from nsmesh.core import garbage, level_file, logging
 from nsmesh.core.ending import hand_over
 from nsmesh.core.errors import Invalid
 from nsmesh.model.duration import format_duration
@@ -71,11 +71,12 @@ def _run(
         loop.add_signal_handler(signal.SIGQUIT, succeed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
-        loop.add_signal_handler(signal.SIGUSR2, logging.set_level, settings.log_level)
         garbage.settle()
-        async with telemetry(settings, role):
-            await serve(stop)
+        async with level_file.followed(settings.log_level_file, settings.log_level) as told:
+            loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
+            loop.add_signal_handler(signal.SIGUSR2, lambda: logging.set_level(told.level))
+            async with telemetry(settings, role):
+                await serve(stop)
 
     asyncio.run(main())
 

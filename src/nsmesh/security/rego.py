@@ -180,11 +180,15 @@ def read_policy(path: Path) -> str:
 
 
 def files_of(folder: Path, pattern: re.Pattern[str]) -> Sequence[Path]:
-    """Return the files below a folder whose names, seen from it, a pattern matches entirely."""
+    """Return the files below a folder whose names, seen from it, a pattern matches entirely.
+
+    What a kubelet keeps of a ConfigMap, in folders that begin with two dots, is not seen twice.
+    """
     if not folder.is_dir():
         return ()
+    names = ((file, file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     return sorted(
         file
-        for file in folder.rglob("*")
-        if file.is_file() and pattern.fullmatch(file.relative_to(folder).as_posix())
+        for file, name in names
+        if pattern.fullmatch(name.as_posix()) and not any(part.startswith("..") for part in name.parts)
     )

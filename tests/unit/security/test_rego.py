@@ -249,3 +249,13 @@ def test_the_same_rules_in_rego(tmp_path, svids):
             ours = getattr(rules, name)(asked) is None
             (theirs,) = policy.select([str(file)])
             assert (theirs(asked) is None) == ours, name
+
+
+def test_files_of_a_config_map_are_seen_once(tmp_path):
+    """A kubelet keeps each file in a folder of its own, behind two links: it is one policy, by its name."""
+    version = tmp_path / "..2026_11_26"
+    version.mkdir()
+    (version / "mine.rego").write_text(ONLY_NSC)
+    (tmp_path / "..data").symlink_to(version.name)
+    (tmp_path / "mine.rego").symlink_to("..data/mine.rego")
+    assert len(policy.select((f"{tmp_path}/.*.rego",))) == 1
