@@ -17,6 +17,7 @@ import contextlib
 import functools
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import threading
@@ -31,7 +32,7 @@ from report import Details, Report, row
 
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route, VxlanPort
 from nsmesh.datapath.linux import LinuxDatapath
-from nsmesh.datapath.wireguard_text import wg_setconf
+from nsmesh.datapath.wireguard_text import uapi_answer, uapi_set
 from nsmesh.model.tunnels import WireguardPort
 from nsmesh.model.wireguard import PrivateKey, Tunnel, TunnelPeer
 
@@ -152,9 +153,17 @@ def encrypted_end(found: Nodes, side: int) -> CrossConnect:
     return CrossConnect("bench-0", replace(near, mac="", neighbours=(), mtu=WIREGUARD_MTU), port, "IP")
 
 
+def told(path: Path, request: str) -> None:
+    """Send a program wireguard-go a configuration; raises Refused."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(path))
+        link.sendall(request.encode())
+        uapi_answer(link.recv(4096).decode())
+
+
 @contextlib.contextmanager
 def encrypted_by_hand(found: Nodes) -> Iterator[None]:
-    """Have two programs wireguard-go, told by wg, their devices moved into the pods."""
+    """Have two programs wireguard-go, told as wg tells them, their devices moved into the pods."""
     folder = Path("/var/run/wireguard")
     keys = [PrivateKey(bytes([number]) * 32) for number in (1, 2)]
     programs, names = [], [f"bench{os.getpid() % 100000}{side}" for side in (0, 1)]
@@ -170,11 +179,7 @@ def encrypted_by_hand(found: Nodes) -> Iterator[None]:
                 time.sleep(0.01)
             inside(node, *f"ip link set {name} mtu {WIREGUARD_MTU}".split())
             peer = TunnelPeer(keys[far].public, f"{IPS[far]}:51820", ("0.0.0.0/0",))
-            subprocess.run(
-                ["wg", "setconf", name, "/dev/stdin"],
-                input=wg_setconf(Tunnel(name, keys[side], peers=(peer,))).encode(),
-                check=True,
-            )
+            told(folder / f"{name}.sock", uapi_set(Tunnel(name, keys[side], peers=(peer,))))
             inside(node, "ip", "link", "set", name, "netns", Path(pod).name)
             inside(pod, "ip", "link", "set", name, "name", "wire", "mtu", str(WIREGUARD_MTU))
             inside(pod, "ip", "addr", "add", f"10.0.0.{side + 1}/32", "dev", "wire")
@@ -250,8 +255,8 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
         return Report(notes=[f"remote: not measured, {' and '.join(missing)} missing"])
     rounds, seconds = (1, 1) if short else (5, 1)
     ways, notes = dict(WAYS), []
-    if shutil.which("wireguard-go") is None or shutil.which("wg") is None:
-        notes.append("remote: WIREGUARD is not measured, wireguard-go or wg is missing")
+    if shutil.which("wireguard-go") is None:
+        notes.append("remote: WIREGUARD is not measured, wireguard-go is missing")
     else:
         ways |= ENCRYPTED
     made, first, last = making(40, 10) if short else making(1000, 50)
