@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from docs_console import ROOT, blocks, perform
 from docs_mesh import scratch_shell
@@ -10,7 +12,17 @@ from nsmesh.datapath.ovs_programs import lacks_dpdk
 
 pytestmark = pytest.mark.root
 
-NEEDS = {"memif-and-kernel": lacks_dpdk}
+
+def lacks_testpmd() -> str:
+    """Return why there is no packet processor of DPDK here, or nothing."""
+    return "" if shutil.which("dpdk-testpmd") else "dpdk-testpmd is not installed"
+
+
+NEEDS = {
+    "memif-and-kernel": lacks_dpdk,
+    "memif-over-two-nodes": lacks_dpdk,
+    "memif-two-testpmd": lacks_testpmd,
+}
 """By example, what says why this host cannot run it, or nothing."""
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
 
