@@ -122,7 +122,7 @@ def make(root: Path, built: Path) -> None:
     packages = root / PACKAGES.format(*sys.version_info)
     packages.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as folder:
-        _pip("install", "--no-compile", "--target", folder, f"{built}[kubernetes]")
+        _pip("install", "--no-compile", "--target", folder, f"{built}[kubernetes,rego]")
         copy_tree(Path(folder), packages)
     shutil.rmtree(packages / "bin", ignore_errors=True)
     python(root)

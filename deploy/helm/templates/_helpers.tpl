@@ -45,8 +45,34 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- define "nsmesh.env" -}}
+{{- define "nsmesh.logEnv" -}}
 - {name: NSM_LOG_LEVEL, value: {{ .Values.logLevel | quote }}}
+- {name: NSM_LOG_LEVEL_FILE, value: /etc/nsm/logging/level}
+{{- end }}
+
+{{- define "nsmesh.logMount" -}}
+- {name: logging, mountPath: /etc/nsm/logging, readOnly: true}
+{{- end }}
+
+{{- define "nsmesh.logVolume" -}}
+- {name: logging, configMap: {name: nsm-logging, optional: true}}
+{{- end }}
+
+{{- define "nsmesh.policyMount" -}}
+- {name: policies, mountPath: /etc/nsm/policies, readOnly: true}
+{{- end }}
+
+{{- define "nsmesh.policyVolume" -}}
+- {name: policies, configMap: {name: {{ . }}}}
+{{- end }}
+
+{{- define "nsmesh.policySum" -}}
+{{- /* a policy that changes begins with new pods */ -}}
+annotations: {nsmesh/policies: {{ toJson . | sha256sum | trunc 16 | quote }}}
+{{- end }}
+
+{{- define "nsmesh.env" -}}
+{{ include "nsmesh.logEnv" . }}
 - {name: NSM_MAX_TOKEN_LIFETIME, value: {{ .Values.maxTokenLifetime | quote }}}
 - {name: SPIFFE_ENDPOINT_SOCKET, value: "unix://{{ .Values.identity.socketFolder }}/agent.sock"}
 - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
