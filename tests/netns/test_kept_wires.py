@@ -128,3 +128,24 @@ def test_who_comes_next_by_another_path_is_the_heir_too():
 
     with lab.spaces(3) as (a, b, c):
         watching(scenario, a, b)
+
+
+def test_what_is_silenced_is_down_untold_and_up_again_when_it_is_applied():
+    """Ends of the dead are set down, few or many at once; nobody hears of it, and the next apply mends it."""
+
+    async def scenario(datapath, heard, told):
+        wires = [lab.simple(a, b, wire_id=f"x{number}", number=number) for number in range(2, 14)]
+        for wire in wires:
+            await datapath.apply(wire)
+        await datapath.silence(["w1", "unknown"])
+        await datapath.silence([wire.id for wire in wires])
+        assert not any("UP" in lab.link(b, name)["flags"] for name in lab.names(b))
+        await asyncio.sleep(0.2)
+        assert told.empty()
+        await datapath.apply(lab.simple(a, b))
+        assert "UP" in lab.link(b, "nse-1")["flags"]
+        lab.run(a, "ip", "link", "set", "nsm-1", "down")
+        assert await heard() == "w1"
+
+    with lab.spaces() as (a, b):
+        watching(scenario, a, b)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import structlog
 
-from nsmesh.core.call import Call
+from nsmesh.core.call import Call, Key
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import MeshError
 from nsmesh.model.messages import Connection
 
 log = structlog.get_logger()
 
+ABSENT: Key[bool] = Key("absent")
+"""In the Close of a connection whose next hop has died: nobody is dialled, the Close is owed."""
 FAREWELL = 0.02
 """Seconds that the dead have to answer a Close; what is left there ends with its tokens."""
 

@@ -108,8 +108,11 @@ class Watched(Protocol):
         """
         ...
 
-    async def silence(self, wire_id: str) -> None:
-        """Set the endpoint's end of a wire down: what is behind it is dead, whatever it answers."""
+    async def silence(self, wire_ids: Iterable[str]) -> None:
+        """Set the endpoint's ends of wires down: what is behind them is dead, whatever it answers.
+
+        What becomes of such a wire is not told any more, until it is applied again.
+        """
         ...
 
 

@@ -225,9 +225,9 @@ class FakeDatapath:
         self.kernel.delete_wire(wire_id)
         self._tell(wire_id)
 
-    async def silence(self, wire_id: str) -> None:
+    async def silence(self, wire_ids: Iterable[str]) -> None:
         """See :meth:`Watched.silence`."""
-        self.silenced.add(wire_id)
+        self.silenced.update(wire_ids)
 
     def announce(self, wire_id: str) -> None:
         """See :meth:`nsmesh.datapath.base.Announcing.announce`; kept in ``announced``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from nsmesh.datapath import rtnetlink as rt
@@ -21,6 +22,9 @@ from nsmesh.datapath.wirestate import (
 
 _U32 = struct.Struct("=I")
 _FAMILIES = (2, 10)
+
+FEW = 8
+"""Interfaces that are read one by one; more are read by a dump of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,15 @@ def read_link(netlink: Netlink, *, index: int = 0, name: str = "") -> Link | Non
 def read_links(netlink: Netlink) -> list[Link]:
     """Return all interfaces of the namespace; raises OSError."""
     return [parse_link(body) for _, body in netlink.dump(rt.get_link())]
+
+
+def read_some_links(netlink: Netlink, indexes: Collection[int]) -> list[Link]:
+    """Return those of some interfaces that are there: one by one, or many by one dump; raises OSError."""
+    if len(indexes) <= FEW:
+        found = (read_link(netlink, index=index) for index in indexes)
+        return [link for link in found if link is not None]
+    wanted = set(indexes)
+    return [link for link in read_links(netlink) if link.index in wanted]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from nsmesh.core.call import Call, Codec, Key, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.ending import hands_over
 from nsmesh.core.errors import REFUSALS, Internal, MeshError, TimedOut, Unanswered, Unavailable, Unreachable
+from nsmesh.core.farewell import ABSENT
 from nsmesh.core.journalling import Journal
 from nsmesh.core.life import LIFE, OWN, REACHED
 from nsmesh.core.living import Living
@@ -276,13 +277,16 @@ class Dial(Element):
                 self.unclosed.owe(after_restart(target) if lost else target, known)
             if not isinstance(error, Unavailable):
                 raise
-            log.info("close: nobody is there", connection=known.id, at=_name(target), error=str(error))
+            if not call.get(ABSENT):
+                log.info("close: nobody is there", connection=known.id, at=_name(target), error=str(error))
         else:
             self._settled(target, known.id)
 
     async def _ask_to_close(
         self, call: Call, target: Handler | str, connection: Connection, next: Handler
     ) -> None:
+        if call.get(ABSENT):
+            raise Unavailable(f"whoever answered at {_name(target)} has died")
         await self._answered(
             call,
             target,

@@ -14,7 +14,7 @@ from nsmesh.core.call import Call, State
 from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Unavailable
-from nsmesh.core.farewell import close_at
+from nsmesh.core.farewell import ABSENT, close_at
 from nsmesh.core.path_event import Observer, PathEvent
 from nsmesh.core.peering import NEXT_HOP, peer_of
 from nsmesh.core.unreached import PASSED_OVER
@@ -126,7 +126,8 @@ class WatchEndpoints(Element):
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Pass on, then watch for it no more."""
         try:
-            await close_at(next, call, connection, dead=connection.id in self._dead)
+            dead = connection.id in self._dead
+            await close_at(next, call.put(ABSENT, dead), connection, dead=dead)
         finally:
             self._drop(connection.id)
 
@@ -194,11 +195,13 @@ class WatchEndpoints(Element):
             self._part(url)
 
     async def _lost(self, pid: int, wires: list[str]) -> None:
-        """Silence the endpoint's ends, tell."""
-        for wire in wires:
-            if isinstance(self._datapath, Watched):
-                try:
-                    await self._datapath.silence(wire)
-                except MeshError as error:
-                    log.info("the end of a dead endpoint is not set down", connection=wire, error=str(error))
+        """Silence the endpoint's ends, tell.
+
+        All of them at once: clients that hear of it by a stream that broke must find none alive.
+        """
+        if isinstance(self._datapath, Watched):
+            try:
+                await self._datapath.silence(wires)
+            except MeshError as error:
+                log.info("the ends of a dead endpoint are not set down", pid=pid, error=str(error))
         self._tell(PathEvent(tuple(wires), up=False, why=f"the endpoint's process {pid} has died"))

@@ -12,6 +12,7 @@ from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import chain
 from nsmesh.core.errors import MeshError, Refused, TimedOut, Unavailable
+from nsmesh.core.farewell import ABSENT
 from nsmesh.core.metrics import DECLARED
 from nsmesh.core.peering import TARGET, Dialled
 from nsmesh.core.unclosed import ENDS, LONGEST
@@ -112,6 +113,27 @@ def test_a_close_that_was_not_answered_is_made_again_until_it_is():
             assert far.held == set()
             assert unclosed([made]) == []
             assert made.scope.tasks == 0
+
+    run(main())
+
+
+def test_who_has_died_is_not_dialled_for_a_close_and_told_when_it_is_back():
+    """A Close of the dead comes back at once, without a try; it is owed to whoever answers there next."""
+
+    async def main():
+        book = Book()
+        far = book.far["a"]
+        async with book.process() as made:
+            answer = await made.request(*ask())
+            far.silent = True
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            await made.close(Call().put(ABSENT, True), answer)  # noqa: FBT003 - a value under a key
+            assert (loop.time() - began, far.tries) == (0, 0)
+            assert [(one.connection, one.at) for one in unclosed([made])] == [("c-0", "a")]
+            far.silent = False
+            await asyncio.sleep(LONGEST)
+            assert (far.held, unclosed([made])) == (set(), [])
 
     run(main())
 

@@ -14,6 +14,7 @@ from nsmesh.core.call import Call, Peer
 from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT, Candidate
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import TimedOut, Unavailable
+from nsmesh.core.farewell import ABSENT
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.datapath.fake import FakeDatapath
 from nsmesh.elements import watch_endpoints
@@ -29,6 +30,7 @@ class Endpoint(Element):
     def __init__(self):
         self.pid = 0
         self.mute = False
+        self.absent = []
 
     @property
     def peer(self):
@@ -43,6 +45,7 @@ class Endpoint(Element):
 
     async def close(self, call, connection, next):
         """Answer no Close in time, as a socket does whose process is dead and that somebody else holds."""
+        self.absent.append(bool(call.get(ABSENT)))
         if self.mute:
             try:
                 async with asyncio.timeout_at(call.deadline or asyncio.get_running_loop().time() + 5):
@@ -179,3 +182,16 @@ def test_one_that_is_back_in_time_loses_nothing(monkeypatch):
             end(second)
 
     watching(scenario, lives=True, monkeypatch=monkeypatch)
+
+
+def test_a_close_of_the_dead_says_so(monkeypatch):
+    """Whoever would dial knows that nobody is there; for the living nothing is said."""
+
+    async def scenario(first, ask, told, datapath, mesh):
+        await mesh.handler.close(Call(), Connection(id="c2"))
+        end(first)
+        await asyncio.wait_for(told.get(), 5)
+        await mesh.handler.close(Call(), Connection(id="c1"))
+        assert mesh.endpoint.absent == [False, True]
+
+    watching(scenario, lives=False, monkeypatch=monkeypatch, whole=True)
