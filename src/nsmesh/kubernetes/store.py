@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Generic, Self
+from typing import Self
 
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.errors import Conflict, NotFound, Refused
@@ -15,14 +15,15 @@ from nsmesh.kubernetes.reflector import Reflector
 from nsmesh.kubernetes.view import Held, View
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import NetworkServiceEndpoint
-from nsmesh.registry.catalogue import BACKLOG, Catalogue, CatalogueWatch
-from nsmesh.registry.query import E, Kind
+from nsmesh.registry.catalogue import BACKLOG, Catalogue
+from nsmesh.registry.query import E
+from nsmesh.registry.viewed import Viewed
 
 TRIES = 20
 """How often a write that somebody else's crossed is tried again."""
 
 
-class KubernetesStore(Generic[E]):
+class KubernetesStore(Viewed[E]):
     """Entries of one kind as objects. See :class:`nsmesh.registry.store.Store` for its verbs.
 
     Written are objects of ``namespace``; found are those of all namespaces, so a name may be found twice.
@@ -40,10 +41,10 @@ class KubernetesStore(Generic[E]):
         backlog: int = BACKLOG,
         clock: Clock | None = None,
     ) -> None:
+        super().__init__(Catalogue(resource.kind, backlog=backlog))
         self._api = api
         self._resource = resource
         self._namespace = namespace
-        self._catalogue = Catalogue(resource.kind, backlog=backlog)
         self._path = collection(API_VERSION, resource.plural, namespace)
         self.view = View(resource, self._catalogue, clock or SystemClock())
         self.reflector = Reflector(api, collection(API_VERSION, resource.plural), self.view)
@@ -57,19 +58,6 @@ class KubernetesStore(Generic[E]):
             yield self
         finally:
             task.cancel()
-
-    @property
-    def kind(self) -> Kind[E]:
-        """What is stored."""
-        return self._catalogue.kind
-
-    def __len__(self) -> int:
-        return len(self._catalogue)
-
-    @property
-    def watchers(self) -> int:
-        """How many watches are open."""
-        return self._catalogue.watchers
 
     async def put(self, entry: E) -> E:
         """Write ``entry``, then show it. An entry that is not changed is shown again but not written."""
@@ -171,11 +159,3 @@ class KubernetesStore(Generic[E]):
             return False
         self.view.removed(held)
         return True
-
-    async def list(self, template: E) -> list[E]:
-        """Return all entries that ``template`` means."""
-        return self._catalogue.list(template)
-
-    def watch(self, template: E) -> CatalogueWatch[E]:
-        """Watch what ``template`` means; the caller closes it."""
-        return self._catalogue.watch(template)

@@ -21,7 +21,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, Self
+from typing import Self
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -30,9 +30,10 @@ from nsmesh.core.errors import Unavailable
 from nsmesh.core.sqlite_file import opened, set_aside
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import NetworkService, NetworkServiceEndpoint
-from nsmesh.registry.catalogue import BACKLOG, Catalogue, CatalogueWatch
+from nsmesh.registry.catalogue import BACKLOG, Catalogue
 from nsmesh.registry.query import ENDPOINT, SERVICE, E, Kind
 from nsmesh.registry.sqlite_errors import DAMAGED, explain, primary_code
+from nsmesh.registry.viewed import Viewed
 
 log = structlog.get_logger()
 
@@ -79,7 +80,7 @@ class RegistryFile:
         self.close()
 
 
-class SqliteStore(Generic[E]):
+class SqliteStore(Viewed[E]):
     """Entries of one kind in one table. See :class:`nsmesh.registry.store.Store` for its verbs."""
 
     def __init__(
@@ -92,9 +93,9 @@ class SqliteStore(Generic[E]):
         synchronous: str,
         backlog: int,
     ) -> None:
+        super().__init__(Catalogue(kind, backlog=backlog))
         self._database = database
         self._path = path
-        self._catalogue = Catalogue(kind, backlog=backlog)
         self._pragma = f"PRAGMA synchronous = {synchronous}"
         self._insert = f"INSERT OR REPLACE INTO {table} VALUES (?, ?)"  # noqa: S608 - a table of ours
         self._delete = f"DELETE FROM {table} WHERE name = ?"  # noqa: S608 - a table of ours
@@ -112,29 +113,12 @@ class SqliteStore(Generic[E]):
             else:
                 self._catalogue.put(entry)
 
-    @property
-    def kind(self) -> Kind[E]:
-        """What is stored."""
-        return self._catalogue.kind
-
-    def __len__(self) -> int:
-        return len(self._catalogue)
-
-    @property
-    def watchers(self) -> int:
-        """How many watches are open."""
-        return self._catalogue.watchers
-
     async def put(self, entry: E) -> E:
         """Write ``entry``, then show it. An entry that is not changed is shown again but not written."""
         own = copy_of(entry)
         if self._catalogue.get(own.name) != own:
             self._write(f"write {own.name!r} to", self._insert, own.name, own.SerializeToString())
         return self._catalogue.put(own)
-
-    async def get(self, name: str) -> E | None:
-        """Return the entry of that name, or None."""
-        return self._catalogue.get(name)
 
     async def remove(self, name: str) -> bool:
         """Delete the entry from the file, then from view."""
@@ -143,14 +127,6 @@ class SqliteStore(Generic[E]):
         self._write(f"remove {name!r} from", self._delete, name)
         self._catalogue.remove(name)
         return True
-
-    async def list(self, template: E) -> list[E]:
-        """Return all entries that ``template`` means."""
-        return self._catalogue.list(template)
-
-    def watch(self, template: E) -> CatalogueWatch[E]:
-        """Watch what ``template`` means; the caller closes it."""
-        return self._catalogue.watch(template)
 
     def _write(self, doing: str, statement: str, *values: str | bytes) -> None:
         with _explained(self._path, doing):
