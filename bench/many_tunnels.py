@@ -52,11 +52,12 @@ class Bare:
         index, (port,), tunnel = veth.fresh_index(), one.interfaces, one.tunnel
         assert isinstance(tunnel, VxlanPort)
         wanted = desired_end(port, index)
+        place, filter_ = self.filters.messages(index, filter_of(one))
         device = (index, port.name, parse_mac(port.mac), port.mtu)
         return {
             "device": [new_vxlan(device, self.place, tunnel, GROUP)],
             "mark": [rtnetlink.mark(index, alias_of(one.id), no_link_local=True)],
-            "filters": self.filters.messages(index, filter_of(one)),
+            "filters": [*place, *filter_],
             "addresses": [rtnetlink.address(index, item, add=True) for item in wanted.addresses],
             "neighbours": [rtnetlink.neighbour(index, item, add=True) for item in wanted.neighbours],
             "up": [rtnetlink.set_up(index)],

@@ -85,8 +85,10 @@ class Floor:
             prepared.put(new_place(indexes[1]))
         for number, (index, port) in enumerate(zip(indexes, ports, strict=True)):
             wanted = desired_end(port, index)
+            place, filter_ = self.filters.messages(index, filters)
             messages = [
-                *self.filters.messages(index, filters, first=not number),
+                *(() if number else place),
+                *filter_,
                 *(rtnetlink.address(index, item, add=True) for item in wanted.addresses),
                 *(rtnetlink.neighbour(index, item, add=True) for item in wanted.neighbours),
             ]
@@ -169,15 +171,17 @@ def over_the_floor(wires: int, rounds: int = 20) -> list[Series]:
 def applier(datapath: LinuxDatapath, wanted: list[CrossConnect]) -> Callable[[int], None]:
     """Return what applies the n-th wire.
 
-    One step of the coroutine: apply never waits, and a turn of the loop is not what is measured.
+    The steps of the coroutine: a new wire gives way to others once and waits for nothing, and a turn of the
+    loop is not what is measured.
     """
     return lambda number: step(datapath.apply(wanted[number]))
 
 
 def step(coroutine: object) -> None:
-    """Run a coroutine that never waits."""
+    """Run a coroutine that gives way, and waits for nothing."""
     try:
-        coroutine.send(None)  # type: ignore[attr-defined]
+        while coroutine.send(None) is None:  # type: ignore[attr-defined]
+            pass
     except StopIteration:
         return
     raise SystemExit("apply waited for something")

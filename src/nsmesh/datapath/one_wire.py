@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import structlog
 
-from nsmesh.core.errors import Conflict, Exhausted, MeshError
+from nsmesh.core.errors import Conflict, Exhausted, MeshError, NotFound
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort
 from nsmesh.datapath.end_watch import EndWatch
@@ -16,18 +18,35 @@ from nsmesh.datapath.inventory import close_ends, group_of
 from nsmesh.datapath.netlink import Batch, Netlink
 from nsmesh.datapath.packed import mac_text
 from nsmesh.datapath.payload_filter import Filters, filter_of
-from nsmesh.datapath.places import Doors, Place
+from nsmesh.datapath.places import Doors, Place, Places
 from nsmesh.datapath.reaper import Reaper
 from nsmesh.datapath.record import Record, born, refuse_one_name, sides
 from nsmesh.datapath.rtread import Link
 from nsmesh.datapath.taken import name_conflict
 from nsmesh.datapath.tunnels import Tunnels
-from nsmesh.datapath.veth import DOOMED_GROUP, End, NameTaken
+from nsmesh.datapath.veth import DOOMED_GROUP, Configuration, End, NameTaken
 from nsmesh.datapath.wirestate import EndState, alias_of, desired_end
 
 log = structlog.get_logger()
 
 _ATTEMPTS = 8
+
+
+class Begun(NamedTuple):
+    """A new wire whose interfaces exist and are down: what they shall be, and what is still to be sent."""
+
+    wire: CrossConnect
+    ends: Sequence[End]
+    wanted: Sequence[EndState]
+    batches: Sequence[Batch]
+
+    def at(self, places: Sequence[Place]) -> Begun:
+        """Return it with its namespaces opened anew; raises NotFound where another has the path of one."""
+        for end, place in zip(self.ends, places, strict=True):
+            if end.place.cookie != place.cookie:
+                raise NotFound(f"the network namespace of {end} is gone: another has its path")
+        ends = [end._replace(place=place) for end, place in zip(self.ends, places, strict=True)]
+        return self._replace(ends=ends)
 
 
 class WireMaker:
@@ -45,6 +64,7 @@ class WireMaker:
         self._tunnels = tunnels
         self._records: dict[str, Record] = {}
         self._met: dict[str, list[Existing]] = {}
+        self._making: set[str] = set()  # whose interfaces are made, and who has no record yet
         self._looked = False  # whether all that exists and is not of a record is among what was met
         self._filters = Filters()
         self._heirs = Heirs()
@@ -54,14 +74,21 @@ class WireMaker:
         """Whether the interfaces are still where they were made; asks without netlink."""
         return self._doors.names_at(record.ends) == [port.name for port in record.wire.interfaces]
 
+    async def _apply_here(self, wire: CrossConnect) -> Applied:
+        """Apply a wire of this node. One that is new and has filters is made together with others."""
+        if wire.id not in self._records and wire.id not in self._met and filter_of(wire).directions:
+            try:
+                return await self._create_with_others(wire)
+            except NameTaken:
+                log.debug("interface exists", connection=wire.id)
+        return self._open_and_apply(wire)
+
     def _open_and_apply(self, wire: CrossConnect) -> Applied:
         locations = [port.netns for port in wire.interfaces]
         with self._doors.open(locations, prepare=True) as places:
-            return self._apply(wire, [places[location] for location in locations])
+            return self._apply(wire, _of_ends(wire, places))
 
     def _apply(self, wire: CrossConnect, places: Sequence[Place]) -> Applied:
-        if len(places) == 2 and places[0] is places[1]:
-            refuse_one_name(wire)
         if wire.id not in self._records and wire.id not in self._met:
             try:
                 return self._create(wire, places)
@@ -121,12 +148,52 @@ class WireMaker:
 
     def _create(self, wire: CrossConnect, places: Sequence[Place]) -> Applied:
         """Make new interfaces; raises NameTaken where a name is in use, and MeshError, leaving nothing."""
+        begun = self._begin(wire, places)
+        try:
+            return self._finish(begun)
+        except BaseException:
+            self._undo(begun.ends, begun.wanted)
+            raise
+
+    async def _create_with_others(self, wire: CrossConnect) -> Applied:
+        """Do what :meth:`_create` does, with a turn of the loop between its two parts.
+
+        An interface's first filter waits in the kernel until no processor can still look at the place for
+        filters as it was before, and the loop with it. Wires of one turn wait together: once for all.
+        """
+        locations = [port.netns for port in wire.interfaces]
+        with self._doors.open(locations, prepare=True) as places:
+            begun = self._begin(wire, _of_ends(wire, places))
+        self._making.add(wire.id)
+        try:
+            await asyncio.sleep(0)
+            with self._doors.open(locations, prepare=True) as places:
+                return self._finish(begun.at(_of_ends(wire, places)))
+        except BaseException:
+            self._abandon(begun)
+            raise
+        finally:
+            self._making.discard(wire.id)
+
+    def _abandon(self, begun: Begun) -> None:
+        """Undo what was begun, in those of its namespaces that are still there."""
+        try:
+            with self._doors.open([port.netns for port in begun.wire.interfaces], lenient=True) as places:
+                open_now = {place.cookie: place for place in places.all()}
+                for end, state in zip(begun.ends, begun.wanted, strict=True):
+                    if place := open_now.get(end.place.cookie):
+                        self._undo([end._replace(place=place)], [state])
+        except MeshError as error:
+            log.warning("a wire that was begun is not undone", connection=begun.wire.id, error=str(error))
+
+    def _begin(self, wire: CrossConnect, places: Sequence[Place]) -> Begun:
+        """Make the interfaces of a new wire, marked as ours where a filter comes later. Raises as _create."""
         wire_id, ports = wire.id, wire.interfaces
         alias, wish = alias_of(wire_id), filter_of(wire)
         for attempt in range(_ATTEMPTS):
             ends: list[End] = []
             wanted: list[EndState] = []
-            batches: list[Batch] = []
+            batches: list[Configuration] = []
             for place, port in zip(places, ports, strict=True):
                 index, mac = self._heirs.of(place, port) if not attempt else (0, b"")
                 index = index or veth.fresh_index()
@@ -134,8 +201,8 @@ class WireMaker:
                 ends.append(End(place, port.name, index, wire_id))
                 wanted.append(state)
                 ipv6 = place.ipv6 is not None and state.has_room_for_ipv6
-                first = self._filters.messages(index, wish, first=not batches)
-                batches.append(veth.configuration(index, state, alias, ipv6=ipv6, first=first))
+                filters = self._filters.messages(index, wish)
+                batches.append(veth.configuration(index, state, alias, ipv6=ipv6, filters=filters))
             if self._make(wire, ends, wanted):
                 break
             if attempt:
@@ -146,12 +213,18 @@ class WireMaker:
                 remedy="look for a process that makes very many interfaces",
             )
         try:
-            self._filters.begin(ends, wish)
-            for end, state, batch in zip(ends, wanted, batches, strict=True):
-                veth.configure(self._doors, end, state, batch)
+            for end, batch in zip(ends, batches, strict=True):
+                veth.send(end, batch.first)
         except BaseException:
             self._undo(ends, wanted)
             raise
+        return Begun(wire, ends, wanted, [batch.then for batch in batches])
+
+    def _finish(self, begun: Begun) -> Applied:
+        """Give the interfaces of a new wire what they shall have; raises MeshError."""
+        wire, ends, wanted, batches = begun
+        for end, state, batch in zip(ends, wanted, batches, strict=True):
+            veth.configure(self._doors, end, state, batch)
         return self._remember(wire, ends, wanted, "created")
 
     def _make(self, wire: CrossConnect, ends: Sequence[End], wanted: Sequence[EndState]) -> bool:
@@ -213,3 +286,11 @@ class WireMaker:
     def _unwatch(self, wire_id: str) -> None:
         if self._ends is not None:
             self._ends.forget(wire_id)
+
+
+def _of_ends(wire: CrossConnect, places: Places) -> list[Place]:
+    """Return the namespace of each end; raises Invalid where both are one, and their names too."""
+    found = [places[port.netns] for port in wire.interfaces]
+    if len(found) == 2 and found[0] is found[1]:
+        refuse_one_name(wire)
+    return found

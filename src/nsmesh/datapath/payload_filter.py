@@ -24,7 +24,6 @@ from nsmesh.datapath.payload_messages import PREFIX, del_filter, new_filter, rea
 from nsmesh.datapath.payload_program import VALUE_SIZE, program
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.traffic_control import EGRESS, INGRESS, new_place, program_options
-from nsmesh.datapath.veth import End
 from nsmesh.model.messages import ETHERNET, IP, PAYLOADS
 
 log = structlog.get_logger()
@@ -103,27 +102,15 @@ class Filters:
         self._older: dict[tuple[str, int], int] = {}
         """Maps of an earlier process's programs, by namespace and index of the ends that still have them."""
 
-    def begin(self, ends: Sequence[End], wanted: Filter) -> None:
-        """Prepare all ends of a new wire but the first; raises OSError and MeshError.
+    def messages(self, index: int, wanted: Filter) -> tuple[Sequence[Message], Sequence[Message]]:
+        """Return the requests that make a place for a new interface's filter, and those that fill it.
 
-        The kernel waits a moment between an interface's place for filters and its first filter. So the other
-        end's place is made before the first end has its filter, and one wait does for both.
+        The kernel waits a moment between the two: all places that are made in between share one wait.
         """
         if not wanted.directions or lacks():
-            return
-        for end in ends[1:]:
-            batch = Batch()
-            batch.put(new_place(end.ifindex))
-            for failure in end.place.netlink.send(batch):
-                raise explain(failure.number, f"cannot prepare {wanted} on {end}", failure.text)
-
-    def messages(self, index: int, wanted: Filter, *, first: bool = True) -> list[Message]:
-        """Return the requests that give a new interface its filter; ``first``: it is not prepared yet."""
-        if not wanted.directions or lacks():
-            return []
+            return (), ()
         body = _programs().of(wanted.payload).body
-        filters = [new_filter(index, direction, body) for direction in wanted.directions]
-        return [new_place(index), *filters] if first else filters
+        return [new_place(index)], [new_filter(index, direction, body) for direction in wanted.directions]
 
     def converge(self, place: Place, index: int, wanted: Filter) -> list[str]:
         """Give an interface that stands the filter that it shall have; return what was done.

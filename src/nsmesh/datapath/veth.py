@@ -6,7 +6,7 @@ import errno
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from nsmesh.core.errors import Internal, MeshError, Refused
@@ -97,32 +97,48 @@ def new_pair(a: End, b: End, wanted: tuple[EndState, EndState], group: int) -> b
     return True
 
 
+class Configuration(NamedTuple):
+    """The requests for a new end: ``first`` those that its filter has to wait for, ``then`` all others."""
+
+    first: Batch
+    then: Batch
+
+
 def configuration(
-    index: int, wanted: EndState, alias: str, *, ipv6: bool, first: Iterable[Message] = ()
-) -> Batch:
+    index: int,
+    wanted: EndState,
+    alias: str,
+    *,
+    ipv6: bool,
+    filters: tuple[Sequence[Message], Sequence[Message]] = ((), ()),
+) -> Configuration:
     """Return the requests that mark a new end, set it up and give it what it shall have.
 
-    ``ipv6``: whether the kernel has any, and with it link-local addresses that nobody asked for. ``first``:
-    the requests for the filter of its payload, which must be there before the end is up.
+    ``ipv6``: whether the kernel has any, and with it link-local addresses that nobody asked for. ``filters``:
+    the requests for the filter of its payload, which must be there before the end is up, and before them
+    those that make a place for it; where there is none the mark goes with the rest.
 
-    Built before anything is sent: in a pause between two sends the kernel's own work on the new link takes
-    the global lock, and the next send would wait for it. For the same reason the end is set up late, when
-    only the routes are left, which need it: a third less CPU time than the other way round.
+    Built before anything is sent: in a pause between two sends the kernel's own work on a link that is up
+    takes the global lock, and the next send would wait for it. For the same reason the end is set up late,
+    when only the routes are left, which need it: a third less CPU time than the other way round.
     """
-    batch = Batch()
-    batch.put(rt.mark(index, alias, no_link_local=ipv6), "the owner's mark")
-    for message in first:
-        batch.put(message, "the filter of its payload")
+    first, then = Batch(), Batch()
+    place, filter_ = filters
+    (first if place else then).put(rt.mark(index, alias, no_link_local=ipv6), "the owner's mark")
+    for message in place:
+        first.put(message, "a place for the filter of its payload")
+    for message in filter_:
+        then.put(message, "the filter of its payload")
     for address in wanted.addresses:
-        batch.put(rt.address(index, address, add=True), address)
+        then.put(rt.address(index, address, add=True), address)
     for neighbour in ordered(wanted.neighbours):
-        batch.put(rt.neighbour(index, neighbour, add=True), neighbour)
-    batch.put(rt.set_up(index), "state up")
+        then.put(rt.neighbour(index, neighbour, add=True), neighbour)
+    then.put(rt.set_up(index), "state up")
     for route in ordered(wanted.routes):
-        batch.put(rt.route(index, route, add=True), route)
+        then.put(rt.route(index, route, add=True), route)
     for rule in ordered(wanted.rules):
-        batch.put(rt.rule(rule, add=True), rule)
-    return batch
+        then.put(rt.rule(rule, add=True), rule)
+    return Configuration(first, then)
 
 
 def configure(doors: Doors, end: End, wanted: EndState, batch: Batch) -> None:
@@ -130,10 +146,10 @@ def configure(doors: Doors, end: End, wanted: EndState, batch: Batch) -> None:
     if wanted.has_room_for_ipv6 and end.place.ipv6 not in {None, wanted.ipv6}:
         _switch_ipv6(doors, end, on=bool(wanted.ipv6))
     try:
-        _send(end, batch)
+        send(end, batch)
     except Refused:  # IPv6 was switched off in the namespace since we looked
         _switch_ipv6(doors, end, on=True)
-        _send(end, batch)
+        send(end, batch)
 
 
 def converge(doors: Doors, end: End, link: Link, wanted: EndState) -> list[Operation]:
@@ -236,7 +252,7 @@ def _perform(doors: Doors, end: End, operations: list[Operation]) -> None:
             _switch_ipv6(doors, end, on=bool(operation.value))
         else:
             batch.put(message_of(operation, end.ifindex), operation)
-    _send(end, batch)
+    send(end, batch)
 
 
 def _switch_ipv6(doors: Doors, end: End, *, on: bool) -> None:
@@ -246,7 +262,8 @@ def _switch_ipv6(doors: Doors, end: End, *, on: bool) -> None:
         raise explain(error.errno or 0, f"cannot switch IPv6 {'on' if on else 'off'} on {end}") from error
 
 
-def _send(end: End, batch: Batch) -> None:
+def send(end: End, batch: Batch) -> None:
+    """Send requests about an end; raises MeshError for the first that is refused."""
     try:
         failures = end.place.netlink.send(batch)
     except OSError as error:

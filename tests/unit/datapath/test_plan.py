@@ -207,7 +207,7 @@ def test_addresses_are_added_in_the_order_asked_for():
 def test_a_creation_is_a_diff_from_nothing(desired):
     """A new interface is marked, told what a comparison with an empty one finds, and set up in its course."""
     empty = EndState(mac=desired.mac, mtu=desired.mtu, up=desired.up, ipv6=desired.ipv6)
-    sent = b"".join(data for data, _ in configuration(70000, desired, "nsm:x", ipv6=True).chunks())
+    sent = b"".join(data for data, _ in configuration(70000, desired, "nsm:x", ipv6=True).then.chunks())
     kinds_and_bodies = [(kind, sent[at:end]) for kind, _, _, at, end in frames(sent)]
     added = [message_of(operation, 70000) for operation in diff(desired, empty)]
     mark, up = rt.mark(70000, "nsm:x", no_link_local=True), rt.set_up(70000)
