@@ -49,19 +49,22 @@ def _fitting(connections: Iterable[_Known]) -> int:
 class _Subscriber:
     """One stream: what waits for it, and which connections it has heard of."""
 
-    __slots__ = ("deleted", "ended", "heard", "peer", "selector", "updated", "wake")
+    __slots__ = ("deleted", "ended", "heard", "names", "peer", "selector", "updated", "wake")
 
     def __init__(self, peer: Peer, selector: MonitorScopeSelector) -> None:
         self.peer = peer
         self.selector = selector
+        self.names = frozenset(segment.name for segment in selector.path_segments if segment.name)
         self.heard: set[str] = set()
         self.updated: dict[str, None] = {}
         self.deleted: dict[str, _Known] = {}
         self.wake = asyncio.Event()
         self.ended = False
 
-    def update(self, connection: Connection) -> None:
-        if connection.id in self.heard or selected(self.selector, connection):
+    def update(self, connection: Connection, names: frozenset[str]) -> None:
+        """Hear of a connection; ``names`` of its path tell most that are not asked for."""
+        asked = connection.id in self.heard or (self.names <= names and selected(self.selector, connection))
+        if asked:
             self.updated[connection.id] = None
             self.deleted.pop(connection.id, None)
             self.wake.set()
@@ -102,8 +105,9 @@ class Hub:
         ``owner``: SPIFFE ID of who asked for it; others are not shown its tokens.
         """
         self._known[connection.id] = _Known(connection.SerializeToString(), owner, connection.state)
+        names = frozenset(segment.name for segment in connection.path.path_segments)
         for subscriber in self._subscribers:
-            subscriber.update(connection)
+            subscriber.update(connection, names)
 
     def mark(self, connection_id: str, state: int) -> bool:
         """Publish a known connection in another state; returns whether it was known and in another one."""
