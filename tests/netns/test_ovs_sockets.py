@@ -302,15 +302,18 @@ needs_testpmd = pytest.mark.skipif(
 
 @needs_testpmd
 def test_an_interface_and_a_testpmd_of_one_memif_ring(tmp_path):
-    """DPDK's own memif client, with the one ring that it has by default, answers pings."""
+    """DPDK's own memif client, with the one ring that it has by default, answers pings; so does the next one.
+
+    It ends by SIGKILL, and says nothing to the switch.
+    """
 
     async def body(datapath, pod):
         near = listening(datapath)
         await datapath.apply(CrossConnect("w1", kernel(pod), near))
-        with Echo(
-            tmp_path, "net_memif0", "role=client", "id=0", f"socket={near.socket}", "socket-abstract=no"
-        ):
-            assert await pings(pod, seconds=30)
+        device = ("net_memif0", "role=client", "id=0", f"socket={near.socket}", "socket-abstract=no")
+        for _ in range(2):
+            with Echo(tmp_path, *device):
+                assert await pings(pod, seconds=30)
 
     scenario(tmp_path, body)
 

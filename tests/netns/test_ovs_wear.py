@@ -6,15 +6,18 @@ import time
 from pathlib import Path
 
 import pytest
-from test_ovs_sockets import answering, driver, kernel, listening, pings
+from test_ovs_sockets import answering, driver, held, kernel, listening, pings
 
 from nsmesh.core.errors import Unavailable
 from nsmesh.datapath import ovs_programs, ovs_wear
 from nsmesh.datapath.base import CrossConnect
+from nsmesh.datapath.memif.peer import listen
+from nsmesh.datapath.ovs_callers import Callers
 from nsmesh.datapath.ovs_dpdk import DEVICE, new_device
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.datapath.ovs_rows import SwitchPort
+from nsmesh.model.wire import MemifPort
 
 pytestmark = [
     pytest.mark.root,
@@ -87,6 +90,33 @@ def test_a_switch_that_has_used_its_memory_up_is_followed_by_another(tmp_path, m
             for wire in ("w1", "w2"):
                 await datapath.remove(wire)
             assert await switch.ports.owners() == {}
+        await datapath.aclose()
+
+    with driver(tmp_path) as (make, pod):
+        asyncio.run(main(make, pod))
+
+
+def test_an_endpoint_that_is_away_costs_the_switch_no_memory(tmp_path):
+    """It is not called as long as nobody listens at its socket, however often one looks."""
+
+    async def main(make, pod):
+        datapath = make()
+        control = datapath.switch.directory / "ovs-vswitchd.ctl"
+        path, now = tmp_path / "nse.sock", [0.0]
+        listener = listen(str(path), lambda _: None)
+        with held(path) as held_path:
+            await datapath.apply(CrossConnect("w1", kernel(pod), MemifPort(held_path, listens=True)))
+            listener.close()
+            callers = Callers(datapath.switch.ports, lambda: now[0])
+            async with asyncio.timeout(30):
+                while (await datapath.switch.ports.calling())[0]["link_state"] == "up":  # noqa: ASYNC110 - the switch's
+                    await asyncio.sleep(0.1)
+            before = await ovs_wear.free_memory(control)
+            for _ in range(10):
+                now[0] += 10
+                await callers.look()
+                await asyncio.sleep(0.05)
+            assert before - await ovs_wear.free_memory(control) < 10_000
         await datapath.aclose()
 
     with driver(tmp_path) as (make, pod):

@@ -1,14 +1,19 @@
-"""Memif endpoints that were away: the switch is their client, and connects once if nobody tells it to."""
+"""Memif endpoints that were away: the switch is their client, and connects once if nobody tells it to.
+
+It is told to when somebody listens there again, and not before (see ``ovs_wear.py``).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 import structlog
 
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath.ovs_database import Row
+from nsmesh.datapath.ovs_dpdk import socket_of
 from nsmesh.datapath.ovs_ports import SwitchPorts
 
 log = structlog.get_logger()
@@ -35,6 +40,8 @@ class Callers:
         for name, row in found.items():
             if row["link_state"] == "up":
                 self._since[name] = 0.0
+            elif not _listens(row):
+                self._since.setdefault(name, self._now())
             elif _failed(row) or self._now() - self._since.setdefault(name, self._now()) > SLOW:
                 log.info("a memif endpoint is called again", port=name)
                 await self._ports.call_again(row)
@@ -48,6 +55,18 @@ class Callers:
                 await self.look()
             except MeshError as error:
                 log.debug("memif endpoints cannot be looked after now", error=str(error))
+
+
+def _listens(row: Row) -> bool:
+    """Whether somebody listens at a port's socket: each call in vain costs the switch memory for good."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(socket_of(row))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def _failed(row: Row) -> bool:

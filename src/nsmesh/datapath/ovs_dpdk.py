@@ -15,6 +15,7 @@ from typing import TypeGuard
 
 from nsmesh.core.errors import Invalid, Refused
 from nsmesh.datapath.base import TunnelRefused
+from nsmesh.datapath.ovs_database import Row, unmapped
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.model.sockets import PATH_LIMIT
 from nsmesh.model.tunnels import VlanPort
@@ -52,6 +53,13 @@ def options(memory: int, directory: Path) -> dict[str, str]:
 def new_device() -> str:
     """Return the name of a memif device: DPDK takes none twice, not even after an attempt that failed."""
     return f"net_memif{secrets.randbelow(1 << 31)}"
+
+
+def socket_of(row: Row) -> str:
+    """Return the socket of a memif port, from its row in the database."""
+    device = unmapped(row["options"]).get(DEVICE, "")
+    options = dict(part.partition("=")[::2] for part in device.split(","))
+    return options.get("socket", "")
 
 
 @dataclass(frozen=True, slots=True)

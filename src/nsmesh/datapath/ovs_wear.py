@@ -58,18 +58,25 @@ def _whole(text: bytes) -> dict[str, object] | None:
     return found
 
 
+async def free_memory(socket: Path) -> int:
+    """Return how many bytes DPDK has left. Raises Unavailable where it does not run."""
+    found = re.findall(r"\bFree_size:(\d+)", await command(socket, "dpdk/get-malloc-stats"))
+    if not found:
+        raise Unavailable(f"the switch at {socket} does not tell its memory")
+    return sum(map(int, found))
+
+
 async def is_worn_out(socket: Path, pid_file: Path) -> bool:
     """Whether a switch has no memory left for one more port, and has run long enough to be followed.
 
     One that had too little from the start would not be any better anew.
     """
     try:
-        said = await command(socket, "dpdk/get-malloc-stats")
+        free = await free_memory(socket)
         age = time.time() - pid_file.stat().st_mtime
     except (Unavailable, OSError):
         return False
-    free = [int(size) for size in re.findall(r"\bFree_size:(\d+)", said)]
-    return bool(free) and sum(free) < LEAST and age > REST
+    return free < LEAST and age > REST
 
 
 def allow_descriptors(pid: int) -> None:
