@@ -66,8 +66,8 @@ def switch_of(lab, *options):
 class Stream:
     """A hundred packets a second through the wire of the switch."""
 
-    def __init__(self, lab):
-        argv = ["ip", "netns", "exec", f"{lab.mesh}.box", "ping", "-n", "-i", "0.01", ADDRESSES["ovs"]]
+    def __init__(self, lab, address=ADDRESSES["ovs"]):
+        argv = ["ip", "netns", "exec", f"{lab.mesh}.box", "ping", "-n", "-i", "0.01", address]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
     def lost(self):
@@ -216,6 +216,26 @@ def test_a_memif_endpoint_is_reached_without_a_match_and_comes_back(lab):
     lab.nsm("down").ok()
     assert lab.left() == []
     assert list(Path("/run").glob("nsm-memif-*")) == []
+
+
+@needs_dpdk
+def test_a_forwarder_that_starts_again_loses_no_packet_of_a_memif_wire(lab):
+    """By SIGKILL and by the book: a stream goes on meanwhile, and the wire is its successor's."""
+    lab.up(*BOTH, "--separate")
+    lab.apply(MEMIF).ok()
+    assert ping(f"{lab.mesh}.box", "172.30.3.0")
+
+    def forwarder():
+        (row,) = (row for row in lab.get("forwarders") if row["labels"].get("forwarder") == "ovs")
+        return row
+
+    stream = Stream(lab, "172.30.3.0")
+    pid = forwarder()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: forwarder()["state"] == "running" and forwarder()["pid"] not in {0, pid}, 30)
+    lab.nsm("restart", "ovs-forwarder").ok()
+    until(lambda: forwarder()["wires"] == 1, 30)
+    assert stream.lost() == []
 
 
 def test_without_dpdk_a_memif_endpoint_is_refused_with_the_reason(lab, monkeypatch):
