@@ -7,15 +7,20 @@ import json
 import time
 
 import pytest
-from kubernetes_stores import apply_crds, ep, eventually, store_of
+import structlog
+from kubernetes_stores import api_of, apply_crds, ep, eventually, store_of
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.config.models import User
 
+from nsmesh.core.clock import SystemClock
 from nsmesh.core.errors import MeshError, Unauthorized
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import connected
 from nsmesh.kubernetes.codec import ENDPOINTS
+from nsmesh.kubernetes.collector import Collector
+from nsmesh.kubernetes.lease import Lease
 from nsmesh.kubernetes.store import KubernetesStore
+from nsmesh.model.times import timestamp
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -51,6 +56,43 @@ def test_the_server_goes_and_comes_back_without_its_history(own_api_server):
             await store.put(ep("new", "s"))
             change = await anext(watch)
             assert (change.entry.name, change.deleted) == ("new", False)
+
+    asyncio.run(main())
+
+
+def test_what_expired_while_the_server_was_away(own_api_server):
+    """Nobody could register meanwhile: who does soon afterwards stays, and the others go in the end."""
+    server = own_api_server
+    apply_crds(server)
+    period = 6.0
+
+    async def main():
+        clock = SystemClock()
+        async with store_of(server, ENDPOINTS, "default") as store, api_of(server) as api:
+            collector = Collector(store, Lease(api, "default", "l", "one", clock), period, clock)
+            collecting = asyncio.create_task(collector.run())
+            await eventually("it collects", lambda: collector.collecting)
+            for name in ("alive", "dead"):
+                await store.put(ep(name, "s", expiration_time=timestamp(clock.now() + 8)))
+            watch = store.watch(ep("", "s", url=""))
+            for _ in range(2):
+                await anext(watch)
+            with structlog.testing.capture_logs() as lines:
+                command = await asyncio.to_thread(server.stop_api)
+                await eventually("noticed", lambda: store.reflector.trouble)
+                await asyncio.sleep(9)
+                await asyncio.to_thread(server.start_api, command)
+                await eventually("well again", lambda: store.reflector.trouble is None)
+            said = [line["event"] for line in lines]
+            assert said.count("the view of the API server may be old") == 1, "an outage is told once"
+            assert said.count("the API server is back") == 1
+            back = clock.monotonic()
+            await store.put(ep("alive", "s", expiration_time=timestamp(clock.now() + 600)))
+            changes = [await anext(watch) for _ in range(2)]
+            assert [(one.entry.name, one.deleted) for one in changes] == [("alive", False), ("dead", True)]
+            assert clock.monotonic() - back > period - 2
+            collecting.cancel()
+            await asyncio.gather(collecting, return_exceptions=True)
 
     asyncio.run(main())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -111,10 +111,13 @@ class Api:
         if self._next > now:
             await asyncio.sleep(self._next - now)
 
-    async def watch(self, path: str, params: Mapping[str, str]) -> AsyncIterator[tuple[str, Object]]:
+    async def watch(
+        self, path: str, params: Mapping[str, str], opened: Callable[[], None]
+    ) -> AsyncIterator[tuple[str, Object]]:
         """Yield (type, object) of each event of one watch, until the server ends it.
 
-        Types are ADDED, MODIFIED, DELETED, BOOKMARK; an ERROR is raised.
+        Types are ADDED, MODIFIED, DELETED, BOOKMARK; an ERROR is raised. ``opened`` is called when the server
+        has taken the watch: nothing may happen for a minute then.
         """
         asked = {**params, "watch": "true", "allowWatchBookmarks": "true"}
         timeout = httpx.Timeout(CALL, read=SILENCE)
@@ -122,6 +125,7 @@ class Api:
             async with self._http.stream("GET", path, params=asked, timeout=timeout) as answer:
                 if not answer.is_success:
                     raise _refused(answer.status_code, await answer.aread(), f"watch {path}")
+                opened()
                 async for line in answer.aiter_lines():
                     event = json.loads(line)
                     if event["type"] == "ERROR":

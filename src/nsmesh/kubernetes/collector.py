@@ -25,8 +25,9 @@ class Collector:
 
     An endpoint is due at its expiration time. Where that was over already when we first saw this form of it
     (a writer's clock behind ours, or a long stop of all replicas), it gets ``period`` seconds of our own
-    clock to register again, so that no skew of clocks takes away what is alive. Each deletion is of the form
-    that was seen; one that was registered again meanwhile stays.
+    clock to register again, so that no skew of clocks takes away what is alive. The same after the API server
+    was away: nobody could register meanwhile, so all have ``period`` seconds from then on. Each deletion is
+    of the form that was seen; one that was registered again meanwhile stays.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class Collector:
         self._lease = lease
         self._period = period
         self._clock = clock
+        self._resumes = 0.0
+        """When deletions may begin again, in monotonic seconds."""
         self.collecting = False
         """Whether this replica is the one."""
 
@@ -47,7 +50,9 @@ class Collector:
                 if self._clock.monotonic() >= next_hold:
                     next_hold = self._clock.monotonic() + self._lease.duration / 3
                     self.collecting = await self._hold()
-                if self.collecting:
+                if self._store.reflector.trouble is not None:
+                    self._resumes = self._clock.monotonic() + self._period
+                if self.collecting and self._clock.monotonic() >= self._resumes:
                     await self.collect()
                 await asyncio.sleep(INTERVAL)
         finally:

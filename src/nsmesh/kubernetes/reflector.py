@@ -63,21 +63,23 @@ class Reflector:
 
     async def run(self) -> None:
         """Keep the view true."""
+        clock = asyncio.get_running_loop()
         delays: Iterator[float] = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
+            began = clock.time()
             try:
                 if not self._version:
                     await self._list()
-                self._well()
-                delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+                    self._well()
                 await self._watch()
             except Gone:
                 log.info("the API server's history is gone: listing again", path=self._path)
                 self._version = ""
-                await asyncio.sleep(FIRST_PAUSE * random.random())  # noqa: S311 - no secret
             except MeshError as error:
                 self._ill(error)
-                await asyncio.sleep(next(delays))
+            if clock.time() - began > LONGEST_PAUSE:  # what ends at once is asked for less and less
+                delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+            await asyncio.sleep(next(delays))
 
     async def _list(self) -> None:
         items: list[Object] = []
@@ -97,7 +99,7 @@ class Reflector:
     async def _watch(self) -> None:
         seconds = random.randint(SHORTEST, LONGEST)  # noqa: S311 - no secret
         params = {**self._chosen, "resourceVersion": self._version, "timeoutSeconds": str(seconds)}
-        async for kind, item in self._api.watch(self._path, params):
+        async for kind, item in self._api.watch(self._path, params, self._well):
             if kind == "DELETED":
                 self._sink.deleted(item)
             elif kind != "BOOKMARK":
