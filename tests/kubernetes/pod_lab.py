@@ -167,10 +167,20 @@ class PodNode(contextlib.ExitStack):
         (folder / "kubeconfig").write_text(yaml.safe_dump(config))
         return str(folder / "kubeconfig")
 
-    def mesh(self, manager_rules: list[dict[str, Any]], **manager: str) -> None:
-        """Start registry, manager, forwarder, and an endpoint of the service ``ping``."""
+    def mesh(
+        self, manager_rules: list[dict[str, Any]], *, registry_rules: Any = None, **manager: str
+    ) -> None:
+        """Start registry, manager, forwarder, and an endpoint of the service ``ping``.
+
+        With ``registry_rules`` the registry keeps what it knows in the API server, where it may do that.
+        """
         at = f"unix://{self.folder}"
-        self.role("registry-memory", NSM_LISTEN_ON=f"{at}/registry.sock")
+        kept = {}
+        if registry_rules is not None:
+            account = self.account_of("registry", registry_rules)
+            kept = {"KUBECONFIG": account, "NSM_NAMESPACE": self.system}
+        role = "registry-k8s" if kept else "registry-memory"
+        self.role(role, NSM_LISTEN_ON=f"{at}/registry.sock", **kept)
         self.role(
             "nsmgr",
             NSM_NAME="nsmgr-1",
