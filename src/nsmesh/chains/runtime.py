@@ -144,6 +144,7 @@ async def served(
     registry: bool = False,
     extra: Mapping[str, rpc.Method] | None = None,
     everybody: bool = False,
+    limits: rpc.Limits = rpc.DEFAULT,
 ) -> AsyncIterator[list[str]]:
     """Serve ``handler`` at ``urls`` (and in memory, to roles of this process); yield the real URLs.
 
@@ -176,7 +177,7 @@ async def served(
         real, served = [], []
         for url in urls:
             server = await stack.enter_async_context(
-                rpc.serve(url, methods, identity=runtime.identity, socket_mode=mode)
+                rpc.serve(url, methods, identity=runtime.identity, socket_mode=mode, limits=limits)
             )
             runtime.servers.add(server)
             stack.callback(runtime.servers.discard, server)

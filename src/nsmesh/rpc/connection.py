@@ -34,6 +34,7 @@ class Connection:
         self.loop = asyncio.get_running_loop()
         self._open = False
         self._soon = False
+        self._waits_since = 0.0
         self._held = 0
         self._reported = 0
         self._producers: list[tuple[int, asyncio.Future[None]]] = []
@@ -94,10 +95,19 @@ class Connection:
         telling.SHARED.warn(text, about=who, peer=who, where=wire.where, **values)
 
     def soon(self) -> None:
-        """Flush at the end of this turn of the loop, once for all that was queued in it."""
+        """Flush at the end of this turn of the loop, once for all that was queued in it.
+
+        Where a turn takes longer than ``limits.together``, what waits goes out in its course.
+        """
         if not self._soon:
             self._soon = True
+            self._waits_since = self.loop.time()
             self.loop.call_soon(self.flush)
+        elif self._open:
+            now = self.loop.time()
+            if now - self._waits_since >= self.limits.together:
+                self._waits_since = now
+                self._pour()
 
     def flush(self) -> None:
         """Write what may go out, as long as the socket takes it, and close when the engine is done."""
