@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from endpoint_lab import Lab, ip, until
 
+from nsmesh.chains.liveness import carrier
 from nsmesh.datapath.probe import answers, running
+from nsmesh.model.messages import KERNEL, MEMIF, Connection, Mechanism
 
 pytestmark = pytest.mark.root
 
@@ -73,9 +75,15 @@ def test_a_wire_that_is_cut_does_not_run(pair):
     assert running(place, "eth0")
     assert not running(place, "eth7")
     assert not running("/run/netns/no-such", "eth0")
+    wires = [
+        Connection(mechanism=Mechanism(type=kind, parameters={"name": "eth0"})) for kind in (KERNEL, MEMIF)
+    ]
+    carries = carrier(lambda: place)
+    assert [carries(wire) for wire in wires] == [True, True]
     ip("-n", two, "link", "set", "eth0", "down")
     try:
         until(lambda: not running(place, "eth0"))  # the kernel notes it within a second
+        assert [carries(wire) for wire in wires] == [False, True]  # nobody can tell of the second one
         assert not ask(place, "192.0.2.1", "192.0.2.2")[0]
     finally:
         ip("-n", two, "link", "set", "eth0", "up")

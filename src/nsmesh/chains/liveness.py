@@ -79,6 +79,21 @@ class Liveness:
         return await first_of([asked(frames=frames) for frames in kinds])
 
 
+def carrier(namespace: Callable[[], str]) -> Callable[[Connection], bool]:
+    """Return what says whether a kernel wire in ``namespace`` has a carrier; of others nobody can tell: True.
+
+    The kernel may say so up to a second late, and never too early.
+    """
+
+    def carries(connection: Connection) -> bool:
+        interface = connection.mechanism.parameters.get("name", "")
+        if connection.mechanism.type != KERNEL or not interface:
+            return True
+        return probe.running(namespace(), interface)
+
+    return carries
+
+
 def _addresses(connection: Connection) -> tuple[str, str] | None:
     """Return our address and the other end's, of one IP version, or None."""
     ip = connection.context.ip_context

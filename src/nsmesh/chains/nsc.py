@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import structlog
 
 from nsmesh.chains.client import client
-from nsmesh.chains.liveness import Liveness, any_of
+from nsmesh.chains.liveness import Liveness, any_of, carrier
 from nsmesh.chains.restore import held_connection
 from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings import Asks, NscSettings
@@ -22,7 +22,7 @@ from nsmesh.core.mechanism import CLIENT_INTERFACE, MechanismPlugin, by_type, no
 from nsmesh.datapath import netns
 from nsmesh.datapath.echo import Echoes
 from nsmesh.elements.client_info import ClientInfo
-from nsmesh.elements.heal import MISSING, Alive, Heal
+from nsmesh.elements.heal import MISSING, Alive, Carries, Heal
 from nsmesh.elements.keep_apart import KeepApart
 from nsmesh.elements.receive_fd import ReceiveFdClient
 from nsmesh.mechanisms.kernel import NAME, OWN_NAMESPACE, Kernel
@@ -132,9 +132,11 @@ async def running_nsc(
     the pause between two tries grows.
     """
     wires = [Wanted.of(settings, number, url) for number, url in enumerate(wanted_services(settings))]
+    carries: Carries | None = None
     if alive is None and settings.liveness_check_enabled:
         limit = settings.liveness_check_timeout
         namespace = settings.netns or netns.of_pid(os.getpid())
+        carries = carrier(lambda: namespace)
         alive = _in_the_kernel(
             any_of(Echoes(settings.netns, limit=limit), Liveness(lambda: namespace, limit))
         )
@@ -145,6 +147,7 @@ async def running_nsc(
         tokens=runtime.tokens,
         heal=Heal(
             alive,
+            carries=carries,
             tokens=runtime.tokens,
             interval=settings.liveness_check_interval,
             limit=settings.liveness_check_timeout + 0.1,

@@ -43,6 +43,8 @@ _ABSENT = frozenset((Status.NOT_FOUND, Status.UNKNOWN))
 
 Alive = Callable[[Connection], Awaitable[bool]]
 """Says whether packets go through a connection, now."""
+Carries = Callable[[Connection], bool]
+"""Says at once, without a packet, whether a wire's interface is up at both ends."""
 
 
 class Heal(Element):
@@ -55,7 +57,8 @@ class Heal(Element):
     nobody finds for :data:`MISSING` is given up, whatever its packets do. It goes on until it succeeds or
     somebody closes; a stream that ends CANCELLED means nothing.
     ``interval`` and ``limit``: seconds between two probes, and for one; ``count``: how many of them in a row
-    have to find nothing.
+    have to find nothing. A wire that was told as down and has no carrier is not looked at any longer: both
+    ``carries`` and the next hop say that it is dead.
 
     After:  Begin
     Reads:  NEXT_HOP
@@ -69,6 +72,7 @@ class Heal(Element):
         self,
         alive: Alive | None = None,
         *,
+        carries: Carries | None = None,
         tokens: TokenSource | None = None,
         interval: float = 0.2,
         limit: float = 1.0,
@@ -76,6 +80,7 @@ class Heal(Element):
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._alive = alive
+        self._carries = carries
         self._interval = interval
         self._limit = limit
         self._count = count
@@ -167,6 +172,8 @@ class Heal(Element):
     async def _is_alive_after_all(self, watch: HealWatch, *, patient: bool) -> bool:
         """Look briefly, or as long as a probe does. A process that stood still meanwhile has not looked."""
         for limit in (self._limit, self._limit) if patient else (watch.brief, QUICK, self._limit):
+            if not (patient or self._carries is None or self._carries(watch.connection)):
+                return False
             began = self.scope.clock.monotonic()
             if await self._is_alive(watch.connection, min(limit, self._limit)):
                 return True

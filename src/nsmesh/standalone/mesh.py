@@ -10,7 +10,7 @@ import structlog
 
 from nsmesh.api import join_pb2
 from nsmesh.chains import client as client_chain
-from nsmesh.chains.liveness import Liveness
+from nsmesh.chains.liveness import Liveness, carrier
 from nsmesh.chains.registrar import registrar
 from nsmesh.chains.runtime import Runtime, runtime
 from nsmesh.core.element import Chain, Handler
@@ -153,6 +153,7 @@ async def composed(
         check = documents.liveness(name) or LivenessCheck(NEVER)
         heal = Heal(
             Liveness(lambda: place, check.timeout),
+            carries=carrier(lambda: place),
             tokens=held.tokens,
             interval=check.interval,
             limit=check.timeout + LATE,

@@ -96,9 +96,9 @@ def ask(name="x"):
     return NetworkServiceRequest(connection=Connection(id=name, path=path))
 
 
-def scenario(body, alive=None):
+def scenario(body, alive=None, carries=None):
     async def main():
-        begin, heal, far = BeginClient(), Heal(alive, chance=lambda: 1.0), Far()
+        begin, heal, far = BeginClient(), Heal(alive, carries=carries, chance=lambda: 1.0), Far()
         handler = chain(begin, heal, far, clock=VirtualClock())
         async with handler.running():
             await handler.request(Call(), ask())
@@ -159,6 +159,23 @@ def test_control_down_without_packets_reselects(alive):
         assert far.seen[:3] == ["request", "close", "reselect"]
 
     scenario(body, pulse)
+
+
+def test_a_wire_without_a_carrier_that_is_told_as_down_is_not_looked_at():
+    """Two say that it is dead: it is chosen anew at once; without a carrier alone nothing is done."""
+    pulse, carrier = Pulse(), [True]
+
+    async def body(begin, heal, far, handler):
+        carrier[0] = False
+        await asyncio.sleep(5)
+        assert far.seen == ["request"]
+        pulse.alive, before = None, pulse.asked
+        far.say("x", State.DOWN)
+        await asyncio.sleep(0.01)
+        assert (far.seen, pulse.asked) == (["request", "close", "reselect"], before)
+        pulse.alive = True
+
+    scenario(body, pulse, lambda _: carrier[0])
 
 
 @pytest.mark.parametrize(
