@@ -12,7 +12,7 @@ import pytest
 from kubernetes_lab import until
 from pod_lab import NSM, PodNode
 from pod_process import missing, wired
-from test_kubernetes_mirror import RULES
+from test_pods_told import STATUS, TELLER_RULES, events, seen
 
 AWAY = float(os.environ.get("NSMESH_AWAY", "15"))
 """Seconds for which it is away, and a wire more is made."""
@@ -43,12 +43,12 @@ def items(node: PodNode, namespace: str, kind: str) -> dict[str, dict[str, Any]]
 
 
 def test_wires_while_the_api_server_is_away(own_api_server) -> None:
-    """No packet is lost, a pod that is there gets one more wire at once, and then it is as if nothing had been."""
+    """No packet is lost, a pod that is there gets one more wire at once, and what was is told then."""
     if why := missing():
         pytest.skip(why)
     with LongNode(own_api_server) as node:
         node.identities()
-        node.mesh(RULES, registry_rules=KEEPS)
+        node.mesh(TELLER_RULES, registry_rules=KEEPS, NSM_TELL_PODS="true")
         pod = node.pod(node.app, "app")
         client = {**node.common, "NSM_CONNECT_TO": f"unix://{node.folder}/nsm.sock"}
         pod.start(*NSM, "nsc", **client, NSM_NAME="app-1", NSM_NETWORK_SERVICES="kernel://ping/nsm-1")
@@ -86,6 +86,11 @@ def test_wires_while_the_api_server_is_away(own_api_server) -> None:
         assert pod.index("nsm-1") == index
         shown = until("both are shown", lambda: len(found := items(node, node.app, "nsc")) == 2 and found)
         assert {one["spec"]["interface"] for one in shown.values()} == {"nsm-1", "nsm-2"}
+        until("it is told", lambda: "nsm-2" in seen(node, pod)["metadata"]["annotations"].get(STATUS, ""))
+        until(
+            "and that it came while nobody could be told",
+            lambda: [one for one in events(node, pod) if one.startswith("wire nsm-2 to nse-1 up in ")],
+        )
         assert items(node, node.system, "nse")["nse-1"]["metadata"]["uid"] == before["metadata"]["uid"]
         assert node.log("registry-k8s").count("the view of the API server may be old") <= 2, "one each kind"
         until("and that it is back", lambda: "the API server is back" in node.log("registry-k8s"))

@@ -45,6 +45,8 @@ class _Told:
     count: int = 0
     last: float = 0.0
     written: float = float("-inf")
+    before: float = float("-inf")
+    """When it was written the time before, for a write that fails."""
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ class Recorder:
             return None
         budget.left -= 1
         fresh = told.written == float("-inf")
-        told.written = now
+        told.before, told.written = told.written, now
         if not fresh:
             return "PATCH", {
                 "metadata": {"name": told.name, "namespace": about.namespace},
@@ -87,6 +89,24 @@ class Recorder:
                 "lastTimestamp": _stamp(now),
             }
         return "POST", self._event(about, kind, reason, message, told, now)
+
+    def failed(self, about: About, kind: str, reason: str, message: str, *, gone: bool) -> None:
+        """Take back the last record of an event: it was not written, and may be recorded once more.
+
+        ``gone``: the object that was to be patched is not there any more; the next one is made.
+        """
+        now = self._clock.now()
+        budget = self._budget(about, now)
+        budget.left = min(BURST, budget.left + 1)
+        key = (about, reason, _combined(budget, kind, reason, message, now)[:LONGEST])
+        told = self._told.get(key)
+        if told is None:
+            return
+        told.count -= 1
+        if gone or not told.count:
+            del self._told[key]
+        else:
+            told.written = min(told.before, now - CALM)
 
     def _event(self, about: About, kind: str, reason: str, message: str, told: _Told, now: float) -> Object:
         return {

@@ -11,11 +11,13 @@ from urllib.parse import quote
 import structlog
 
 from nsmesh.core.clock import Clock
-from nsmesh.core.errors import MeshError, NotFound
+from nsmesh.core.errors import MeshError, NotFound, TimedOut, Unavailable
 from nsmesh.core.outcome import Outcome
+from nsmesh.core.pauses import pauses
 from nsmesh.kubernetes.client import MERGE, Api, Object, collection
 from nsmesh.kubernetes.events import NORMAL, WARNING, About, Recorder
 from nsmesh.kubernetes.pod_status import STATUS, PodWire
+from nsmesh.kubernetes.reflector import FIRST_PAUSE, LONGEST_PAUSE
 from nsmesh.kubernetes.wires import Place, pod_of_id, reason_of
 
 log = structlog.get_logger()
@@ -93,8 +95,12 @@ class PodEvents:
         self._wake.set()
 
     async def write(self, known: asyncio.Event) -> None:
-        """Write events until cancelled, once ``known`` says that pods are known; what fails is lost."""
+        """Write events until cancelled, once ``known`` says that pods are known.
+
+        While the API server is away they wait, ever longer; what is refused is lost.
+        """
         await known.wait()
+        delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             await self._wake.wait()
             if not self._waiting:
@@ -103,16 +109,29 @@ class PodEvents:
             place, kind, reason, message = self._waiting.popleft()
             try:
                 await self._tell(place, kind, reason, message)
+                delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+            except (Unavailable, TimedOut) as error:
+                log.debug("event waits for the API server", pod="/".join(place), error=str(error))
+                if len(self._waiting) < WAITING:
+                    self._waiting.appendleft((place, kind, reason, message))
+                await asyncio.sleep(next(delays))
             except MeshError as error:
                 log.debug("event not written", pod="/".join(place), reason=reason, error=str(error))
 
     async def _tell(self, place: Place, kind: str, reason: str, message: str) -> None:
         about = await self._about(place)
         made = self._recorder.record(about, kind, reason, message) if about else None
-        if made is None:
+        if made is None or about is None:
             return
-        verb, body = made
-        path = collection("v1", "events", place[0])
+        try:
+            await self._write(place[0], *made)
+        except MeshError as error:
+            gone = isinstance(error, NotFound)
+            self._recorder.failed(about, kind, reason, message, gone=gone)
+            raise
+
+    async def _write(self, namespace: str, verb: str, body: Object) -> None:
+        path = collection("v1", "events", namespace)
         if verb == "POST":
             await self._api.call("POST", path, body=body)
             return

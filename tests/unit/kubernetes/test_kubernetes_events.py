@@ -63,3 +63,38 @@ def test_an_object_has_a_budget():
     clock.seconds += 301
     assert record.record(POD, "Normal", "late", "x") is not None
     assert record.record(POD, "Normal", "later", "x") is None
+
+
+def test_what_was_not_written_is_recorded_again():
+    """A first one is made anew, a count goes on; one whose object is gone is made, and costs no budget."""
+    record, clock = recorder()
+    told = (POD, "Warning", "WireRefused", "no")
+    for _ in range(BURST + 5):
+        assert record.record(*told)[0] == "POST"
+        record.failed(*told, gone=False)
+    assert record.record(*told)[1]["count"] == 1
+    clock.seconds += CALM
+    for _ in range(BURST + 5):
+        verb, patch = record.record(*told)
+        assert (verb, patch["count"]) == ("PATCH", 2)
+        record.failed(*told, gone=False)
+    assert record.record(*told)[1]["count"] == 2
+    clock.seconds += CALM
+    assert record.record(*told)[0] == "PATCH"
+    record.failed(*told, gone=True)
+    assert record.record(*told)[0] == "POST"
+
+
+def test_an_event_that_was_never_made_is_never_patched():
+    """Also where it happened more than once before anything could be written."""
+    record, clock = recorder()
+    for number in range(BURST):
+        record.record(POD, "Normal", f"R{number}", "x")
+    told = (POD, "Warning", "WireRefused", "no")
+    assert record.record(*told) is None  # no budget is left
+    clock.seconds += 301
+    verb, body = record.record(*told)
+    assert (verb, body["count"]) == ("POST", 2)
+    record.failed(*told, gone=False)
+    verb, body = record.record(*told)
+    assert (verb, body["count"]) == ("POST", 2)
