@@ -27,7 +27,7 @@ pytestmark = [
 ]
 KIND = 0x88B5
 PAUSE = 0.01
-"""Seconds between two frames: the socket of a switch's port keeps some 280, while its main thread is busy."""
+"""Seconds between two frames: the socket of a switch's port keeps some 280 while its main thread pauses."""
 RECONNECTS = 1000
 
 
@@ -169,7 +169,7 @@ def test_a_driver_that_starts_again_loses_no_packet(tmp_path, kind):
 
 @pytest.mark.parametrize("program", ["ovs-vswitchd", "ovsdb-server"])
 def test_a_daemon_that_dies_in_the_middle_of_a_stream(tmp_path, program):
-    """Without its database the switch loses nothing; a new switch has the stream go on."""
+    """A new switch has the stream go on. Without its database the switch pauses for a second and loses nothing."""
 
     async def body(make, pod):
         datapath = make()

@@ -240,6 +240,29 @@ def test_a_next_hop_that_comes_back_at_another_socket_is_closed_at():
     run(main())
 
 
+def test_the_next_process_finds_a_next_hop_by_its_name_as_well():
+    """The path by which it was reached was one of the process that died; the name is in the journal."""
+
+    async def main():
+        book = Book()
+        old, new = book.far["a"], book.far["b"]
+        async with book.process() as made:
+            call, request = ask()
+            request.connection.path.CopyFrom(behind())
+            answer = await made.request(call, request)
+            old.away = True
+            await made.close(Call(), answer)
+            book.journal.lose()
+        new.held.add("c-0")
+        book.now_at["f"] = "b"
+        async with book.process() as made:
+            await asyncio.sleep(2 * LONGEST)
+            assert new.held == set()
+            assert unclosed([made]) == []
+
+    run(main())
+
+
 def test_what_lives_on_at_a_successor_is_not_closed_there():
     """A connection that has moved to the new socket of the same next hop stays; nothing is owed any more."""
 
