@@ -169,7 +169,7 @@ def test_a_driver_that_starts_again_loses_no_packet(tmp_path, kind):
 
 @pytest.mark.parametrize("program", ["ovs-vswitchd", "ovsdb-server"])
 def test_a_daemon_that_dies_in_the_middle_of_a_stream(tmp_path, program):
-    """A new switch has the stream go on. Without its database the switch pauses for a second and loses nothing."""
+    """A new switch has the stream go on; without its database one pauses for a second and loses nothing."""
 
     async def body(make, pod):
         datapath = make()
