@@ -1,6 +1,8 @@
 """Probing a wire: who is there answers, who is not does not, and nothing stays behind."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -87,6 +89,30 @@ def test_a_wire_that_is_cut_does_not_run(pair):
         assert not ask(place, "192.0.2.1", "192.0.2.2")[0]
     finally:
         ip("-n", two, "link", "set", "eth0", "up")
+
+
+ASKED = """
+import sys
+from nsmesh.chains.liveness import carrier
+from nsmesh.model.messages import KERNEL, Connection, Mechanism
+
+for place, name in (("", "eth0"), ("", "none"), (sys.argv[1], "eth0"), (sys.argv[1] + "-gone", "eth0")):
+    wire = Connection(mechanism=Mechanism(type=KERNEL, parameters={"name": name}))
+    print(carrier(lambda: place)(wire))
+"""
+
+
+def test_a_client_without_rights_condemns_no_wire(pair):
+    """It asks its own namespace, as in a pod; of another that it may not enter it cannot tell."""
+    place, _ = pair
+    without = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"]
+    told = subprocess.run(
+        ["nsenter", f"--net={place}", *without, sys.executable, "-c", ASKED, place],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["True", "False", "True", "False"]
 
 
 def test_it_waits_for_an_answer_that_comes_late(pair):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from ipaddress import ip_interface
 from typing import Any
 
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, NotFound
 from nsmesh.datapath import probe
 from nsmesh.model.messages import IP, KERNEL, MPLS, Connection
 
@@ -82,14 +82,20 @@ class Liveness:
 def carrier(namespace: Callable[[], str]) -> Callable[[Connection], bool]:
     """Return what says whether a kernel wire in ``namespace`` has a carrier; of others nobody can tell: True.
 
-    The kernel may say so up to a second late, and never too early.
+    The kernel may say so up to a second late, and never too early. A client that may not enter the namespace
+    cannot tell either; its own, which is empty here, it can always ask.
     """
 
     def carries(connection: Connection) -> bool:
         interface = connection.mechanism.parameters.get("name", "")
         if connection.mechanism.type != KERNEL or not interface:
             return True
-        return probe.running(namespace(), interface)
+        try:
+            return probe.carries(namespace(), interface)
+        except NotFound:
+            return False
+        except MeshError:
+            return True
 
     return carries
 

@@ -136,7 +136,7 @@ async def running_nsc(
     if alive is None and settings.liveness_check_enabled:
         limit = settings.liveness_check_timeout
         namespace = settings.netns or netns.of_pid(os.getpid())
-        carries = carrier(lambda: namespace)
+        carries = carrier(lambda: settings.netns)
         alive = _in_the_kernel(
             any_of(Echoes(settings.netns, limit=limit), Liveness(lambda: namespace, limit))
         )

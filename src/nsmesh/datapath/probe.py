@@ -34,7 +34,18 @@ _ARPHRD_ETHER = 1
 
 
 def running(namespace: str, interface: str) -> bool:
-    """Return whether an interface is there, is up, and its other end is too."""
+    """Return whether an interface is there, is up, and its other end is too; False where nobody can tell."""
+    try:
+        return carries(namespace, interface)
+    except MeshError:
+        return False
+
+
+def carries(namespace: str, interface: str) -> bool:
+    """Return the same; ``namespace`` empty: this process's own, for which no right is needed.
+
+    Raises NotFound where the namespace is gone, Unauthorized where this process may not enter it.
+    """
 
     def flags() -> int:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
@@ -45,10 +56,7 @@ def running(namespace: str, interface: str) -> bool:
         found: int = struct.unpack_from("=H", answer, 16)[0]
         return found
 
-    try:
-        return bool(netns.call_in(namespace, flags) & _IFF_RUNNING)
-    except MeshError:
-        return False
+    return bool((netns.call_in(namespace, flags) if namespace else flags()) & _IFF_RUNNING)
 
 
 async def answers(

@@ -18,6 +18,7 @@ ECHO = """
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 s.bind(("", {port}))
 while True:
     data, peer = s.recvfrom(64)
@@ -35,6 +36,7 @@ def end(*_):
 signal.signal(signal.SIGTERM, end)
 open("/tmp/stream.pid", "w").write(str(os.getpid()))
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 s.setblocking(False)
 def drain(until):
     global last, gap
