@@ -11,7 +11,7 @@ import structlog
 from nsmesh.core.call import Call, State
 from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.farewell import close_at
+from nsmesh.core.farewell import ABSENT, close_at
 from nsmesh.core.metrics import Counter
 from nsmesh.core.node_session import Condition, NodeSession
 from nsmesh.core.node_watching import Echoes
@@ -129,8 +129,10 @@ class WatchNodes(Element):
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Pass on, then watch for it no more."""
         far = self._nodes.get(connection.id)
+        dead = far is not None and far.dead
+        absent = dead and far is not None and bool(far.wires.get(connection.id))
         try:
-            await close_at(next, call, connection, dead=far is not None and far.dead)
+            await close_at(next, call.put(ABSENT, absent), connection, dead=dead)
         finally:
             self._note(connection.id, "", "")
 

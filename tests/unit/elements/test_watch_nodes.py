@@ -11,6 +11,7 @@ from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
 from nsmesh.core.deciding import DOWNSTREAM, ENDPOINT, Candidate
 from nsmesh.core.element import Element, chain
+from nsmesh.core.farewell import ABSENT
 from nsmesh.core.metrics import DECLARED
 from nsmesh.core.node_session import Condition
 from nsmesh.core.virtual import run
@@ -57,6 +58,12 @@ def url_of(node):
 class Last(Element):
     """Grants what is asked for; a wire without a remote mechanism leads to the node that its name says."""
 
+    def __init__(self):
+        self.closes = {}
+
+    async def close(self, call, connection, next):
+        self.closes[connection.id] = bool(call.get(ABSENT))
+
     async def request(self, call, request, next):
         connection = request.connection
         node = connection.mechanism.parameters.get("src_ip") or connection.network_service
@@ -79,7 +86,9 @@ class Told(list):
 async def watching(echoes, interval=0.05):
     told = Told()
     element = WatchNodes(echoes, told.append, interval=interval, part=told.left.append)
-    handler = chain(Begin(), element, Last())
+    last = Last()
+    handler = chain(Begin(), element, last)
+    told.closes = last.closes
     async with handler.running():
         yield handler, element, told
 
@@ -188,6 +197,24 @@ def test_whoever_was_reached_by_way_of_a_dead_node_is_silent():
             sent = echoes.sent.count(FAR)
             await asyncio.sleep(5)
             assert echoes.sent.count(FAR) == sent
+
+    run(main())
+
+
+def test_a_close_by_way_of_a_dead_node_says_so():
+    """Only who is reached there is not asked: a wire that came from a dead node ends at an endpoint here."""
+
+    async def main():
+        echoes = Answering()
+        async with watching(echoes) as (handler, _element, told):
+            for connection in (onward(1), onward(2, OTHER), wire(3)):
+                await ask(handler, connection)
+            await asyncio.sleep(0.5)
+            echoes.dead.add(FAR)
+            await asyncio.sleep(0.2)
+            for connection in (onward(1), onward(2, OTHER), wire(3)):
+                await handler.close(Call(), connection)
+            assert told.closes == {"c1": True, "c2": False, "c3": False}
 
     run(main())
 
