@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from driver import PREFIX, SERVICE, Config
-from processes import Memory, Process, command, cpu_of
+from processes import Memory, Process, command, cpu_of, kernel_of
 
 from nsmesh.datapath import netns
 
@@ -53,12 +53,13 @@ FORMS = (APART_TLS, APART, UP, ONE, DRAWN)
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What a number of equal operations took: seconds; CPU time by role."""
+    """What a number of equal operations took: seconds; CPU time by role, and what of it the kernel had."""
 
     count: int
     wall: list[float]
     took: float
     cpu: dict[str, float]
+    kernel: float = 0.0
 
     @property
     def cpu_each(self) -> float:
@@ -100,13 +101,16 @@ class Mesh:
 
     def do(self, verb: str, numbers: range, in_flight: int = 1) -> Phase:
         """Do request, refresh or close to each of ``numbers``; a close waits until the kernel is done."""
-        before = self.cpu()
+        before, kernel = self.cpu(), self._kernel()
         answer = self.ask(verb=verb, first=numbers.start, last=numbers.stop, in_flight=in_flight)
         if verb == "close":
             self.settle()
         after = self.cpu()
         cpu = {role: after[role] - before[role] for role in before}
-        return Phase(len(numbers), answer["wall"], answer["took"], cpu)
+        return Phase(len(numbers), answer["wall"], answer["took"], cpu, self._kernel() - kernel)
+
+    def _kernel(self) -> float:
+        return sum(kernel_of(process.pid) for process in self.processes.values())
 
     def cpu(self) -> dict[str, float]:
         """Return the CPU time so far, by role."""

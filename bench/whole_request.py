@@ -2,15 +2,17 @@
 
 Run as root: python bench/run.py request. All meshes stand side by side and take turns, round after round, so
 what disturbs the machine disturbs all of them. The floor sends the messages of one wire, built beforehand:
-what is beyond its cost is the control path's.
+what is beyond its cost is the control path's. What the kernel permits is the same messages and those that
+delete the wires, from as many threads as Requests are in flight.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import meshes
@@ -23,6 +25,8 @@ NAME = "request"
 NEAR = 8
 IN_FLIGHT = (1, 8, 32, 64)
 FLOOR = "bare netlink"
+BARE = (8, 32)
+"""Threads that make and delete bare wires at a time."""
 
 
 @dataclass(slots=True)
@@ -35,6 +39,11 @@ class Found:
         """Return the CPU time of one operation, for each round."""
         return [phase.cpu_each for phase in self.phases[verb, in_flight]]
 
+    def in_kernel(self, verb: str, in_flight: int) -> float:
+        """Return the part of the CPU time that was spent in the kernel."""
+        phases = self.phases[verb, in_flight]
+        return sum(phase.kernel for phase in phases) / sum(sum(phase.cpu.values()) for phase in phases)
+
     def by_role(self, verb: str, in_flight: int) -> dict[str, float]:
         """Return the CPU time that each role spent on one operation."""
         phases = self.phases[verb, in_flight]
@@ -46,6 +55,7 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:
     """Measure all forms of a mesh and the floor, in turn."""
     rounds, single, many, warm = (1, 4, 16, 16) if short else (10, 50, 192, 64)
     floor: list[Phase] = []
+    bare: dict[str, list[Phase]] = defaultdict(list)
     found = {form.name: Found() for form in FORMS}
     with ExitStack() as stack:
         standing = []
@@ -57,9 +67,12 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:
             _round(mesh, Found(), single, warm)
         for number in range(rounds):
             floor.append(_floor(single))
+            for threads in BARE:
+                for what, phase in _permitted(max(single, 2 * threads), threads).items():
+                    bare[f"{what}, {threads} in flight"].append(phase)
             for mesh in standing[number % len(standing) :] + standing[: number % len(standing)]:
                 _round(mesh, found[mesh.form.name], single, many)
-    return _report(floor, found)
+    return _report(floor, bare, found)
 
 
 def _folder(profiles: Path | None, name: str) -> Path | None:
@@ -92,12 +105,40 @@ def _floor(count: int) -> Phase:
     return Phase(count, wall, sum(wall), {FLOOR: cpu})
 
 
-def _report(floor: list[Phase], found: dict[str, Found]) -> Report:
+def _permitted(count: int, threads: int) -> dict[str, Phase]:
+    """Make wires of payload IP, then delete them, with messages that are ready, several threads at a time."""
+    wall: list[float] = []
+    share = count // threads
+
+    def work(floor: Floor) -> None:
+        for number in range(share):
+            began = time.perf_counter()
+            floor.send(number)
+            wall.append(time.perf_counter() - began)
+
+    with spaces(threads + 1) as (*near, far), ThreadPoolExecutor(threads) as pool:
+        floors = []
+        for one, space in enumerate(near):
+            wires = [wire(f"p{one}-", one * share + number, space, far) for number in range(share)]
+            floors.append(Floor([replace(each, payload="IP") for each in wires], space, far))
+        cpu, began = time.process_time(), time.perf_counter()
+        list(pool.map(work, floors))
+        made = Phase(len(wall), wall, time.perf_counter() - began, {FLOOR: time.process_time() - cpu})
+        list(pool.map(Floor.delete, floors))
+        both = replace(made, took=time.perf_counter() - began, cpu={FLOOR: time.process_time() - cpu})
+    return {"wire of payload IP": made, "the same and its deletion": both}
+
+
+def _report(floor: list[Phase], bare: dict[str, list[Phase]], found: dict[str, Found]) -> Report:
     report = Report()
     base = [phase.cpu_each for phase in floor]
     report.rows.append(
         row("wire", FLOOR, [time for phase in floor for time in phase.wall], base, base, to=FLOOR)
     )
+    for what, phases in bare.items():
+        rate = sum(phase.count for phase in phases) / sum(phase.took for phase in phases)
+        cpu = [phase.cpu_each for phase in phases]
+        report.rows.append(row(what, FLOOR, [], cpu, base, to=FLOOR, per_second=rate))
     for name, one in found.items():
         for in_flight in IN_FLIGHT:
             what = "Request" if in_flight == 1 else f"Request, {in_flight} in flight"
@@ -125,6 +166,7 @@ def _by_role(found: dict[str, Found]) -> Details:
             cells = [
                 duration(roles[role]) if role in roles else "" for role in (*meshes.ROLES, "one process")
             ]
-            rows.append((name, verb, str(in_flight), *cells, duration(sum(roles.values()))))
-    head = ("CPU time by role", "verb", "in flight", *meshes.ROLES, "one process", "sum")
+            kernel = f"{one.in_kernel(verb, in_flight):.0%}"
+            rows.append((name, verb, str(in_flight), *cells, duration(sum(roles.values())), kernel))
+    head = ("CPU time by role", "verb", "in flight", *meshes.ROLES, "one process", "sum", "in the kernel")
     return Details("who spends the CPU time of one operation", head, rows)
