@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PATIENCE = 40.0
+PATIENCE = 90.0
 """Seconds that one command may take."""
 
 _FENCE = re.compile(r"^(`{3,})(\S*)\s*(.*)$")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import uuid
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from docs_console import BIN, ROOT, Shell
+from tiny_machine import Machine
 
 OWN_NAMES = ("laptop", "campus")
 """Network namespaces that documents make by themselves."""
@@ -30,6 +32,9 @@ def scratch_shell(folder: Path = ROOT) -> Iterator[Shell]:
         yield shell
     finally:
         shell.close()
+        for place in Path("/run").glob(f"tiny-machine-{mesh}-*"):
+            Machine(place).kill()
+            shutil.rmtree(place, ignore_errors=True)
         command = [BIN / "nsm", "-q", "--mesh", mesh, "down", "--purge"]
         if subprocess.run(command, check=False, capture_output=True, timeout=60).returncode:
             terminate(Path("/run/nsmesh", mesh, "lock"))
