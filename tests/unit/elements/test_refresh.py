@@ -182,3 +182,37 @@ def test_what_somebody_else_just_asks_for_is_not_asked_twice():
         assert far.times == [0.0, 119.0, pytest.approx(244.0, abs=1e-3)]
 
     scenario(body)
+
+
+@pytest.mark.parametrize("step", [5.0, -5.0, 3600.0, -3600.0])
+def test_a_clock_that_is_set_hastens_and_postpones_no_refresh(step):
+    """Somebody sets the time of day, once and back: it comes each two minutes, by tokens of either clock."""
+
+    class Set(VirtualClock):
+        by = 0.0
+
+        def now(self):
+            return super().now() + self.by
+
+    class ByClock(Far):
+        async def request(self, call, request, next):
+            answer = await super().request(call, request, next)
+            for segment in answer.path.path_segments:
+                segment.expires.CopyFrom(timestamp(clock.now() + self.life))
+            return answer
+
+    clock = Set()
+
+    async def main():
+        begin, far = BeginClient(), ByClock()
+        handler = chain(begin, Refresh(lambda: 0.0), far, clock=clock)
+        async with handler.running():
+            await handler.request(Call(), ask())
+            await asyncio.sleep(300)
+            clock.by = step
+            await asyncio.sleep(300)
+            clock.by = 0.0
+            await asyncio.sleep(299)
+            assert far.times == [pytest.approx(120.0 * number, abs=1e-3) for number in range(8)]
+
+    run(main())

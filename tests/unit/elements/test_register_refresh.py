@@ -25,8 +25,8 @@ from nsmesh.registry.query import ENDPOINT, SERVICE
 class World:
     """A registration client in front of a registry that expires after a minute."""
 
-    def __init__(self, *between: Element):
-        clock = VirtualClock()
+    def __init__(self, *between: Element, clock: VirtualClock | None = None):
+        clock = clock or VirtualClock()
         self.store = MemoryStore(ENDPOINT)
         self.registry = chain(
             Begin(), Expire(), end=Registry(MemoryStore(SERVICE), self.store), clock=clock, name="registry"
@@ -221,5 +221,37 @@ def test_services_pass():
             assert world.count.seen["register"] == 1
             await world.client.unregister(Call(), NetworkService(name="s"))
             assert world.count.seen["unregister"] == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("step", [5.0, -5.0, 3600.0, -3600.0])
+def test_a_clock_that_is_set_ends_no_registration_and_keeps_none(step):
+    """Somebody sets the time of day: each comes again after 40 s, and ends a minute after nobody comes."""
+
+    class Set(VirtualClock):
+        by = 0.0
+
+        def now(self):
+            return super().now() + self.by
+
+    async def main():
+        clock = Set()
+        async with World(clock=clock) as world:
+            await world.client.register(Call(peer=Peer(in_process=True)), ep())
+            for by in (0.0, step, 0.0):
+                clock.by = by
+                for _ in range(10):
+                    await asyncio.sleep(10)
+                    assert await world.there()
+            times = [when for when, _ in world.sent]
+            assert times == pytest.approx([40.0 * number for number in range(8)], abs=0.1)
+            await world.registry.register(Call(), ep())
+            world.refresh._kept.clear()  # its process is gone
+            clock.by = step
+            await asyncio.sleep(58)
+            assert await world.there()
+            await asyncio.sleep(3)
+            assert not await world.there()
 
     run(main())
