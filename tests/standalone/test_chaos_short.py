@@ -19,7 +19,7 @@ def test_the_short_form(tmp_path):
     file = tmp_path / "chaos.json"
     nsm("chaos", "run", "--short", "--json", str(file))
     rows = json.loads(file.read_text())
-    assert len(rows) == 3
+    assert len(rows) == 4
     for row in rows:
         assert row["sent"] > 1000
         seen = (row["lost"], row["changed"], row["leaks"], row["not_recovered"])

@@ -24,8 +24,10 @@ from nsmesh.chaos.scenarios import (
     LONG_CUT,
     LONG_STOP,
     LOSE,
+    RESTART,
     STOP,
     TERM,
+    UPGRADE,
     Scenario,
 )
 from nsmesh.chaos.streams import Stream
@@ -112,9 +114,14 @@ class Faults:
             return await asyncio.to_thread(self._fill)
         if scenario.what in {CUT, LONG_CUT, GONE}:
             return await self._cut(scenario)
+        if scenario.what in {RESTART, UPGRADE}:
+            return await self._renew(scenario, longest)
         units = await self.units(scenario)
         if scenario.what == DIES:
             return await self._bury(scenario, units, flow)
+        return await self._signal(scenario, units, longest)
+
+    async def _signal(self, scenario: Scenario, units: Sequence[str], longest: float) -> Struck:
         pids = [await self._mesh.pid(unit) for unit in units]
         if scenario.what == LOSE:
             for file in scenario.state(self._mesh):
@@ -155,6 +162,13 @@ class Faults:
         if "daemon" in units:
             await self._mesh.up()
         return Struck(begin)
+
+    async def _renew(self, scenario: Scenario, longest: float) -> Struck:
+        """Restart or upgrade as its operator does; the time counts from when the command is done."""
+        await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311 - any moment of a Request
+        words = [] if scenario.what == UPGRADE else ["all" if who == "mesh" else who for who in scenario.who]
+        await self._mesh.command(scenario.what, *words)
+        return Struck(time.monotonic())
 
     async def _hold(self, pids: Sequence[int], seconds: float) -> Struck:
         for pid in pids:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -53,13 +54,27 @@ class Ground:
             words = ("-t", "tmpfs", "-o", f"size={SMALL}", "nsm-chaos", str(paths.run))
             await programs.demand(Internal, "mount", *words)
         paths.make()
-        place = ["--mesh", paths.mesh, "--run-dir", str(paths.run), "--state-dir", str(paths.state)]
-        await launch.launch(paths, [*place, "up", "--foreground", *self.options])
+        await launch.launch(paths, [*self._place, "up", "--foreground", *self.options])
         end = asyncio.get_running_loop().time() + UP
         while (await self.status())["state"] == "restoring":
             if asyncio.get_running_loop().time() > end:
                 raise TimedOut(f"the mesh {paths.mesh} is still restoring after {UP:g} s")
             await asyncio.sleep(0.02)
+
+    @property
+    def _place(self) -> list[str]:
+        return [
+            "--mesh",
+            self.paths.mesh,
+            "--run-dir",
+            str(self.paths.run),
+            "--state-dir",
+            str(self.paths.state),
+        ]
+
+    async def command(self, *words: str) -> None:
+        """Run ``nsm WORDS`` on the mesh, as its operator; raises Internal with what it said."""
+        await programs.demand(Internal, sys.executable, "-m", "nsmesh.cli.main", *self._place, *words)
 
     def space(self, label: str) -> str:
         """Make a namespace of a user's and return its path; it ends with the mesh."""

@@ -19,6 +19,7 @@ DOWN, DELETED = "interface down", "interface deleted"
 DIES, GONE = "dies with its namespace", "node gone"
 CUT, LONG_CUT = "underlay cut 50 ms", "underlay cut 3 s"
 FULL = "disk full"
+RESTART, UPGRADE = "restart", "upgrade"
 HOLD = {STOP: 2.0, LONG_STOP: 30.0, CUT: 0.05, LONG_CUT: 3.0}
 """Seconds that a fault lasts which ends by itself."""
 _SLUGS = {
@@ -77,7 +78,8 @@ class Scenario:
 
     They are processes, or ``client``: its interface; ``node``: that of the endpoint which has the client's
     wire; ``endpoint``: that endpoint, ``endpoints``: all; ``disk``: that of the run directory. ``beside``:
-    there is another endpoint, which may take the wire.
+    there is another endpoint, which may take the wire. ``mesh``: all that ``nsm restart`` or ``nsm upgrade``
+    goes over to a next process.
     """
 
     who: tuple[str, ...]
@@ -136,9 +138,11 @@ SCENARIOS = (
     Scenario(("node",), CUT, THREE_NODES, beside=True),
     Scenario(("node",), LONG_CUT, TWO_NODES),
     Scenario(("disk",), FULL),
+    *(Scenario((unit,), RESTART) for unit in (*_LOCAL, "daemon", "mesh")),
+    Scenario(("mesh",), UPGRADE),
 )
 NAMES = {f"{one.name}-in-one" if one.options == () else one.name: one for one in SCENARIOS}
-SHORT = ("local-registry-kill", "local-forwarder-kill", "local-daemon-kill-in-one")
+SHORT = ("local-registry-kill", "local-forwarder-kill", "local-mesh-restart", "local-daemon-kill-in-one")
 """What the short form runs."""
 
 
