@@ -30,14 +30,13 @@ from nsmesh.datapath.node_echoes import NodeEchoes
 from nsmesh.datapath.path_mtu import PathMtus
 from nsmesh.datapath.underlay import Underlay
 from nsmesh.model.messages import Entry, NetworkServiceEndpoint, NetworkServiceLabels
-from nsmesh.rpc import Limits
 
 log = structlog.get_logger()
 
 UNREGISTER = 2.0
 """Seconds that an Unregister at the end of a role may take."""
-ANSWERS = Limits(together=0.001)
-"""What a forwarder's server does differently: a wire takes so long that managers should not wait for more."""
+TOGETHER = 0.001
+"""Seconds that a forwarder's answers wait for others: a wire takes as long, and a manager has time then."""
 
 
 def public_url(urls: tuple[str, ...]) -> str:
@@ -125,7 +124,7 @@ async def running_forwarder(
         await stack.enter_async_context(forwarder.onward.running())
         await stack.enter_async_context(forwarder.server.running())
         urls = await stack.enter_async_context(
-            served(runtime, (settings.listen_on,), forwarder.server, limits=ANSWERS)
+            served(runtime, (settings.listen_on,), forwarder.server, together=TOGETHER)
         )
         labels = described(settings.labels, mechanisms, lacking(settings))
         entry = NetworkServiceEndpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -144,12 +145,13 @@ async def served(
     registry: bool = False,
     extra: Mapping[str, rpc.Method] | None = None,
     everybody: bool = False,
-    limits: rpc.Limits = rpc.DEFAULT,
+    together: float = math.inf,
 ) -> AsyncIterator[list[str]]:
     """Serve ``handler`` at ``urls`` (and in memory, to roles of this process); yield the real URLs.
 
     On leaving nothing more is accepted, and calls that run have a while to be answered. ``everybody``: also
-    processes of other users reach the unix sockets, where each has to show a certificate.
+    processes of other users reach the unix sockets, where each has to show a certificate. ``together``: see
+    :func:`nsmesh.rpc.serve`.
 
     Raises Invalid for a tcp URL without an identity, and for ``everybody`` without one.
     """
@@ -177,7 +179,7 @@ async def served(
         real, served = [], []
         for url in urls:
             server = await stack.enter_async_context(
-                rpc.serve(url, methods, identity=runtime.identity, socket_mode=mode, limits=limits)
+                rpc.serve(url, methods, identity=runtime.identity, socket_mode=mode, together=together)
             )
             runtime.servers.add(server)
             stack.callback(runtime.servers.discard, server)

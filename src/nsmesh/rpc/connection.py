@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ class Connection:
     """One HTTP/2 connection. Subclasses say what headers, data, trailers and resets mean."""
 
     wire: Wire
+    together: float = math.inf
+    """Seconds that what is queued waits for more of the same turn of the loop, so that one write does."""
 
     def __init__(self, engine: http2.Engine, limits: Limits) -> None:
         self.engine = engine
@@ -97,7 +100,7 @@ class Connection:
     def soon(self) -> None:
         """Flush at the end of this turn of the loop, once for all that was queued in it.
 
-        Where a turn takes longer than ``limits.together``, what waits goes out in its course.
+        Where a turn takes longer than ``together``, what waits goes out in its course.
         """
         if not self._soon:
             self._soon = True
@@ -105,7 +108,7 @@ class Connection:
             self.loop.call_soon(self.flush)
         elif self._open:
             now = self.loop.time()
-            if now - self._waits_since >= self.limits.together:
+            if now - self._waits_since >= self.together:
                 self._waits_since = now
                 self._pour()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 
@@ -33,9 +32,6 @@ class Limits:
 
     write_buffer: int = 256 << 10
     """Bytes waiting for a slow socket before producers of streams are paused."""
-
-    together: float = math.inf
-    """Time for which what is queued waits for more of the same turn of the loop, so that one write does."""
 
     stall: float = 60.0
     """Time for which a socket may take nothing of what waits for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import socket
 from collections import Counter
@@ -62,7 +63,9 @@ class Server:
         limits: Limits = DEFAULT,
         socket_mode: int = 0o600,
         descriptors: Descriptors = SHARED,
+        together: float = math.inf,
     ) -> None:
+        self._together = together
         self._methods = methods
         self._identity = identity
         self._engine = engine
@@ -153,6 +156,7 @@ class Server:
         connection = ServerConnection(
             self, self._methods, engine, self._limits, self._scope, self._descriptors
         )
+        connection.together = self._together
         tls = Tls(self._identity, server=True) if self._identity is not None else None
         wire = Wire(
             sock,
@@ -305,11 +309,13 @@ async def serve(
     limits: Limits = DEFAULT,
     socket_mode: int = 0o600,
     descriptors: Descriptors = SHARED,
+    together: float = math.inf,
 ) -> AsyncIterator[Server]:
     """Serve ``methods`` (by full path) at ``url`` while the block runs; TLS with an ``identity``.
 
     Without one, a unix socket takes only peers of our own user, or root, unless ``socket_mode`` lets others
-    in: then the handlers look at their peer. Raises Conflict where a live server listens already,
+    in: then the handlers look at their peer. Answers of one turn of the loop go out in one write, and within
+    ``together`` seconds where it is long. Raises Conflict where a live server listens already,
     Unavailable, Invalid.
     """
     server = Server(
@@ -320,6 +326,7 @@ async def serve(
         limits=limits,
         socket_mode=socket_mode,
         descriptors=descriptors,
+        together=together,
     )
     await server.start()
     try:

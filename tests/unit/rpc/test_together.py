@@ -1,6 +1,7 @@
 """When answers go out: together at the end of a turn of the loop, or in the course of a long one."""
 
 import asyncio
+import math
 import time
 
 import pytest
@@ -19,13 +20,13 @@ async def slow(_call, message):
     return message
 
 
-@pytest.mark.parametrize(("limits", "writes"), [(rpc.Limits(), 1), (rpc.Limits(together=0.001), CALLS - 1)])
-def test_answers_of_a_long_turn_wait_no_longer_than_they_may(engine, limits, writes, monkeypatch):
+@pytest.mark.parametrize(("together", "writes"), [(math.inf, 1), (0.001, CALLS - 1)])
+def test_answers_of_a_long_turn_wait_no_longer_than_they_may(engine, together, writes, monkeypatch):
     """Six answers of one turn go out in one write; where each takes longer than they may wait, in five."""
 
     async def main():
         written = []
-        async with pair(engine, limits=limits, extra={SLOW: rpc.Unary(slow)}) as (_, _, client):
+        async with pair(engine, together=together, extra={SLOW: rpc.Unary(slow)}) as (_, _, client):
             await client.unary(SLOW, b"the first one of a connection")
             pour = ServerConnection._pour
             monkeypatch.setattr(ServerConnection, "_pour", lambda self: written.append(1) or pour(self))
