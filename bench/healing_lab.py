@@ -39,13 +39,13 @@ def ip(space: str, *arguments: str, check: bool = True) -> None:
     subprocess.run(argv, check=check, capture_output=True)
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-    """Wait for something; raises SystemExit when it does not happen."""
+def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE, step: float = 0.005) -> None:
+    """Wait for something, looked at each ``step`` seconds; raises SystemExit when it does not happen."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise SystemExit(f"heal: {what} did not happen in {seconds:g} s")
-        time.sleep(0.005)
+        time.sleep(step)
 
 
 class Lab:
