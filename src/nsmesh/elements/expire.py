@@ -12,7 +12,7 @@ import structlog
 
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, TimedOut, Unavailable
 from nsmesh.core.expiry import EXPIRES
 from nsmesh.core.lookup import find_endpoints
 from nsmesh.core.pauses import pauses
@@ -55,7 +55,8 @@ class Expire(Element):
     The time is the earliest of: ``period`` seconds from now, :data:`nsmesh.core.expiry.EXPIRES` of the call,
     the endpoint's own wish, the next hop's answer. So a wish is only ever lowered, and an answer always has
     a time. The Unregister comes before it by what the call's deadline still allows, since it may take as long
-    itself, but never before three quarters of the life are over. Services do not expire.
+    itself, but never before three quarters of the life are over. Services do not expire. Whoever registers
+    again while the next hop cannot be reached lives: it has as long as if it had been answered.
 
     ``origin`` is the end of a chain whose entries outlive its process: when the chain starts, their timers
     start again. Without ``timers`` it only lowers: somebody else collects, as where several registries share
@@ -110,7 +111,11 @@ class Expire(Element):
         async with self._turns.turn(entry.name):
             self._lower(call, entry)
             limit = copy_of(entry.expiration_time)
-            answer = await next.register(call, entry)
+            try:
+                answer = await next.register(call, entry)
+            except (TimedOut, Unavailable):
+                self._spare(entry.name, seconds(limit) - self.scope.clock.now())
+                raise
             if not isinstance(answer, NetworkServiceEndpoint):
                 return answer
             offered = answer.HasField("expiration_time") and seconds(answer.expiration_time)
@@ -144,6 +149,11 @@ class Expire(Element):
         self._stop(term.entry.name)
         self._terms[term.entry.name] = term
         term.timer = self.scope.after(delay, lambda: self._over(term))
+
+    def _spare(self, name: str, life: float) -> None:
+        term = self._terms.get(name)
+        if term is not None:  # another one, so that an Unregister that is tried again and again ends
+            self._start(_Term(term.entry, term.call, term.next), life)
 
     def _stop(self, name: str) -> None:
         term = self._terms.pop(name, None)

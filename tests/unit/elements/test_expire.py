@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call
 from nsmesh.core.element import Chain, Element, chain
-from nsmesh.core.errors import Unavailable
+from nsmesh.core.errors import Invalid, Unavailable
 from nsmesh.core.expiry import EXPIRES, limited
 from nsmesh.core.probes import Count, Inject
 from nsmesh.core.virtual import EPOCH, VirtualClock, run
@@ -252,16 +252,16 @@ def test_an_unregister_that_failed_leaves_the_timer():
     run(main())
 
 
-def test_a_register_that_failed_leaves_the_old_timer():
+def test_a_register_that_was_refused_leaves_the_old_timer():
     """The old registration keeps the time that it had."""
 
     async def main():
-        failing = Inject(lambda: Unavailable("away"), "register", times=0)
+        failing = Inject(lambda: Invalid("no"), "register", times=0)
         async with running(failing) as world:
             await world.chain.register(Call(), ep())
             await asyncio.sleep(30)
             failing.times = 1
-            with pytest.raises(Unavailable):
+            with pytest.raises(Invalid):
                 await world.chain.register(Call(), ep())
             assert await world.gone_at() == pytest.approx(60.0, abs=0.1)
 
@@ -370,5 +370,46 @@ def test_any_order_leaves_no_timer_and_keeps_the_promise(steps):
             assert not await world.there("b")
             assert len(world.expire) == 0
             assert world.chain.scope.timers == 0
+
+    run(main())
+
+
+class Away(Element):
+    """Cannot be reached while a test says so."""
+
+    away = False
+
+    async def register(self, call, entry, next):
+        if self.away:
+            raise Unavailable("away")
+        return await next.register(call, entry)
+
+    async def unregister(self, call, entry, next):
+        if self.away:
+            raise Unavailable("away")
+        await next.unregister(call, entry)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_who_registers_again_while_the_next_hop_is_away_is_not_unregistered(late):
+    """Also where an Unregister was under way already; who then says no more goes in time."""
+
+    async def main():
+        away = Away()
+        world = World(away)
+        async with world.chain.running():
+            await world.chain.register(Call(), ep())
+            away.away = True
+            await asyncio.sleep(70 if late else 20)
+            for _ in range(7):
+                with pytest.raises(Unavailable):
+                    await world.chain.register(Call(), ep())
+                await asyncio.sleep(20)
+            away.away = False
+            before = asyncio.get_running_loop().time()
+            await asyncio.sleep(39)
+            assert await world.there()
+            assert await world.gone_at(before + 41) <= before + 40.1
+            assert len(world.expire) == 0
 
     run(main())
