@@ -26,6 +26,7 @@ ROOT = (
     "heal",
     "ovs",
     "memif",
+    "vm",
     "srv6",
     "tunnels",
     "pods",
@@ -55,6 +56,7 @@ MODULES = {
     "heal": "heal",
     "ovs": "ovs_wires",
     "memif": "memif_wires",
+    "vm": "vm_wires",
 }
 
 

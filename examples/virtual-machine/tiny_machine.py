@@ -137,7 +137,8 @@ class Machine:
     def run(self, command: str, patience: float = PATIENCE) -> str:
         """Return what a command, of one line, prints, with its errors.
 
-        Raises MachineError where it fails or takes long.
+        Two kilobytes at most: qemu drops what nobody reads at once. Raises MachineError where it fails or
+        takes long.
         """
         mark = f"~~{time.monotonic_ns()}~~"
         end = time.monotonic() + patience
