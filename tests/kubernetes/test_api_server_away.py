@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kubernetes_lab import until
 from pod_lab import NSM, PodNode
-from pod_process import missing, wired
+from pod_process import missing, told, wired
 from test_pods_told import STATUS, TELLER_RULES, events, seen
 
 AWAY = float(os.environ.get("NSMESH_AWAY", "15"))
@@ -84,13 +84,17 @@ def test_wires_while_the_api_server_is_away(own_api_server) -> None:
             said, _ = stream.communicate(timeout=20)
         assert ", 0% packet loss" in said
         assert pod.index("nsm-1") == index
+        assert items(node, node.system, "nse")["nse-1"]["metadata"]["uid"] == before["metadata"]["uid"]
         shown = until("both are shown", lambda: len(found := items(node, node.app, "nsc")) == 2 and found)
         assert {one["spec"]["interface"] for one in shown.values()} == {"nsm-1", "nsm-2"}
         until("it is told", lambda: "nsm-2" in seen(node, pod)["metadata"]["annotations"].get(STATUS, ""))
-        until(
-            "and that it came while nobody could be told",
-            lambda: [one for one in events(node, pod) if one.startswith("wire nsm-2 to nse-1 up in ")],
-        )
-        assert items(node, node.system, "nse")["nse-1"]["metadata"]["uid"] == before["metadata"]["uid"]
+        try:
+            until(
+                "and that it came while nobody could be told",
+                lambda: [one for one in events(node, pod) if one.startswith("wire nsm-2 to nse-1 up in ")],
+                limit=60,
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{events(node, pod)}\n{told(node.folder)}") from error
         assert node.log("registry-k8s").count("the view of the API server may be old") <= 2, "one each kind"
         until("and that it is back", lambda: "the API server is back" in node.log("registry-k8s"))

@@ -42,6 +42,8 @@ CALL = 15.0
 """Seconds that one call may take."""
 BURST = 20
 """Calls that may be made at once after a rest, where there is a limit to their rate."""
+SETTLING = 15.0
+"""Seconds after an outage within which a server may refuse what it allows a moment later."""
 SILENCE = 150.0
 """Seconds without a line after which a watch counts as dead; a living server sends a bookmark each minute."""
 
@@ -67,6 +69,7 @@ class Api:
         self._http = http
         self._interval = 1.0 / rate if rate else 0.0
         self._next = 0.0
+        self._settled = float("-inf")
         self.namespace = namespace
         """The namespace of the kubeconfig or of our own pod."""
 
@@ -96,7 +99,7 @@ class Api:
             raise _no_credentials(error) from error
         if answer.is_success:
             return _read(answer.content, f"{method} {path}")
-        raise _refused(answer.status_code, answer.content, f"{method} {path}")
+        raise self._refusal(answer.status_code, answer.content, f"{method} {path}")
 
     def free(self) -> bool:
         """Say whether the rate of calls allows one now, without waiting."""
@@ -124,7 +127,7 @@ class Api:
         try:
             async with self._http.stream("GET", path, params=asked, timeout=timeout) as answer:
                 if not answer.is_success:
-                    raise _refused(answer.status_code, await answer.aread(), f"watch {path}")
+                    raise self._refusal(answer.status_code, await answer.aread(), f"watch {path}")
                 opened()
                 async for line in answer.aiter_lines():
                     event = json.loads(line)
@@ -139,7 +142,15 @@ class Api:
         except json.JSONDecodeError as error:
             raise Unavailable(f"the API server's watch of {path} was cut in the middle of a line") from error
 
+    def _refusal(self, code: int, content: bytes, what: str) -> MeshError:
+        """Return the error of an answer; a server that has just started does not know yet who may do what."""
+        error = _refused(code, content, what)
+        if isinstance(error, Unauthorized) and asyncio.get_running_loop().time() < self._settled:
+            return Unavailable(f"the API server has just been away, and refuses {what}: {error.what}")
+        return error
+
     def _unreached(self, error: httpx.HTTPError) -> MeshError:
+        self._settled = asyncio.get_running_loop().time() + SETTLING
         where = self._http.base_url
         said = f": {error}" if str(error) else f": {type(error).__name__}"
         if isinstance(error, httpx.TimeoutException):
