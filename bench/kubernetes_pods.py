@@ -3,8 +3,7 @@
 Run: python bench/run.py pods. It brings the cluster of tests/kubernetes/lab up (or takes the one that runs),
 and the mesh in it, with the admission webhook and the agent of the node. The same pod, as anybody would write
 it, is made in turns: without an annotation, annotated (the webhook adds a client), and annotated with mode
-``agent``, there with the readiness gate. So Ready means that packets can pass in all but the first. Then the
-roles of the mesh are replaced on one node, and the time is taken that each process needs.
+``agent``, there with the readiness gate. So Ready means that packets can pass in all but the first.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/kubernetes/cluster"))
 
 TITLE = "a pod of Kubernetes, until it is Ready"
-STARTS = "a role in its pod, from its start until it serves"
-ROLES = ("nsmgr", "forwarder", "registry", "nsm-identity-agent")
 PLAIN = "without an annotation"
 WAYS = {
     "annotated, {}": {},
@@ -92,19 +89,6 @@ def _kinds(lab: Any) -> dict[str, dict[str, Any]]:
     return kinds
 
 
-def _starts(lab: Any, lab_mesh: Any, rounds: int) -> dict[str, list[float]]:
-    """Replace the pods of roles one after another, and return the seconds that each process took."""
-    found: dict[str, list[float]] = {role: [] for role in ROLES}
-    for _ in range(rounds):
-        for role, took in found.items():
-            where = ("pod", "-n", lab.SYSTEM, "-l", f"app={role}")
-            lab.kubectl("delete", *where, "--field-selector=spec.nodeName!=node2")
-            lab_mesh.wait_for_mesh()
-            nodes = sorted(one["spec"]["nodeName"][-1] for one in lab.objects(*where)["items"])
-            took.append(lab_mesh.serving_after(role, int(nodes[0])))
-    return found
-
-
 def run(*, short: bool, profiles: Path | None = None) -> Any:  # noqa: ARG001 - the face of a benchmark
     """Measure; the report says why where that cannot be done."""
     import lab_cluster as lab  # noqa: PLC0415 - it needs the path above
@@ -138,8 +122,6 @@ def run(*, short: bool, profiles: Path | None = None) -> Any:  # noqa: ARG001 - 
         )  # fmt: skip
         found = json.loads(child.stdout)
         report.rows += [row(TITLE, kind, found[kind]) for kind in kinds]
-        starts = _starts(lab, lab_mesh, 2 if short else 5)
-        report.rows += [row(STARTS, role, took) for role, took in starts.items()]
     finally:
         lab.kubectl("delete", "namespace", PLACE, "--ignore-not-found", check=False)
         if ours:

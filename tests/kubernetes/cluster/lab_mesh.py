@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
-from datetime import datetime
 from typing import Any
 
 import lab_cluster as lab
@@ -80,19 +77,6 @@ def process_of(label: str, node: int) -> str:
 def kill_process(label: str, node: int) -> None:
     """Send SIGKILL to the process of a role on a node."""
     lab.in_node(node, "kill", "-KILL", process_of(label, node))
-
-
-def serving_after(label: str, node: int) -> float:
-    """Return the seconds from the start of a role's process on a node until it said that it is ready."""
-    pid, pod = process_of(label, node), pod_of(label, node)
-    stat, uptime = lab.in_node(node, "cat", f"/proc/{pid}/stat", "/proc/uptime").splitlines()
-    ticks = int(stat.rpartition(")")[2].split()[19])
-    began = time.time() - float(uptime.split()[0]) + ticks / os.sysconf("SC_CLK_TCK")
-    for line in lab.kubectl("-n", lab.SYSTEM, "logs", pod, "--tail=-1").splitlines():
-        told = json.loads(line) if line.startswith("{") else {}
-        if told.get("event", "").endswith(" ready"):
-            return datetime.fromisoformat(told["timestamp"]).timestamp() - began
-    raise AssertionError(f"{pod} has not said that it is ready")
 
 
 def revision() -> int:
