@@ -140,3 +140,16 @@ def test_a_machine_that_is_killed_in_mid_traffic_leaves_nothing(wired):
     wired.up()
     wired.passes(CORPORATE, PATIENCE)
     assert wired.lab.status()["audit"] == []
+
+
+def test_connect_tells_a_socket_that_lives_as_long_as_the_connection(wired):
+    """By hand as by an annotation; nobody need take it, and it is gone with the connection."""
+    lab = wired.lab
+    place = lab.namespace("x")
+    url = "vhost-user://secure-intranet-connectivity"
+    told = lab.nsm("connect", url, "--netns", place, "--name", "other").ok().out
+    path = Path(lab.row("connections", "other-0")["socket"])
+    assert f"wire {path} to firewall" in told
+    assert path.is_socket()
+    lab.nsm("disconnect", "other-0").ok()
+    until(lambda: not path.exists() and not path.is_symlink(), 30)
