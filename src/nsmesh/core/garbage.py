@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import gc
+from contextlib import suppress
 
 YOUNG = 10_000
 """Objects that are made and kept before the young ones are looked through (Python's default: 700)."""
+PAUSE = 30.0
+"""Seconds between two times that :func:`tidied` tidies up."""
 
 
 def settle() -> None:
@@ -18,3 +23,23 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG)
+
+
+def tidy() -> None:
+    """Collect what refers to itself, and give the kernel back what malloc keeps of it; some milliseconds.
+
+    A C library other than GNU's has nothing to give back by this name.
+    """
+    gc.collect()
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+async def tidied(pause: float = PAUSE) -> None:
+    """Tidy up now and then, until cancelled: for a process that starts others and hears of their ends.
+
+    Each end leaves cycles (tracebacks, connections, TLS) that the collector would come to after hours.
+    """
+    while True:
+        await asyncio.sleep(pause)
+        tidy()

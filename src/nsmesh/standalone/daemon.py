@@ -128,6 +128,7 @@ async def _serve(mesh: Mesh, stop: asyncio.Event) -> None:
         garbage.settle()
         log.info("mesh ready", control=str(mesh.paths.control))
         mesh.scope.spawn(LostServices(mesh, reconciler.entries).watch(), name="lost services")
+        mesh.scope.spawn(garbage.tidied(), name="tidy up")
         restoring = mesh.scope.spawn(_restore(mesh, reconciler), name="restore")
         await stop.wait()
         log.info("mesh goes down")

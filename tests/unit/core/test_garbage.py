@@ -1,9 +1,11 @@
+import asyncio
 import gc
 import weakref
 
 import pytest
 
 from nsmesh.core import garbage
+from nsmesh.core.virtual import run
 
 
 class Ring:
@@ -36,3 +38,20 @@ def test_what_was_there_is_not_looked_at_again(thresholds):
     before = gc.get_freeze_count()
     garbage.settle()
     assert gc.get_freeze_count() > before
+
+
+def test_who_tidies_up_now_and_then_finds_old_cycles_too():
+    """What has lived through many collections goes away at the next time."""
+
+    async def main():
+        ring = Ring()
+        gc.collect()  # it is old now: the collector looks there last
+        dead = weakref.ref(ring)
+        del ring
+        assert dead() is not None
+        tidying = asyncio.create_task(garbage.tidied(60.0))
+        await asyncio.sleep(61)
+        assert dead() is None
+        tidying.cancel()
+
+    run(main())
