@@ -72,7 +72,7 @@ class Stream:
 
     def lost(self):
         """Return the numbers of packets that did not come back though later ones did."""
-        time.sleep(0.2)
+        time.sleep(0.5)
         self.process.send_signal(signal.SIGINT)
         out, _ = self.process.communicate(timeout=10)
         came = set(map(int, re.findall(r"icmp_seq=(\d+) ttl", out)))
@@ -233,7 +233,8 @@ def test_a_forwarder_that_starts_again_loses_no_packet_of_a_memif_wire(lab):
     pid = forwarder()["pid"]
     os.kill(pid, signal.SIGKILL)
     until(lambda: forwarder()["state"] == "running" and forwarder()["pid"] not in {0, pid}, 30)
-    lab.nsm("restart", "ovs-forwarder").ok()
+    done = lab.nsm("restart", "ovs-forwarder")
+    assert done.code == 0, done.err + lab.nsm("logs", "daemon").out[-6000:]
     until(lambda: forwarder()["wires"] == 1, 30)
     assert stream.lost() == []
 
