@@ -216,6 +216,13 @@ def behind(name="f"):
     return Path(index=0, path_segments=[*PATH.path_segments, PathSegment(name=name, id="f-0")])
 
 
+async def asked_of(made):
+    """Return the answer to a Request that went by way of a next hop called ``f``."""
+    call, request = ask()
+    request.connection.path.CopyFrom(behind())
+    return await made.request(call, request)
+
+
 def test_a_next_hop_that_comes_back_at_another_socket_is_closed_at():
     """It is found by its name; until it is there, and for others, nothing is closed anywhere."""
 
@@ -223,9 +230,7 @@ def test_a_next_hop_that_comes_back_at_another_socket_is_closed_at():
         book = Book()
         old, new = book.far["a"], book.far["b"]
         async with book.process() as made:
-            call, request = ask()
-            request.connection.path.CopyFrom(behind())
-            answer = await made.request(call, request)
+            answer = await asked_of(made)
             old.away = True
             new.held.add("c-0")  # it has the journal of the one that died
             book.now_at["another"] = "b"
@@ -247,9 +252,7 @@ def test_the_next_process_finds_a_next_hop_by_its_name_as_well():
         book = Book()
         old, new = book.far["a"], book.far["b"]
         async with book.process() as made:
-            call, request = ask()
-            request.connection.path.CopyFrom(behind())
-            answer = await made.request(call, request)
+            answer = await asked_of(made)
             old.away = True
             await made.close(Call(), answer)
             book.journal.lose()
@@ -270,9 +273,7 @@ def test_what_lives_on_at_a_successor_is_not_closed_there():
         book = Book()
         old, new = book.far["a"], book.far["b"]
         async with book.process() as made:
-            call, request = ask()
-            request.connection.path.CopyFrom(behind())
-            answer = await made.request(call, request)
+            answer = await asked_of(made)
             old.away = True
             book.now_at["f"] = "b"
             moved = Call(values={TARGET: "b"}).within(30)
