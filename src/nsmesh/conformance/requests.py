@@ -162,3 +162,30 @@ async def unknown_service(world: World) -> str:
     """Request what is not there."""
     status, text = await status_of((await world.nsmgr()).request(world.wanted("ghost", world.name("ghost"))))
     return expect(status in {"UNKNOWN", "NOT_FOUND"} and "not found" in text, f"{status}: {text[:80]}")
+
+
+@GROUP.case("unknown-endpoint", "5.1", "'... is not found' for an endpoint that nobody registered")
+async def unknown_endpoint(world: World) -> str:
+    """Name an endpoint that is not there, of a service that is."""
+    async with providing(world) as provider:
+        nsmgr = await world.nsmgr()
+        await nsmgr.close(await provider.ask(world.wanted("settled", provider.service)))
+        nobody = world.wanted("nobody", provider.service, network_service_endpoint_name=world.name("nobody"))
+        status, text = await status_of(nsmgr.request(nobody))
+        return expect(status in {"UNKNOWN", "NOT_FOUND"} and "not found" in text, f"{status}: {text[:160]}")
+
+
+@GROUP.case("by-name-alone", "5.1", "an endpoint that is named is asked, whatever the service's payload is")
+async def by_name_alone(world: World) -> str:
+    """Name the endpoint, with a service that has a payload, and without any payload in the Request."""
+    async with providing(world) as provider:
+        (name,) = provider.seen
+        settled = await provider.ask(world.wanted("settled", provider.service))
+        await (await world.nsmgr()).close(settled)
+        request = world.wanted("named", provider.service, network_service_endpoint_name=name)
+        answer = await provider.ask(request)
+        await (await world.nsmgr()).close(answer)
+        return expect(
+            answer.network_service_endpoint_name == name,
+            f"endpoint {answer.network_service_endpoint_name}, payload {answer.payload or 'empty'}",
+        )
