@@ -39,9 +39,13 @@ role."""
 UNUSED = (
     "__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "distutils",
     "pydoc_data", "config-*", "site-packages", "dist-packages", "curses", "dbm", "venv", "unittest",
-    "_pydecimal.py", "turtle.py", "*.pyi", "*.h", "*.dist-info.bak",
+    "_pydecimal.py", "turtle.py", "*.pyi", "*.h",
+    "_curses*", "_dbm*", "_gdbm*", "_tkinter*", "readline.*", "nis.*", "_crypt.*", "audioop.*", "ossaudiodev.*",
+    "_codecs_*", "_multibytecodec*", "_test*", "_ctypes_test*", "_xxtest*", "xxlimited*", "cffi", "pycparser",
 )  # fmt: skip
-"""Names, anywhere below Python's library and our packages, that no role reads."""
+"""Names, anywhere below Python's library and our packages, that no role reads. Modules in C are among them for
+the libraries that they would bring along (Berkeley DB, Kerberos, ncurses), and what compiles for cffi, of which
+the cryptography package calls the part in C alone."""
 NAMES = {"etc/passwd": "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n",
          "etc/group": "root:x:0:\nnonroot:x:65532:\n",
          "etc/nsswitch.conf": "hosts: files dns\n"}  # fmt: skip
@@ -70,9 +74,10 @@ def copy(source: Path, target: Path) -> None:
 
 
 def copy_linked(files: Iterable[Path], root: Path) -> None:
-    """Copy the libraries that ``files`` need, each at its own path."""
+    """Copy the libraries that ``files`` need, each at its own path; those of a package are there already."""
     for library in {name for file in files for name in libraries(file)}:
-        copy(library, root / library.relative_to("/"))
+        if not library.resolve().is_relative_to(root.resolve()):
+            copy(library, root / library.relative_to("/"))
 
 
 def unused(name: str) -> bool:
