@@ -40,12 +40,13 @@ UNUSED = (
     "__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "distutils",
     "pydoc_data", "config-*", "site-packages", "dist-packages", "curses", "dbm", "venv", "unittest",
     "_pydecimal.py", "turtle.py", "*.pyi", "*.h",
-    "_curses*", "_dbm*", "_gdbm*", "_tkinter*", "readline.*", "nis.*", "_crypt.*", "audioop.*", "ossaudiodev.*",
-    "_codecs_*", "_multibytecodec*", "_test*", "_ctypes_test*", "_xxtest*", "xxlimited*", "cffi", "pycparser",
+    "_curses*", "_dbm*", "_gdbm*", "_tkinter*", "readline.*", "nis.*", "_crypt.*", "audioop.*",
+    "ossaudiodev.*", "_codecs_*", "_multibytecodec*", "_test*", "_ctypes_test*", "_xxtest*", "xxlimited*",
+    "cffi", "pycparser",
 )  # fmt: skip
-"""Names, anywhere below Python's library and our packages, that no role reads. Modules in C are among them for
-the libraries that they would bring along (Berkeley DB, Kerberos, ncurses), and what compiles for cffi, of which
-the cryptography package calls the part in C alone."""
+"""Names, anywhere below Python's library and our packages, that no role reads. Modules in C are among them
+for the libraries that they would bring along (Berkeley DB, Kerberos, ncurses), and what compiles for cffi, of
+which the cryptography package calls the part in C alone."""
 NAMES = {"etc/passwd": "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n",
          "etc/group": "root:x:0:\nnonroot:x:65532:\n",
          "etc/nsswitch.conf": "hosts: files dns\n"}  # fmt: skip
