@@ -15,6 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lab_cluster as lab
 import lab_mesh
 
+LAST = "test_cluster_uninstall.py"
+"""What ends the mesh of the session."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let all tests that need the mesh come before what ends it."""
+    items.sort(key=lambda item: item.path.name == LAST)
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
