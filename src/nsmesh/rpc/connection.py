@@ -40,6 +40,8 @@ class Connection:
         self._waits_since = 0.0
         self._held = 0
         self._reported = 0
+        self._at_most = 0
+        self._look_at = min(limits.held, GROWTH)
         self._producers: list[tuple[int, asyncio.Future[None]]] = []
         self._floods = Floods(limits)
         self.deadlines = Deadlines(self.loop)
@@ -104,9 +106,10 @@ class Connection:
         """
         if not self._soon:
             self._soon = True
-            self._waits_since = self.loop.time()
+            if self.together != math.inf:
+                self._waits_since = self.loop.time()
             self.loop.call_soon(self.flush)
-        elif self._open:
+        elif self._open and self.together != math.inf:
             now = self.loop.time()
             if now - self._waits_since >= self.together:
                 self._waits_since = now
@@ -178,14 +181,22 @@ class Connection:
         """Count bytes that are kept here; raises Exhausted when they are too many together."""
         self._held += size
         if size > 0:
-            self._bounded(0)
+            self._at_most += size
+            if self._at_most > self._look_at:
+                self._look(0)
 
     def room(self, size: int) -> None:
         """Raise Exhausted where an answer of ``size`` bytes would be too much beside all that waits."""
-        self._bounded(size)
+        self._at_most += size
+        if self._at_most > self._look_at:
+            self._look(size)
 
-    def _bounded(self, more: int) -> None:
-        kept = self.kept + more
+    def _look(self, more: int) -> None:
+        """Compare what is kept with what may be.
+
+        To count it takes long, so that it is done when what was told since the last time may be too much.
+        """
+        kept = self._at_most = self.kept + more
         if kept > self.limits.held:
             raise Exhausted(
                 f"the messages under way on one connection have {kept} bytes together",
@@ -198,6 +209,7 @@ class Connection:
                 raise Exhausted(f"the connection to {self.wire.where} has just been ended")
         elif kept < self._reported - GROWTH:
             self._reported = kept
+        self._look_at = min(self.limits.held, self._reported + GROWTH)
 
     def grown(self) -> None:
         """Hear that this connection keeps noticeably more than before."""

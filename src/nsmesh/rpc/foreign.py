@@ -34,7 +34,7 @@ _DRAINED = 65536
 _O_PATH = 0o10000000
 _AT_EMPTY_PATH, _AT_STATX_DONT_SYNC = 0x1000, 0x4000
 _STATX_TYPE, _STATX_INO = 0x1, 0x100
-_STATX_SIZE = 256
+_Statx = ctypes.c_char * 256
 _STATX = struct.Struct("=28xH2xQ96xII")
 """``stx_mode``, ``stx_ino``, ``stx_dev_major`` and ``stx_dev_minor`` of a ``struct statx``."""
 _NO_LINGER = struct.pack("ii", 0, 0)
@@ -52,7 +52,7 @@ class Status:
 
 def status_of(fd: int) -> Status:
     """Return what ``fd`` leads to, without asking whoever serves its file system; raises OSError."""
-    found = ctypes.create_string_buffer(_STATX_SIZE)
+    found = _Statx()
     try:
         statx = _libc.statx
     except AttributeError:  # an old C library
@@ -61,7 +61,7 @@ def status_of(fd: int) -> Status:
     if statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, _STATX_TYPE | _STATX_INO, found):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    mode, inode, major, minor = _STATX.unpack_from(found.raw)
+    mode, inode, major, minor = _STATX.unpack_from(found)
     return Status(mode, os.makedev(major, minor), inode)
 
 

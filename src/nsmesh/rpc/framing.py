@@ -7,6 +7,7 @@ import binascii
 import functools
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from urllib.parse import unquote_to_bytes
 
 from nsmesh.core.errors import Exhausted, Internal, Invalid, MeshError, Status, Unimplemented, from_status
@@ -44,6 +45,8 @@ _RESERVED = frozenset(
         b"grpc-status-details-bin",
     )
 )
+_HTTP = frozenset((b":method", b":scheme", b":path", b":authority", b":status"))
+_OWN = _RESERVED | _HTTP
 _NAME_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789-_."
 _PLAIN = frozenset(range(0x20, 0x7F)) - {0x25}
 _BY_HTTP = {
@@ -120,10 +123,7 @@ class Assembler:
 
 def header_size(headers: HeaderList) -> int:
     """Return the size of a header list as HTTP/2 counts it, bytes."""
-    size = 32 * len(headers)
-    for name, value in headers:
-        size += len(name) + len(value)
-    return size
+    return 32 * len(headers) + len(b"".join(chain.from_iterable(headers)))
 
 
 def check_size(headers: HeaderList, limit: int) -> int:
@@ -168,10 +168,10 @@ def decode_metadata(headers: HeaderList) -> tuple[tuple[str, str], ...]:
     """Return what ``headers`` hold beside the protocol's own fields, in order."""
     found: list[tuple[str, str]] = []
     for name, value in headers:
-        if name in _RESERVED or name[:1] == b":":
+        if name in _OWN or name[:1] == b":":
             continue
         key = name.decode("latin-1")
-        if not key.endswith("-bin"):
+        if key[-4:] != "-bin":
             found.append((key, value.decode("latin-1")))
             continue
         for part in value.split(b","):

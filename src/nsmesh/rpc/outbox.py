@@ -54,24 +54,33 @@ class Outbox:
         found = os.fstat(number)
         return inode_url(found.st_dev, found.st_ino)
 
-    def send(self, data: bytes) -> bool:
-        """Send ``data``, or keep what does not go; return whether nothing is left. Raises OSError."""
+    def send(self, data: bytes) -> int:
+        """Send ``data``, or keep what does not go; return how many bytes are left. Raises OSError."""
         if self._bytes:
             self._bytes += data
-            return False
+            return len(self._bytes)
         sent = self._push(data)
         if sent == len(data):
-            return True
+            return 0
         self._bytes += memoryview(data)[sent:]
-        return False
+        return len(self._bytes)
 
-    def resume(self) -> bool:
-        """Send what was kept; return whether nothing is left. Raises OSError."""
+    def resume(self) -> int:
+        """Send what was kept; return how many bytes are left. Raises OSError."""
         del self._bytes[: self._push(self._bytes)]
-        return not self._bytes
+        return len(self._bytes)
 
     def _push(self, data: bytes | bytearray) -> int:
-        """Give the socket what it takes; a waiting descriptor goes with what follows: the reader wakes once.
+        """Give the socket what it takes, and return how much that was."""
+        if self._descriptors:
+            return self._push_with_descriptors(data)
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def _push_with_descriptors(self, data: bytes | bytearray) -> int:
+        """Do the same; a waiting descriptor goes with what follows: the reader wakes once.
 
         Of several all but the last go with one byte each, since one read takes one of them. There may be as
         many as there are bytes.

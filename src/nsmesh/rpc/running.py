@@ -133,7 +133,8 @@ class Running:
         try:
             before = self._assembler.pending
             messages = self._assembler.feed(data)
-            self._hold(self._assembler.pending - before)
+            if more := self._assembler.pending - before:
+                self._hold(more)
             if self._inbox is not None:
                 self._inbox.arrived(len(data), messages)
                 return
@@ -177,7 +178,8 @@ class Running:
                 if isinstance(method, ServerStream):
                     await self._stream(method.handler(call, message))
                 else:
-                    await self._single(method, message)
+                    self._answer(await method.handler(call, message))
+                    self._end()
         except MeshError as error:
             self.fail(error)
         except asyncio.CancelledError:
@@ -192,11 +194,6 @@ class Running:
         assert self._inbox is not None
         while (message := await self._inbox.get()) is not None:
             yield message
-
-    async def _single(self, method: Unary, message: bytes) -> None:
-        answer = await method.handler(self._call, message)
-        self._answer(answer)
-        self._end()
 
     async def _stream(self, answers: AsyncIterator[bytes]) -> None:
         try:

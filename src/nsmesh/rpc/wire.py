@@ -46,7 +46,7 @@ class Wire:
     """One connection. ``where`` names the other side in errors; ``tls`` is None for plaintext.
 
     ``peer``: who is on the other side, as far as it is known. ``dead``: nothing is written or read any more.
-    ``heard``: whether it has said anything.
+    ``heard``: whether it has said anything. ``buffered``: bytes that the socket has not taken yet.
     """
 
     def __init__(
@@ -73,16 +73,12 @@ class Wire:
         self.where = where
         self.dead = False
         self.heard = False
+        self.buffered = 0
         self.unix = sock.family == socket.AF_UNIX
         self.peer = sockets.credentials(sock)
         self._source = descriptors.source(self.peer, limits.descriptors)
         if not self.unix:
             sockets.tune(sock)
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that the socket has not taken yet."""
-        return len(self._outbox)
 
     def start(self) -> None:
         """Begin: handshake first where there is TLS, else ``opened`` at once."""
@@ -151,7 +147,8 @@ class Wire:
         except MeshError as error:
             self.abort(error)
             return
-        self._send(tls.take())
+        if words := tls.take():
+            self._send(words)
         if plain and not self.dead:
             self._user.received(plain)
         if ended:
@@ -196,24 +193,26 @@ class Wire:
     def _send(self, data: bytes) -> None:
         if not data:
             return
-        waiting = len(self._outbox)
+        waiting = self.buffered
         try:
-            if not self._outbox.send(data) and not waiting:
-                self._loop.add_writer(self._fileno, self._resume)
-                self._stall = Stall(self._loop, self._limits.stall, self._stalled)
-        except OSError as error:
-            self._broken(error)
-
-    def _resume(self) -> None:
-        waiting = len(self._outbox)
-        try:
-            done = self._outbox.resume()
+            left = self.buffered = self._outbox.send(data)
         except OSError as error:
             self._broken(error)
             return
-        if self._stall is not None and len(self._outbox) < waiting:
+        if left and not waiting:
+            self._loop.add_writer(self._fileno, self._resume)
+            self._stall = Stall(self._loop, self._limits.stall, self._stalled)
+
+    def _resume(self) -> None:
+        waiting = self.buffered
+        try:
+            left = self.buffered = self._outbox.resume()
+        except OSError as error:
+            self._broken(error)
+            return
+        if self._stall is not None and left < waiting:
             self._stall.moved()
-        if not done:
+        if left:
             return
         self._loop.remove_writer(self._fileno)
         self._no_stall()
@@ -259,7 +258,7 @@ class Wire:
             return
         self._die()
         self._timer = self._loop.call_later(LINGER, self._drop)
-        if not self._outbox:
+        if not self.buffered:
             self._half_close()
         self._user.lost(reason)
 
@@ -293,6 +292,7 @@ class Wire:
         self._loop.remove_writer(self._fileno)
         self._no_stall()
         self._outbox.clear()
+        self.buffered = 0
         foreign.close_socket(self._socket)
 
     async def gone(self) -> None:
