@@ -2,7 +2,8 @@
 
 Run as root: python bench/run.py across. Two namespaces are the nodes, joined by a veth pair; every role is a
 process of its own, with mTLS everywhere, over TCP between the managers. Wires are VXLAN tunnels. The mesh
-of one node stands beside it and takes turns with it.
+of one node stands beside it and takes turns with it. At the end a thousand tunnels are asked for, three
+times: what the last of them cost beside the first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from local_wire import inside
 from meshes import APART_TLS, Form, Mesh
 from processes import Process, command
 from report import Details, Report, Row, duration, row
+from thousand import growth
 from whole_request import Found
 
 NAME = "across"
@@ -126,7 +128,21 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:
         for number in range(rounds):
             for mesh in (across, local) if number % 2 else (local, across):
                 _round(mesh, found[mesh.form.name], single, many)
-    return _report(found)
+        report = _report(found)
+        report.rows += _many(across, *((2, 30, 5) if short else (3, 1000, 50)))
+    return report
+
+
+def _many(mesh: Mesh, rounds: int, count: int, block: int) -> list[Row]:
+    """Ask for many tunnels, all to one endpoint; return what the first of them cost, and the last."""
+    first, last = [], []
+    for _ in range(rounds):
+        numbers = mesh.fresh(count)
+        first.append(mesh.do("request", numbers[:block]))
+        mesh.do("request", numbers[block:-block], IN_FLIGHT[-1])
+        last.append(mesh.do("request", numbers[-block:]))
+        mesh.do("close", numbers, IN_FLIGHT[-1])
+    return [growth(ACROSS, "first", first, first), growth(ACROSS, "last", last, first)]
 
 
 def _folder(profiles: Path | None) -> Path | None:

@@ -121,12 +121,15 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
             at = turn % len(WAYS)
             for name in (list(WAYS) * 2)[at : at + len(WAYS)]:
                 results[name].append(measure(standing[name][0], 1))
-        by_cpu = _by_cpu(standing, 4 if short else 40)
-    return Report(details=[_table(results, rounds), by_cpu])
+        costs = by_cpu(standing, 4 if short else 40)
+    return Report(details=[_table(results, rounds), costs])
 
 
-def _by_cpu(standing: dict[str, tuple[str, str]], rounds: int) -> Details:
-    """Send and receive in one thread: what a packet costs from socket to socket, whatever else is running."""
+def by_cpu(standing: dict[str, tuple[str, str]], rounds: int) -> Details:
+    """Send and receive in one thread: what a packet costs from socket to socket, whatever else is running.
+
+    ``standing`` has the namespaces of both ends by the name of a way, the first of which is the measure.
+    """
     costs: dict[str, list[float]] = {name: [] for name in standing}
     with ExitStack() as stack:
         pairs = {name: _sockets(stack, *ends) for name, ends in standing.items()}
@@ -139,9 +142,9 @@ def _by_cpu(standing: dict[str, tuple[str, str]], rounds: int) -> Details:
                     out.send(SMALL)
                     into.recv(len(SMALL))
                 costs[name].append((time.process_time() - start) / PACKETS * 1e9)
-    rows = []
+    rows, bases = [], next(iter(costs.values()))
     for name, found in costs.items():
-        rate = statistics.median(base / one for base, one in zip(costs[HAND], found, strict=True))
+        rate = statistics.median(base / one for base, one in zip(bases, found, strict=True))
         rows.append((name, f"{statistics.median(found):.0f}", f"{min(found):.0f}", f"{rate:.3f}"))
     head = ("packets", "CPU ns for 64 B", "least", "rate, ratio")
     return Details(f"from socket to socket in one thread, median of {rounds} rounds", head, rows)

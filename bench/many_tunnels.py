@@ -17,8 +17,8 @@ from pathlib import Path
 
 from common import Series, alternate
 from netlink_floor import GROUP, applier, finish, ready
-from remote_wire import Nodes, end, nodes
 from report import Details, Report
+from two_nodes import Nodes, end, nodes
 
 from nsmesh.datapath import netns, rtnetlink, veth
 from nsmesh.datapath.base import CrossConnect, VxlanPort

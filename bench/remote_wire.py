@@ -1,9 +1,11 @@
 """How fast a wire between two nodes carries packets, beside tunnels that were made by hand, and the underlay.
 
 Run as root: python bench/run.py remote. Makes its own namespaces: two nodes, joined by a veth pair, and a pod
-on each; about twelve seconds a round. Needs iperf3 and ping. Wire and VXLAN by hand are the same in the
-kernel, so a ratio near 1.0 is as it should be. One by hand is made in the node and moved into the pod.
-Ratios are taken within a round, and are the median of all rounds.
+on each; about sixteen seconds a round. Needs iperf3 and ping. Wire and VXLAN by hand are the same in the
+kernel, so a ratio near 1.0 is as it should be; a wire of payload IP has filters at both ends besides. A
+second one by hand tells what the machine makes of two that are the same. One by hand is made in the node and
+moved into the pod. Ratios are taken within a round, and are the median of all rounds. CPU time alone is told
+as well, from socket to socket in one thread.
 
 It also measures what one end of such a wire takes to make: our process's time, kernel included; and what the
 last of a thousand takes beside the first. Where wireguard-go is, a WIREGUARD wire is measured beside one that
@@ -26,66 +28,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from common import Series, spaces
-from local_wire import FIGURES, inside, measure, served
+from common import Series
+from local_wire import FIGURES, by_cpu, inside, measure, served
 from report import Details, Report, row
+from two_nodes import IPS, MACS, MTU, Nodes, end, nodes
 
-from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route, VxlanPort
+from nsmesh.datapath.base import CrossConnect, KernelPort
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.wireguard_text import uapi_answer, uapi_set
 from nsmesh.model.tunnels import WireguardPort
 from nsmesh.model.wireguard import PrivateKey, Tunnel, TunnelPeer
 
 NAME = "remote"
-MTU = 1450
 WIREGUARD_MTU = 1440
 TURNS = 3
 """Times that one measurement is tried."""
-IPS = ("192.0.2.1", "192.0.2.2")
-MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 
 
-class Nodes:
-    """Namespaces of two nodes and a pod on each, in pairs."""
-
-    def __init__(self, paths: list[str]) -> None:
-        self.nodes = (paths[0], paths[1])
-        self.pods = (paths[2], paths[3])
-
-
-@contextlib.contextmanager
-def nodes() -> Iterator[Nodes]:
-    """Yield two nodes that reach each other over a link of 1500 bytes."""
-    with spaces(4) as paths:
-        found = Nodes(paths)
-        a, b = found.nodes
-        inside(a, *f"ip link add under type veth peer name under netns {Path(b).name}".split())
-        for node, ip in zip(found.nodes, IPS, strict=True):
-            inside(node, "ip", "addr", "add", f"{ip}/24", "dev", "under")
-            inside(node, "ip", "link", "set", "under", "up")
-        yield found
-
-
-def end(found: Nodes, side: int, number: int = 0) -> CrossConnect:
-    """Return one end of a wire, on node 0 or 1; the pod's address is 10.0.0.1 or 10.0.0.2 of wire 0."""
-    net, far = f"10.{number >> 8}.{number & 0xFF}", 1 - side
-    here = KernelPort(
-        found.pods[side],
-        f"wire{number}",
-        mac=MACS[side],
-        mtu=MTU,
-        addresses=(f"{net}.{side + 1}/32",),
-        routes=(Route(f"{net}.{far + 1}/32"),),
-        neighbours=(Neighbour(f"{net}.{far + 1}", MACS[far]),),
-    )
-    return CrossConnect(f"bench-{number}", here, VxlanPort(77 + number, IPS[side], IPS[far]), "IP")
-
-
-def by_driver(found: Nodes) -> None:
+def by_driver(found: Nodes, payload: str = "IP") -> None:
     async def main() -> None:
         for side, node in enumerate(found.nodes):
             datapath = LinuxDatapath(node=node)
-            await datapath.apply(end(found, side))
+            await datapath.apply(replace(end(found, side), payload=payload))
             await datapath.aclose()
 
     asyncio.run(main())
@@ -195,9 +159,16 @@ def encrypted_by_hand(found: Nodes) -> Iterator[None]:
 
 Made = Callable[[Nodes], contextlib.AbstractContextManager[None]]
 
+SAME: dict[str, Callable[[Nodes], None]] = {
+    "VXLAN by hand": by_hand,
+    "another": by_hand,
+    "wire": by_driver,
+    "wire, ETHERNET": functools.partial(by_driver, payload="ETHERNET"),
+}
+"""What is one VXLAN device at each end; the first is the measure."""
+
 WAYS: dict[str, tuple[Made, str, str]] = {
-    "VXLAN by hand": (functools.partial(standing, by_hand), "pods", "VXLAN by hand"),
-    "wire": (functools.partial(standing, by_driver), "pods", "VXLAN by hand"),
+    **{name: (functools.partial(standing, make), "pods", "VXLAN by hand") for name, make in SAME.items()},
     "underlay": (functools.partial(standing, underlay), "nodes", "VXLAN by hand"),
 }
 """How each is made, where it is measured, and beside which it is."""
@@ -220,6 +191,17 @@ def once(way: tuple[Made, str, str], seconds: int) -> tuple[float, float, float]
                 if turn == TURNS - 1:
                     raise
     raise AssertionError(way)
+
+
+def alone(rounds: int) -> Details:
+    """Measure what a packet costs through tunnels that stand side by side."""
+    with contextlib.ExitStack() as stack:
+        pods = {}
+        for name, make in SAME.items():
+            found = stack.enter_context(nodes())
+            make(found)
+            pods[name] = found.pods
+        return by_cpu(pods, rounds)
 
 
 def making(count: int, block: int) -> list[Series]:
@@ -273,7 +255,7 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
             row(NAME, first.name, first.all_wall(), first.cpu_by_round()),
             row(NAME, last.name, last.all_wall(), last.cpu_by_round(), first.cpu_by_round(), to="the first"),
         ],
-        details=[Details(title, head, rows)],
+        details=[Details(title, head, rows), alone(4 if short else 40)],
         notes=notes,
     )
 

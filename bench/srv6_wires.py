@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from local_wire import FIGURES, inside
-from remote_wire import IPS, MACS, Nodes, by_driver, end, once, standing
+from remote_wire import by_driver, once, standing
 from remote_wire import cells as cells_of
 from report import Details, Report
+from two_nodes import IPS, MACS, Nodes, end
 
 from nsmesh.datapath import netns
 from nsmesh.datapath.abilities import lacks

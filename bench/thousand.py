@@ -65,13 +65,14 @@ def _form(mesh: Mesh, count: int, block: int) -> Report:
         held.append(_held(mesh, f"{count} up, round {turn + 1}"))
         mesh.do("close", numbers, 8)
         held.append(_held(mesh, f"all closed, round {turn + 1}"))
-    report = Report(rows=[_growth(mesh.form, "first", first, first), _growth(mesh.form, "last", last, first)])
+    report = Report(rows=[growth(mesh.form, "first", first, first), growth(mesh.form, "last", last, first)])
     report.details.append(_table(mesh.form, held))
     report.details.append(_per_connection(mesh.form, held, count))
     return report
 
 
-def _growth(form: Form, which: str, phases: list[Phase], base: list[Phase]) -> Row:
+def growth(form: Form, which: str, phases: list[Phase], base: list[Phase]) -> Row:
+    """Return the row of blocks of Requests, beside those of ``base``."""
     wall = [time for phase in phases for time in phase.wall]
     cpu, to = [one.cpu_each for one in phases], [one.cpu_each for one in base]
     return row(f"the {which} {phases[0].count} of many", form.name, wall, cpu, to, to="the first")
