@@ -9,13 +9,14 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from nsmesh.core.errors import Internal, MeshError, Refused
+from nsmesh.core.errors import Internal, Refused
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Batch, Failure, Message
+from nsmesh.datapath.netlink import Batch, Message
 from nsmesh.datapath.packed import Prefix
 from nsmesh.datapath.places import Doors, Place
 from nsmesh.datapath.plan import Add, Operation, Promote, Remove, Set, diff, ordered
+from nsmesh.datapath.refusals import GONE, is_harmless, refusal
 from nsmesh.datapath.rtread import Link, read_end, read_link
 from nsmesh.datapath.wirestate import (
     INDEX_FIRST,
@@ -31,7 +32,6 @@ DOOMED_GROUP = 0x6E_73_6D_00
 """IFLA_GROUP of interfaces that are closed and wait for their deletion."""
 
 _ROUNDS = 3
-_GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXIO})
 
 _next_index = itertools.count(random.SystemRandom().randrange(INDEX_LIMIT))
 
@@ -198,7 +198,7 @@ def retire(place: Place, index: int, *, rename: bool = False) -> bool:
         batch.put(rt.set_name(index, f"nsm-x{index:x}"))
     failures = place.netlink.send(batch)
     for failure in failures:
-        if failure.number in _GONE:
+        if failure.number in GONE:
             return False
         raise explain(failure.number, f"cannot close interface {index} in {place.path}", failure.text)
     return True
@@ -210,7 +210,7 @@ def remove_rules(place: Place, rules: Iterable[RuleState]) -> None:
     for rule in rules:
         batch.put(rt.rule(rule, add=False), Remove(rule))
     for failure in place.netlink.send(batch):
-        if failure.number not in _GONE:
+        if failure.number not in GONE:
             raise explain(failure.number, f"cannot remove a policy rule in {place.path}", failure.text)
 
 
@@ -269,37 +269,8 @@ def send(end: End, batch: Batch) -> None:
     except OSError as error:
         raise explain(error.errno or 0, f"cannot configure {end}") from error
     for failure in failures:
-        if not _harmless(failure):
-            raise _refusal(failure, end)
-
-
-def _meant(about: object) -> object:
-    """Return the operation that a request was about: in a new end's configuration an item is to be added."""
-    return Add(about) if isinstance(about, Prefix | RouteState | NeighbourState | RuleState) else about
-
-
-def _harmless(failure: Failure) -> bool:
-    """Whether the state that an operation wanted is there all the same."""
-    match _meant(failure.about):
-        case Remove():
-            return failure.number in _GONE
-        case Add(RouteState() | RuleState()):
-            return failure.number == errno.EEXIST
-    return False
-
-
-def _refusal(failure: Failure, end: End) -> MeshError:
-    match operation := _meant(failure.about):
-        case Add(Prefix() as prefix) if len(prefix.address) == 16 and failure.number == errno.EACCES:
-            return Refused(
-                f"cannot {operation} on {end}: IPv6 is switched off there",
-                remedy="set net.ipv6.conf.all.disable_ipv6 to 0 in that namespace, or use IPv4",
-            )
-        case Add() | Remove() | Set():
-            what = f"cannot {operation} on {end}"
-        case _:
-            what = f"cannot set {operation} on {end}"
-    return explain(failure.number, what, failure.text)
+        if not is_harmless(failure):
+            raise refusal(failure, str(end))
 
 
 def _read(end: End, link: Link) -> EndState:
