@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from nsmesh.core.errors import TimedOut
 
@@ -55,7 +55,8 @@ class State:
 
     def get(self, key: Key[T]) -> T | None:
         """Return what is stored under ``key``, or None."""
-        return cast("T | None", self._values.get(key))
+        value: T | None = self._values.get(key)
+        return value
 
     def set(self, key: Key[T], value: T) -> None:
         """Store ``value`` under ``key``."""
@@ -63,7 +64,8 @@ class State:
 
     def pop(self, key: Key[T]) -> T | None:
         """Remove and return what is stored under ``key``, or None."""
-        return cast("T | None", self._values.pop(key, None))
+        value: T | None = self._values.pop(key, None)
+        return value
 
     def packed(self) -> dict[str, bytes]:
         """Return what outlives the process, by name of the key."""
@@ -124,7 +126,8 @@ class Call:
 
     def get(self, key: Key[T]) -> T | None:
         """Return the value that an outer element put under ``key``, or None."""
-        return cast("T | None", self.values.get(key))
+        value: T | None = self.values.get(key)
+        return value
 
     def put(self, key: Key[T], value: T) -> Call:
         """Return a copy that carries ``value`` under ``key``."""

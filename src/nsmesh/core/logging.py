@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import Context, copy_context
+from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
 from types import FrameType
 from typing import Any, TextIO
 
@@ -51,30 +50,50 @@ def _add_element(logger: Any, method: str, line: structlog.typing.EventDict) -> 
     return line
 
 
-OF_A_REQUEST = ("peer", "connection")
-"""What every line says that is written while a call is served."""
+_PEER: ContextVar[str | None] = ContextVar("peer", default=None)
+_CONNECTION: ContextVar[str | None] = ContextVar("connection", default=None)
 
 
-def of_request(**values: str) -> None:
-    """Let every further line of this task say whose call it serves (``peer``, ``connection``)."""
-    structlog.contextvars.bind_contextvars(**values)
+def _add_request(logger: Any, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:  # noqa: ARG001 - the face of a processor
+    """Say whose call is served, and of which connection; what a line says itself comes first."""
+    for variable in (_PEER, _CONNECTION):
+        value = variable.get()
+        if value is not None:
+            line.setdefault(variable.name, value)
+    return line
 
 
-@contextmanager
-def of_connection(connection_id: str) -> Iterator[None]:
-    """Let the lines of a block say of which connection they speak; what a line says itself comes first."""
-    tokens = structlog.contextvars.bind_contextvars(connection=connection_id)
-    try:
-        yield
-    finally:
-        structlog.contextvars.reset_contextvars(**tokens)
+def of_request(peer: str) -> None:
+    """Let every further line of this task say whose call it serves."""
+    _PEER.set(peer)
+
+
+class of_connection:  # noqa: N801 - used as a function is, without the cost of a generator
+    """Let the lines of a block say of which connection they speak."""
+
+    __slots__ = ("_id", "_token")
+
+    def __init__(self, connection_id: str) -> None:
+        self._id = connection_id
+
+    def __enter__(self) -> None:
+        self._token = _CONNECTION.set(self._id)
+
+    def __exit__(self, *_: object) -> None:
+        _CONNECTION.reset(self._token)
 
 
 def of_nobody() -> Context:
     """Return the context of work that outlives the call that began it, and may serve others as well."""
     context = copy_context()
-    context.run(structlog.contextvars.unbind_contextvars, *OF_A_REQUEST)
+    if _PEER in context or _CONNECTION in context:
+        context.run(_forget)
     return context
+
+
+def _forget() -> None:
+    _PEER.set(None)
+    _CONNECTION.set(None)
 
 
 class _Lines:
@@ -109,6 +128,7 @@ def configure(*, role: str, level: str = "INFO", stream: TextIO | None = None) -
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _add_request,
             structlog.processors.add_log_level,
             _add_element,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Internal
-from nsmesh.core.life import OWN, REACHED
+from nsmesh.core.life import LIFE, OWN, REACHED
 from nsmesh.core.passing import PASSING
 from nsmesh.core.tokens import OUTGOING
 from nsmesh.model.copying import copy_of
@@ -138,10 +138,15 @@ class Dialled:
         return handler
 
     async def request(self, call: Call, request: NetworkServiceRequest) -> Connection:
-        """Pass a copy on: the elements in front may look at theirs again."""
+        """Pass a copy on: the elements in front may look at theirs again. A stub only writes it down."""
         handler = self._handler(call)
-        answer = await handler.request(handed_over(call, handler), copy_of(request))
-        call.state.set(REACHED, closable(answer, request.connection))
+        if peer_of(handler).in_process:
+            answer = await handler.request(handed_over(call, handler), copy_of(request))
+        else:
+            answer = await handler.request(call, request)
+        life = call.state.get(LIFE)
+        if life is None or not life.up:  # a refresh that fails is not undone
+            call.state.set(REACHED, closable(answer, request.connection))
         return answer
 
     async def close(self, call: Call, connection: Connection) -> None:

@@ -65,6 +65,11 @@ class Scope:
         task.add_done_callback(ended)
         return task
 
+    def own(self, task: asyncio.Task[None]) -> None:
+        """Let a task that lets no error out end with the scope, as those that it starts itself do."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _guard(self, work: Coroutine[Any, Any, None], name: str) -> None:
         try:
             await work

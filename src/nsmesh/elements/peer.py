@@ -12,7 +12,7 @@ from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import Internal
 from nsmesh.core.headers import ANSWERED
-from nsmesh.core.observing import outgoing
+from nsmesh.core.observing import Headers, outgoing, watched
 from nsmesh.core.passing import Passing
 from nsmesh.core.tokens import OUTGOING
 from nsmesh.model import methods
@@ -31,11 +31,6 @@ from nsmesh.model.messages import (
 )
 
 
-def _headers(call: Call) -> tuple[tuple[str, str], ...]:
-    outgoing = call.get(OUTGOING)
-    return outgoing or ()
-
-
 class RemotePeer:
     """The Handler of whoever is at the other end of one connection."""
 
@@ -47,7 +42,7 @@ class RemotePeer:
     @property
     def peer(self) -> Peer:
         """Who is there."""
-        return self._client.peer
+        return self._client.wire.peer
 
     @property
     def url(self) -> str:
@@ -72,24 +67,22 @@ class RemotePeer:
             raise Internal(f"{self.url} answered with something that is no {name}: {error}") from error
 
     async def _unary(self, call: Call, path: str, message: Any) -> bytes:
-        with outgoing(path, self._client.url, call, _headers(call)) as headers:
-            reply = await self._client.unary(
-                path,
-                message.SerializeToString(),
-                metadata=headers,
-                deadline=call.deadline,
-            )
+        client, body = self._client, message.SerializeToString()
+        headers: Headers = call.get(OUTGOING) or ()
+        if not watched():
+            reply = await client.unary(path, body, metadata=headers, deadline=call.deadline)
+        else:
+            with outgoing(path, client.url, call, headers) as headers:
+                reply = await client.unary(path, body, metadata=headers, deadline=call.deadline)
         answered = call.get(ANSWERED)
         if answered is not None:
             answered.update(reply.metadata)
         return reply.message
 
     def _stream(self, call: Call, path: str, message: Any, kind: Any) -> AsyncIterator[Any]:
+        headers: Headers = call.get(OUTGOING) or ()
         bodies = self._client.stream(
-            path,
-            message.SerializeToString(),
-            metadata=_headers(call),
-            deadline=call.deadline,
+            path, message.SerializeToString(), metadata=headers, deadline=call.deadline
         )
         return self._parsed(bodies, kind)
 

@@ -59,12 +59,13 @@ def _parse(kind: Any, body: bytes) -> Any:
         raise Invalid(f"the message is no {kind.DESCRIPTOR.full_name}: {error}") from error
 
 
-def _call(server_call: rpc.ServerCall) -> Call:
+def _call(server_call: rpc.ServerCall, deadline: float | None = None) -> Call:
+    """Return what the chain gets to know of a call; ``deadline`` where it is not the caller's own."""
     peer = server_call.peer
-    of_request(peer=peer.spiffe_id or ("" if peer.uid is None else f"user {peer.uid}"))
+    of_request(peer.spiffe_id or ("" if peer.uid is None else f"user {peer.uid}"))
     passing = server_call.passing
     return Call(
-        deadline=server_call.deadline,
+        deadline=server_call.deadline if deadline is None else deadline,
         peer=peer,
         metadata=server_call.metadata,
         reply=server_call.reply,
@@ -76,13 +77,16 @@ MARGIN, MARGIN_SHARE = 0.5, 0.04
 """Seconds, and share of the time that is left, which a hop keeps of a Request's deadline."""
 
 
-def _less(left: float) -> float:
-    """Return how much of the time of a Request what is behind us may use, seconds.
+def _earlier(deadline: float | None) -> float | None:
+    """Return the deadline of a Request for what is behind us, loop time.
 
-    A little less: who is silent there has to be named to the caller before the caller gives up, for it would
-    only know that we were.
+    A little earlier: who is silent there has to be named to the caller before the caller gives up, for it
+    would only know that we were.
     """
-    return left - min(MARGIN, max(left, 0.0) * MARGIN_SHARE)
+    if deadline is None:
+        return None
+    left = deadline - asyncio.get_running_loop().time()
+    return deadline - min(MARGIN, max(left, 0.0) * MARGIN_SHARE)
 
 
 def connections(handler: Handler, reader: TokenReader | None = None) -> Methods:
@@ -92,9 +96,7 @@ def connections(handler: Handler, reader: TokenReader | None = None) -> Methods:
     """
 
     async def request(call: rpc.ServerCall, body: bytes) -> bytes:
-        made = _call(call)
-        if made.deadline is not None:
-            made = made.within(_less(made.deadline - asyncio.get_running_loop().time()))
+        made = _call(call, _earlier(call.deadline))
         connection = await handler.request(made, _parse(NetworkServiceRequest, body))
         return connection.SerializeToString()
 

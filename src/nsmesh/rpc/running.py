@@ -45,6 +45,7 @@ class Carrier(Keeper, Protocol):
     """The connection, as its calls see it."""
 
     scope: Scope
+    loop: asyncio.AbstractEventLoop
     deadlines: Deadlines
 
     @property
@@ -125,7 +126,9 @@ class Running:
             self._start()
 
     def _start(self) -> None:
-        self._task = self._carrier.scope.spawn(self._run(), name=self._call.path)
+        carrier = self._carrier
+        self._task = carrier.loop.create_task(self._run(), name=self._call.path)
+        carrier.scope.own(self._task)
 
     def take(self, data: bytes) -> None:
         """Take bytes from the client; what is wrong with them ends the call."""

@@ -16,6 +16,7 @@ from nsmesh.core import metrics
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, MeshError, Unanswered, Unauthorized, Unavailable
 from nsmesh.core.identity import Identity
+from nsmesh.core.logging import of_nobody
 from nsmesh.core.scope import Scope
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc import foreign, sockets, telling
@@ -117,7 +118,8 @@ class Server:
 
     def _listen(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._socket.fileno(), self._accept)
+        # calls begin in the context of the reader of their connection, which is that of this one
+        of_nobody().run(self._loop.add_reader, self._socket.fileno(), self._accept)
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_AT_ONCE):
