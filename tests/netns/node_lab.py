@@ -27,11 +27,21 @@ IPS = vxlan_lab.UNDERLAY[4]
 
 
 class Mesh(contextlib.ExitStack):
-    """Two nodes, ``1`` and ``2``, with a pod each; programs with a log each, that end with the block."""
+    """Two nodes, ``1`` and ``2``, with a pod each; programs with a log each, that end with the block.
 
-    def __init__(self, mtu: int = 1500) -> None:
+    ``nodes`` makes them where they are not on one link of IPv4, and ``ips`` are their addresses then.
+    """
+
+    def __init__(
+        self,
+        mtu: int = 1500,
+        *,
+        nodes: contextlib.AbstractContextManager[vxlan_lab.Nodes] | None = None,
+        ips: tuple[str, str] = IPS,
+    ) -> None:
         super().__init__()
-        self.nodes = self.enter_context(vxlan_lab.nodes(mtu))
+        self.ips = ips
+        self.nodes = self.enter_context(nodes or vxlan_lab.nodes(mtu))
         self.spaces = {1: self.nodes.a, 2: self.nodes.b}
         self.pods = {1: self.nodes.pod_a, 2: self.nodes.pod_b}
         self.forwarders: dict[int, subprocess.Popen[bytes]] = {}
@@ -41,6 +51,11 @@ class Mesh(contextlib.ExitStack):
 
     def url(self, name: str) -> str:
         return f"unix://{self.folder}/{name}.sock"
+
+    def public(self, number: int) -> str:
+        """Return where the manager of a node is reached by others."""
+        ip = self.ips[number - 1]
+        return f"tcp://[{ip}]:5001" if ":" in ip else f"tcp://{ip}:5001"
 
     def start(self, name: str, space: str, *argv: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start ``nsm run ...`` in a namespace."""
@@ -67,7 +82,7 @@ class Mesh(contextlib.ExitStack):
             f"nsmgr{number}",
             self.spaces[number],
             "nsmgr",
-            NSM_LISTEN_ON=f"{self.url(f'nsmgr{number}')},tcp://{IPS[number - 1]}:5001",
+            NSM_LISTEN_ON=f"{self.url(f'nsmgr{number}')},{self.public(number)}",
             NSM_REGISTRY_URL=self.url("registry"),
             NODE_NAME=f"node{number}",
             **environment,
@@ -77,7 +92,7 @@ class Mesh(contextlib.ExitStack):
         own = {
             "NSM_LISTEN_ON": self.url(f"fwd{number}"),
             "NSM_CONNECT_TO": self.url(f"nsmgr{number}"),
-            "NSM_TUNNEL_IP": IPS[number - 1],
+            "NSM_TUNNEL_IP": self.ips[number - 1],
         }
         made = self.start(f"fwd{number}", self.spaces[number], "forwarder", **own | environment)
         self.forwarders[number] = made
@@ -124,6 +139,15 @@ class Mesh(contextlib.ExitStack):
         while not re.search(text, self.log(name)[after:]):
             assert time.monotonic() < limit, f"no {text!r} in the log of {name}:\n{self.log(name)[-4000:]}"
             time.sleep(0.02)
+
+
+def until(condition, seconds: float = 15.0, why=lambda: "it did not happen"):
+    """Wait for a condition and return what it returned; else fail with what ``why`` says."""
+    limit = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < limit, why()
+        time.sleep(0.02)
+    return found
 
 
 def end(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:

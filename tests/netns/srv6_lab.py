@@ -18,6 +18,9 @@ MARKS = [
     pytest.mark.root,
     pytest.mark.skipif(bool(lacks("SRV6")), reason=f"SRV6: {lacks('SRV6')}"),
 ]
+ROUTED = ("2001:db8:a::1", "2001:db8:b::1")
+PREFIXES = ("2001:db8:5e:a::/64", "2001:db8:5e:b::/64")
+"""Addresses of two nodes with a router between them, and the prefixes of identifiers that it leads there."""
 
 
 def run(main):
@@ -68,3 +71,25 @@ def changes(node):
             yield heard
         finally:
             heard()
+
+
+@contextmanager
+def routed():
+    """Yield two nodes, each on a link of its own to a router, and their pods."""
+    with lab.spaces(5) as paths:
+        router = paths[4]
+        ip(router, "link set lo up")
+        lab.run(router, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+        for node, name, own, prefix in zip(paths[:2], "ab", ROUTED, PREFIXES, strict=True):
+            there = ["name", f"to-{name}", "netns", Path(router).name]
+            subprocess.run(
+                ["ip", "link", "add", "under", "netns", Path(node).name, "type", "veth", "peer", *there],
+                check=True,
+            )
+            for place, dev, address in ((node, "under", own), (router, f"to-{name}", f"2001:db8:{name}::ff")):
+                ip(place, f"address add {address}/64 dev {dev} nodad")
+                ip(place, f"link set {dev} up")
+            ip(router, f"address add 2001:db8:{name}::fe/64 dev to-{name} nodad")
+            ip(node, f"route add default via 2001:db8:{name}::ff")
+            ip(router, f"route add {prefix} via {own}")
+        yield vxlan_lab.Nodes(*paths[:4])

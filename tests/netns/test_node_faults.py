@@ -8,6 +8,7 @@ import datapath_lab as lab
 import node_lab
 import pytest
 import vxlan_lab
+from node_lab import until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
@@ -24,14 +25,6 @@ class Slow(Endpoint):
 '''
 LIFE = 6
 """Seconds that what the first node vouches for lives."""
-
-
-def until(condition, seconds=15.0, why=lambda: "it did not happen"):
-    limit = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < limit, why()
-        time.sleep(0.05)
-    return found
 
 
 def reaches(mesh, number, address):

@@ -1,16 +1,13 @@
 """SRV6 wires between nodes with a router between them, which leads a prefix of identifiers to each."""
 
 import asyncio
-import subprocess
-from contextlib import contextmanager
-from pathlib import Path
 
 import datapath_lab as lab
 import pytest
 import srv6_lab
 import tunnel_lab
 import vxlan_lab
-from srv6_lab import ip, pings
+from srv6_lab import PREFIXES, ROUTED, ip, pings, routed
 from vxlan_lab import both, closed
 
 from nsmesh.datapath.base import TunnelRefused
@@ -18,35 +15,10 @@ from nsmesh.mechanisms.srv6 import Srv6
 
 pytestmark = srv6_lab.MARKS
 
-IPS = ("2001:db8:a::1", "2001:db8:b::1")
-PREFIXES = ("2001:db8:5e:a::/64", "2001:db8:5e:b::/64")
-
-
-@contextmanager
-def routed():
-    """Yield two nodes, each on a link of its own to a router, and their pods."""
-    with lab.spaces(5) as paths:
-        router = paths[4]
-        ip(router, "link set lo up")
-        lab.run(router, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
-        for node, name, own, prefix in zip(paths[:2], "ab", IPS, PREFIXES, strict=True):
-            there = ["name", f"to-{name}", "netns", Path(router).name]
-            subprocess.run(
-                ["ip", "link", "add", "under", "netns", Path(node).name, "type", "veth", "peer", *there],
-                check=True,
-            )
-            for place, dev, address in ((node, "under", own), (router, f"to-{name}", f"2001:db8:{name}::ff")):
-                ip(place, f"address add {address}/64 dev {dev} nodad")
-                ip(place, f"link set {dev} up")
-            ip(router, f"address add 2001:db8:{name}::fe/64 dev to-{name} nodad")
-            ip(node, f"route add default via 2001:db8:{name}::ff")
-            ip(router, f"route add {prefix} via {own}")
-        yield vxlan_lab.Nodes(*paths[:4])
-
 
 def wires(found, prefixes=PREFIXES):
     near, far = (
-        Srv6(own, link_mtu=lambda: 1500, prefix=prefix) for own, prefix in zip(IPS, prefixes, strict=True)
+        Srv6(own, link_mtu=lambda: 1500, prefix=prefix) for own, prefix in zip(ROUTED, prefixes, strict=True)
     )
     return tunnel_lab.wires(found, "SRV6", family=6, near=near, far=far)
 
