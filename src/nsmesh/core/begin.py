@@ -41,7 +41,7 @@ from nsmesh.core.turns import Turns
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Entry, NetworkServiceRequest
 from nsmesh.model.messages import State as Condition
-from nsmesh.model.path import closable
+from nsmesh.model.path import fitted
 
 log = structlog.get_logger()
 
@@ -143,9 +143,9 @@ class Begin(Element):
     def merge(self, life: Living, request: NetworkServiceRequest) -> None:
         """Bring a new Request of a living connection into line with what is known; servers take it as is."""
 
-    def kept(self, life: Living, request: NetworkServiceRequest) -> NetworkServiceRequest:  # noqa: ARG002 - see begin_client
-        """Return of a granted Request what a re-request needs besides the answer."""
-        return NetworkServiceRequest(mechanism_preferences=request.mechanism_preferences)
+    def strip(self, life: Living, request: NetworkServiceRequest) -> None:  # noqa: ARG002 - see begin_client
+        """Leave of a granted Request what a re-request needs besides the answer: the preferences."""
+        request.ClearField("connection")
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Serve one Request; see the module's contract."""
@@ -190,9 +190,10 @@ class Begin(Element):
             raise
         connection.state = Condition.UP
         life.peer = call.peer
+        life.connection = fitted(connection, kept.connection)
         if wished:
-            life.request = self.kept(life, kept)
-        life.connection = closable(connection, kept.connection)
+            self.strip(life, kept)
+            life.request = kept
         life.state.pop(REACHED)  # it was for an undo
         life.wanted = None
         if self._journal is not None and (record := record_of(life)) is not None:

@@ -14,13 +14,12 @@ class BeginClient(Begin):
     See :mod:`nsmesh.model.merge` for whose word counts in which field.
     """
 
-    def kept(self, life: Living, request: NetworkServiceRequest) -> NetworkServiceRequest:
+    def strip(self, life: Living, request: NetworkServiceRequest) -> None:
         """Keep also what the caller wishes."""
-        kept = super().kept(life, request)
+        super().strip(life, request)
         if life.wish is not None:
-            kept.connection.CopyFrom(life.wish)
+            request.connection.CopyFrom(life.wish)
             life.wish = None
-        return kept
 
     def merge(self, life: Living, request: NetworkServiceRequest) -> None:
         """See the class."""

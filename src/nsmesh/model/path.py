@@ -6,11 +6,11 @@ two recognises that name and leaves the path alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import Connection, Path
+from nsmesh.model.messages import Connection, Path, PathSegment
 
 
 class PathError(ValueError):
@@ -38,24 +38,29 @@ def enter(connection: Connection, name: str, new_id: Callable[[], str]) -> Enter
     Raises :class:`PathError` and changes nothing when the index points behind the segments, or the current
     segment does not carry the connection's id.
     """
-    segments = connection.path.path_segments
-    index = connection.path.index
+    path = connection.path
+    segments, index = path.path_segments, path.index
     if not segments:
         own = connection.id or new_id()
         segments.add(name=name, id=own)
         connection.id = own
-        connection.path.index = 0
+        path.index = 0
         return Entered(own, 0, (own,))
     if index < len(segments) and segments[index].name == name:
-        connection.id = segments[index].id
-        return Entered(connection.id, index, tuple(segment.id for segment in segments[: index + 1]))
+        ids = _ids(segments, index + 1)
+        connection.id = ids[index]
+        return Entered(ids[index], index, ids)
     return _step(connection, name, new_id)
+
+
+def _ids(segments: Sequence[PathSegment], count: int) -> tuple[str, ...]:
+    return tuple([segment.id for segment in segments[:count]])
 
 
 def _step(connection: Connection, name: str, new_id: Callable[[], str]) -> Entered:
     """Go on to the segment behind the caller's."""
-    segments = connection.path.path_segments
-    index = connection.path.index
+    path = connection.path
+    segments, index = path.path_segments, path.index
     if index + 1 > len(segments):
         raise PathError(
             f"Path.Index+1=={index + 1} should be less or equal len(Path.PathSegments)=={len(segments)}"
@@ -71,9 +76,10 @@ def _step(connection: Connection, name: str, new_id: Callable[[], str]) -> Enter
         segments[index + 1].name = name
         segments[index + 1].id = new_id()
         segments[index + 1].ClearField("metrics")  # what the other one told of its interfaces
-    connection.path.index = index + 1
-    connection.id = segments[index + 1].id
-    return Entered(caller, index, tuple(segment.id for segment in segments[: index + 2]), replaced)
+    path.index = index + 1
+    ids = _ids(segments, index + 2)
+    connection.id = ids[-1]
+    return Entered(caller, index, ids, replaced)
 
 
 def renewed(connection: Connection, entered: Entered, new_id: str) -> Entered:
@@ -89,26 +95,37 @@ def leave(answer: Connection, entered: Entered) -> None:
     Raises :class:`PathError` when the answer's path no longer begins with the segments that went in: the hops
     in front could neither refresh nor close such a connection.
     """
-    segments = answer.path.path_segments
-    kept = tuple(segment.id for segment in segments[: len(entered.ids)])
+    path = answer.path
+    kept = _ids(path.path_segments, len(entered.ids))
     if kept != entered.ids:
         raise PathError(
             f"the answer's path begins with the ids {list(kept)} and should begin with {list(entered.ids)}"
         )
     answer.id = entered.id
-    answer.path.index = entered.index
+    path.index = entered.index
 
 
 def closable(answer: Connection, asked: Connection) -> Connection:
-    """Return a copy of what a next hop answered as it can be refreshed and closed there.
+    """Return a copy of what a next hop answered as it can be closed there, see :func:`fitted`."""
+    found = fitted(answer, asked)
+    return copy_of(answer) if found is answer else found
+
+
+def fitted(answer: Connection, asked: Connection) -> Connection:
+    """Return what a next hop answered as it can be refreshed and closed there: itself, or else a copy.
 
     That is by the id, the index and the head of the path that we asked with, whatever the answer says; what
     it says of those behind us is all that is known of them.
     """
+    there, here = answer.path, asked.path
+    size = here.index + 1
+    fits = _ids(there.path_segments, size) == _ids(here.path_segments, size)
+    if fits and there.index == here.index and answer.id == asked.id:
+        return answer
     found = copy_of(answer)
     found.id = asked.id
-    head = asked.path.path_segments[: asked.path.index + 1]
-    if [one.id for one in head] != [one.id for one in found.path.path_segments[: len(head)]]:
+    head = here.path_segments[:size]
+    if not fits:
         behind = answer.path.path_segments[len(head) :] or asked.path.path_segments[len(head) :]
         found.path.CopyFrom(Path(path_segments=[*head, *behind]))
     found.path.index = asked.path.index
