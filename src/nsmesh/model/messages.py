@@ -38,6 +38,10 @@ from nsmesh.api.registry_pb2 import (
     NetworkServiceResponse,
 )
 
+for _enum in (State, ConnectionEventType):
+    for _name, _value in _enum.items():
+        setattr(_enum, _name, _value)  # else each use of a value is a call of Python code that searches it
+
 Entry: TypeAlias = NetworkService | NetworkServiceEndpoint
 Query: TypeAlias = NetworkServiceQuery | NetworkServiceEndpointQuery
 Found: TypeAlias = NetworkServiceResponse | NetworkServiceEndpointResponse
