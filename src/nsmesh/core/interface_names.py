@@ -22,15 +22,21 @@ class InterfaceNames:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._owners: dict[str, str] = {}
+        self._names: dict[str, tuple[str, str]] = {}  # by owner, with the service
 
     def name(self, service: str, owner: str) -> str:
         """Return the name of an interface to ``service`` for ``owner``."""
+        of, known = self._names.get(owner, ("", ""))
+        if of == service and self._owners.get(known) == owner:
+            self._remember(known, owner)
+            return known
         for attempt in itertools.count():
             seed = f"{owner} {attempt}" if attempt else owner
             name = generate_interface_name(service, Random(seed))  # noqa: S311 - no secret
             if self._owners.get(name, owner) == owner:
                 break
         self._remember(name, owner)
+        self._names[owner] = service, name
         return name
 
     def another(self, service: str, taken: str) -> str:
@@ -45,4 +51,4 @@ class InterfaceNames:
         self._owners.pop(name, None)
         self._owners[name] = owner
         if len(self._owners) > self._most:
-            del self._owners[next(iter(self._owners))]
+            self._names.pop(self._owners.pop(next(iter(self._owners))), None)

@@ -126,8 +126,11 @@ class Ipam(Element):
     def _lease(self, ip: IPContext, connection_id: str, old: tuple[Lease, ...]) -> tuple[Lease, ...]:
         """Return one lease per pool; those of ``old`` that are not excluded among them."""
         excluded = _excluded(ip)
-        usable = [lease for lease in old if lease.dst not in excluded and lease.src not in excluded]
-        kept = {id(lease.pool): lease for lease in usable}
+        kept = {
+            id(lease.pool): lease
+            for lease in old
+            if not excluded or (lease.dst not in excluded and lease.src not in excluded)
+        }
         leases: list[Lease] = []
         try:
             for pool in self._pools:

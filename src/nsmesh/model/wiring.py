@@ -35,8 +35,9 @@ Network = IPv4Network | IPv6Network
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
-_KEPT = 256
-"""Addresses of which the parsed form is remembered: each comes several times in the life of a wire."""
+_KEPT = 1024
+"""Addresses of which the parsed form is remembered: each comes several times in the life of a wire, and with
+each refresh. They take half a MB."""
 
 _ip_address = lru_cache(_KEPT)(ipaddress.ip_address)
 
@@ -57,7 +58,8 @@ class Interface(NamedTuple):
 def _ip_interface(text: str) -> Interface:
     parsed = ipaddress.ip_interface(text)
     ip = parsed.ip
-    return Interface(str(parsed), ip, str(ip), f"{ip}/{ip.max_prefixlen}", parsed.network)
+    ip_text = str(ip)
+    return Interface(str(parsed), ip, ip_text, f"{ip_text}/{ip.max_prefixlen}", parsed.network)
 
 
 @lru_cache(_KEPT)
@@ -170,7 +172,7 @@ def _this_side(
 
 
 def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
-    found: dict[Interface, None] = {}
+    found: dict[str, Interface] = {}
     for text in texts:
         try:
             interface = _ip_interface(text)
@@ -178,8 +180,8 @@ def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
             raise WiringError(f"{field} has {text!r}, which is no address with a prefix length") from error
         if "/" not in text:
             raise WiringError(f"{field} has {text!r} without a prefix length, such as {interface.text}")
-        found[interface] = None
-    return list(found)
+        found[interface.text] = interface
+    return list(found.values())
 
 
 def _network(text: str, field: str) -> Network:
