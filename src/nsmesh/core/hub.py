@@ -105,9 +105,10 @@ class Hub:
         ``owner``: SPIFFE ID of who asked for it; others are not shown its tokens.
         """
         self._known[connection.id] = _Known(connection.SerializeToString(), owner, connection.state)
-        names = frozenset(segment.name for segment in connection.path.path_segments)
-        for subscriber in self._subscribers:
-            subscriber.update(connection, names)
+        if self._subscribers:
+            names = frozenset([segment.name for segment in connection.path.path_segments])
+            for subscriber in self._subscribers:
+                subscriber.update(connection, names)
 
     def mark(self, connection_id: str, state: int) -> bool:
         """Publish a known connection in another state; returns whether it was known and in another one."""

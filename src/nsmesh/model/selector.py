@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from nsmesh.model.messages import Connection, MonitorScopeSelector, PathSegment
 
 
@@ -15,16 +13,9 @@ def selected(selector: MonitorScopeSelector, connection: Connection) -> bool:
     """
     if selector.network_services and connection.network_service not in selector.network_services:
         return False
-    wanted = selector.path_segments
-    segments = connection.path.path_segments
-    return any(
-        _run(wanted, segments[start : start + len(wanted)])
-        for start in range(len(segments) - len(wanted) + 1)
-    )
-
-
-def _run(wanted: Sequence[PathSegment], segments: Sequence[PathSegment]) -> bool:
-    return all(_same(one, other) for one, other in zip(wanted, segments, strict=True))
+    wanted, segments = list(selector.path_segments), list(connection.path.path_segments)
+    starts = range(len(segments) - len(wanted) + 1)
+    return any(all(map(_same, wanted, segments[start:])) for start in starts)
 
 
 def _same(wanted: PathSegment, segment: PathSegment) -> bool:
