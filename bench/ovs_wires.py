@@ -1,7 +1,7 @@
 """What a wire through an Open vSwitch costs, and how that grows with the wires that are there.
 
 Run as root: python bench/run.py ovs. Needs Open vSwitch; makes its own namespaces and switches; takes about
-a minute. Beside the driver stands the same by hand: two veth pairs, ``ovs-vsctl add-port``, ``ovs-ofctl
+two minutes. Beside the driver stands the same by hand: two veth pairs, ``ovs-vsctl add-port``, ``ovs-ofctl
 add-flow``, without addresses or filters. The CPU time is that of ``ovs-vswitchd``, which does the most.
 """
 
@@ -20,12 +20,15 @@ from common import spaces
 from netlink_floor import wire
 from report import Details, Report, duration, row
 
+from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import lacks_switch
 from nsmesh.datapath.ovs_switch import Switch
 
 NAME = "ovs"
 PARTS = 10
+PAUSE = 0.2
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -37,11 +40,16 @@ def burnt(switch: Switch) -> float:
 
 
 class Way:
-    """One way to make wires, on a switch of its own; ``at_once`` of them are asked for together."""
+    """One way to make wires, on a switch of its own; ``at_once`` of them are asked for together.
 
-    def __init__(self, name: str, at_once: int = 1) -> None:
+    ``spares``: ports for so many are made in advance; ``pause``: seconds of rest after each.
+    """
+
+    def __init__(self, name: str, at_once: int = 1, *, spares: int = 0, pause: float = 0.0) -> None:
         self.name = name
         self.at_once = at_once
+        self.spares = spares
+        self.pause = pause
         self.wall: list[list[float]] = []
         self.cpu: list[float] = []
 
@@ -57,6 +65,7 @@ class Way:
                 begin = time.perf_counter()
                 await asyncio.gather(*map(make, group))
                 took += [(time.perf_counter() - begin) / len(group)] * len(group)
+                await asyncio.sleep(self.pause)
             await asyncio.sleep(0.1)  # what the switch does afterwards is a part of it
             self.wall.append(took)
             self.cpu.append((burnt(switch) - before) / part)
@@ -64,14 +73,16 @@ class Way:
 
 async def by_driver(way: Way, folder: Path, count: int) -> None:
     with spaces(3) as (node, a, b):
-        datapath = OvsDatapath(folder, node=node, namespaces=lambda: [a, b])
+        datapath = OvsDatapath(folder, node=node, namespaces=lambda: [a, b], spares=way.spares)
         try:
-            await datapath.switch.ensure()
+            async with keeping(datapath.switch):
+                while way.spares and not (await datapath.switch.ports.ready())[0]:  # noqa: ASYNC110 - rows
+                    await asyncio.sleep(0.1)
 
-            async def make(number: int) -> None:
-                await datapath.apply(wire("o", number, a, b))
+                async def make(number: int) -> None:
+                    await datapath.apply(wire("o", number, a, b))
 
-            await way.measure(datapath.switch, count, make)
+                await way.measure(datapath.switch, count, make)
         finally:
             await datapath.switch.stop()
             await datapath.aclose()
@@ -115,7 +126,15 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
     if why := lacks_switch():
         return Report(notes=[f"ovs: missing: {why}"])
     count = 20 if short else 200
-    ways = [Way("by hand: ovs-vsctl, ovs-ofctl"), Way("apply"), Way("apply, 10 at once", 10)]
+    spares = {"spares": OvsForwarderSettings().spare_wires}
+    ways = [
+        Way("by hand: ovs-vsctl, ovs-ofctl"),
+        Way("apply"),
+        Way("apply, 10 at once", 10),
+        Way("apply, ports in advance", **spares),
+        Way("the same, 10 at once", 10, **spares),
+        Way("the same, one after a pause", pause=PAUSE, **spares),
+    ]
     for way in ways:
         with tempfile.TemporaryDirectory(prefix="nsm-bench-", dir="/tmp") as folder:
             work = by_hand if way is ways[0] else by_driver
@@ -138,7 +157,7 @@ def _last_over_first(ways: list[Way]) -> str:
     """Say how much more the last tenth costs than the first, by each way."""
     found = []
     for way in ways:
-        wall = statistics.median(way.wall[-1]) / statistics.median(way.wall[0])
+        wall = statistics.mean(way.wall[-1]) / statistics.mean(way.wall[0])
         found.append(f"{way.name} {wall:.1f} ({way.cpu[-1] / max(way.cpu[0], 1 / TICK / 10):.1f})")
     return f"wire by ovs: the last tenth over the first, time (CPU of ovs-vswitchd): {'; '.join(found)}"
 

@@ -62,6 +62,8 @@ async def running_ovs_forwarder(settings: OvsForwarderSettings, runtime: Runtime
         node=settings.switch_netns,
         bridge=settings.bridge_name,
         memory=memory,
+        spares=settings.spare_wires,
+        ends=settings.spare_netns,
     )
     plain = settings.plain
     mechanisms = mechanisms_of_switch(plain, folder / SOCKETS if memory else None)

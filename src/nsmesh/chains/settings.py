@@ -121,13 +121,13 @@ class NsmgrSettings(Placed, Serves, Connects):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForwarderSettings(Connects):
-    """The forwarder: makes the wires of a node."""
+class Forwards(Connects):
+    """What every forwarder reads, whatever makes its wires."""
 
     name: str = "forwarder"
-    """Name of this forwarder in paths and in the registry."""
+    """Name of this forwarder in paths and in the registry; two on one node need two names."""
     labels: dict[str, str] = field(default_factory=lambda: {"p2p": "true"})
-    """Labels by which a NetworkService may choose it."""
+    """Labels by which a NetworkService may choose it, such as p2p:true,forwarder:ovs beside another one."""
     nsname: str = "forwarder"
     """Service name under which it registers."""
     connect_to: str = "unix:///connect.to.socket"
@@ -143,7 +143,13 @@ class ForwarderSettings(Connects):
     mechanism_priority: tuple[str, ...] = ()
     """Mechanisms to offer first, by type, such as VXLAN; the others follow in their usual order."""
     mechanisms: tuple[str, ...] = ()
-    """The only mechanisms between nodes to use, by type, such as WIREGUARD; empty: all that this node can."""
+    """The only mechanisms between nodes to use, by type, such as GENEVE; empty: all that this node can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwarderSettings(Forwards):
+    """The forwarder: makes the wires of a node."""
+
     device_selector_file: str = ""
     """YAML file that says which interfaces of this node lead to VLANs, by the label via; empty: none do."""
     l2_resource_selector_file: str = ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -21,7 +20,6 @@ from nsmesh.datapath.kernel_errors import explain
 from nsmesh.datapath.netlink import Batch
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.segments import SegmentDatapath, made_anew
-from nsmesh.datapath.traffic_control import new_place
 from nsmesh.datapath.tunnels import Tunnels
 from nsmesh.datapath.veth import DOOMED_GROUP, End, NameTaken
 from nsmesh.datapath.wirestate import EndState, alias_of
@@ -153,16 +151,8 @@ class ApartDatapath(SegmentDatapath):
 
 
 def _lead(place: Place, wire_id: str, near: int, device: int) -> None:
-    for one, other in ((near, device), (device, near)):
-        batch = Batch()
-        batch.put(redirect.stop(one))
-        place.netlink.send(batch)  # there may be none
-        batch = Batch()
-        batch.put(new_place(one))
-        batch.put(redirect.lead(one, other))
-        for failure in place.netlink.send(batch):
-            raise TunnelRefused(
-                f"frames of connection {wire_id} cannot be led to its tunnel: "
-                f"{failure.text or os.strerror(failure.number)}",
-                remedy="the kernel needs sch_ingress, cls_u32 and act_mirred; or unset NSM_TUNNELS_APART",
-            )
+    if why := redirect.join(place.netlink, near, device):
+        raise TunnelRefused(
+            f"frames of connection {wire_id} cannot be led to its tunnel: {why}",
+            remedy="the kernel needs sch_ingress, cls_u32 and act_mirred; or unset NSM_TUNNELS_APART",
+        )

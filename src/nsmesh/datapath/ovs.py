@@ -50,7 +50,8 @@ class OvsDatapath:
     """Wires through a switch in ``directory``; implements :class:`nsmesh.datapath.base.Datapath`.
 
     ``owner``, ``namespaces`` and ``node`` as of :class:`LinuxDatapath`; the switch lives in ``node``. It
-    outlives the driver, and the next driver with that directory takes it over.
+    outlives the driver, and the next driver with that directory takes it over. ``spares`` and ``ends`` as of
+    :class:`Switch`.
     """
 
     name = "ovs"
@@ -64,15 +65,17 @@ class OvsDatapath:
         node: str = "",
         bridge: str = BRIDGE,
         memory: int = 0,
+        spares: int = 0,
+        ends: str = "",
     ) -> None:
         self._own = -1 if node else netns.current()
         self._home = node or f"/proc/self/fd/{self._own}"
-        self.switch = Switch(directory, node, bridge, memory)
+        self.switch = Switch(directory, node, bridge, memory, spares=spares, ends=ends)
         self._known: set[str] | None = None
         self._reading = asyncio.Lock()
 
         def places() -> list[str]:
-            return [*namespaces(), self._home]
+            return [*namespaces(), self._home, self.switch.spares.place]
 
         self._metric = ExitStack()
         self._metric.enter_context(told_later(self._refused_by_flows))
@@ -91,20 +94,8 @@ class OvsDatapath:
         await self.switch.ensure()
         known = await self._ids()
         try:
-            ends = tuple(zip(names_of(wire.id), (a, b), strict=True))
-            sockets = {
-                name: self.switch.sockets.port(name, end, wire) for name, end in ends if is_socket(end)
-            }
-            applied = [
-                await self._end(leg, wire, end, name)
-                for leg, (name, end) in zip(self._legs, ends, strict=True)
-            ]
-            indexes = self._open([name for name, _ in ends if name not in sockets])
-            ports = {name: SwitchPort(name, mark=str(index)) for name, index in indexes.items()} | sockets
-            # where an end is an interface, the kernel enforces the payload there
-            payload = wire.payload if len(sockets) == 2 else ETHERNET
-            one, other = (replace(ports[name], payload=payload) for name, _ in ends)
-            await self._connect(wire.id, one, other)
+            pair = await self.switch.spares.take(wire)
+            applied = await (self._by_pair(wire, pair) if pair else self._by_ports(wire))
         except BaseException:
             if wire.id not in known:
                 await self.remove(wire.id)
@@ -115,6 +106,33 @@ class OvsDatapath:
         outcome = outcomes.pop() if len(outcomes) == 1 else "changed"
         details = tuple(detail for one in applied for detail in one.details)
         return Applied(outcome, applied[0].a_mac, applied[1].a_mac, details)
+
+    async def _by_ports(self, wire: CrossConnect) -> list[Applied]:
+        """Make a wire's ends, with ports of its own."""
+        ends = tuple(zip(names_of(wire.id), (wire.a, wire.b), strict=True))
+        sockets = {name: self.switch.sockets.port(name, end, wire) for name, end in ends if is_socket(end)}
+        applied = [
+            await self._end(leg, wire, end, KernelPort(self._home, name))
+            for leg, (name, end) in zip(self._legs, ends, strict=True)
+        ]
+        indexes = self._open([name for name, _ in ends if name not in sockets])
+        ports = {name: SwitchPort(name, mark=str(index)) for name, index in indexes.items()} | sockets
+        # where an end is an interface, the kernel enforces the payload there
+        payload = wire.payload if len(sockets) == 2 else ETHERNET
+        one, other = (replace(ports[name], payload=payload) for name, _ in ends)
+        await self._connect(wire.id, one, other)
+        return applied
+
+    async def _by_pair(self, wire: CrossConnect, pair: tuple[str, ...]) -> list[Applied]:
+        """Make a wire's ends beside those of two ports that are there, and lead its frames to them."""
+        names = names_of(wire.id)
+        place = self.switch.spares.place
+        applied = [
+            await self._end(leg, wire, end, KernelPort(place, name))
+            for leg, name, end in zip(self._legs, names, (wire.a, wire.b), strict=True)
+        ]
+        await self.switch.spares.join(wire.id, dict(zip(pair, names, strict=True)))
+        return applied
 
     async def _connect(self, wire_id: str, one: SwitchPort, other: SwitchPort) -> None:
         """Have the switch join two ports; once more, where one that has used its memory up was followed."""
@@ -138,29 +156,37 @@ class OvsDatapath:
                 self._known = found
         return self._known
 
-    async def _end(self, leg: LinuxDatapath, wire: CrossConnect, port: Port, name: str) -> Applied:
-        """Make the kernel's part of an end, where it has one; what an end of another kind left goes."""
-        if isinstance(port, KernelPort):
-            return await self._leg(leg, wire, port, name)
-        if isinstance(port, TunnelPort):
-            return await self._tunnel(leg, wire, port, name)
+    async def _end(self, leg: LinuxDatapath, wire: CrossConnect, port: Port, near: KernelPort) -> Applied:
+        """Make the kernel's part of an end, where it has one; what an end of another kind left goes.
+
+        ``near`` is where it leads to: a port of the switch, or what is beside one.
+        """
+        if isinstance(port, KernelPort | TunnelPort):
+            near = replace(near, mtu=port.mtu, numbered=False)
+            return await (
+                self._leg(leg, wire, port, near)
+                if isinstance(port, KernelPort)
+                else self._tunnel(leg, wire, port, near)
+            )
         if wire.id in await self._ids():
             await leg.remove(wire.id)
         await self.switch.ensure_dpdk()
         return Applied("")
 
-    async def _tunnel(self, leg: LinuxDatapath, wire: CrossConnect, port: TunnelPort, name: str) -> Applied:
+    async def _tunnel(
+        self, leg: LinuxDatapath, wire: CrossConnect, port: TunnelPort, near: KernelPort
+    ) -> Applied:
         """Make the kernel's tunnel in the node, with a pair from there to the switch."""
-        near = KernelPort(self._home, name, mtu=port.mtu, numbered=False)
         applied = await leg.apply(replace(wire, a=near, b=port))
         if applied.outcome != "unchanged":
             # of frames from a node of this very machine the kernel has put off checksums, and joined some
             _write_checksums(apart.names_of(wire.id)[0])
         return applied
 
-    async def _leg(self, leg: LinuxDatapath, wire: CrossConnect, port: KernelPort, name: str) -> Applied:
+    async def _leg(
+        self, leg: LinuxDatapath, wire: CrossConnect, port: KernelPort, near: KernelPort
+    ) -> Applied:
         """Make the pair between a pod and the switch."""
-        near = KernelPort(self._home, name, mtu=port.mtu, numbered=False)
         applied = await leg.apply(replace(wire, a=port, b=near))
         if applied.outcome != "unchanged":
             # a switch in user space passes frames on as they come, so the kernel writes checksums itself
@@ -177,14 +203,21 @@ class OvsDatapath:
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""
         try:
+            # a pair goes to another wire, and must not lead to this one any more
+            if self.switch.flows.exists() and await self.switch.ports.pair_with(wire_id):
+                await self._drop_ends(wire_id)
             await self._unplug(wire_id)
+            self.switch.spares.look()
             self.switch.sockets.forget(names_of(wire_id))
-            for leg in self._legs:
-                await leg.remove(wire_id)
+            await self._drop_ends(wire_id)
         finally:
             async with self._reading:
                 if self._known is not None:
                     self._known.discard(wire_id)
+
+    async def _drop_ends(self, wire_id: str) -> None:
+        for leg in self._legs:
+            await leg.remove(wire_id)
 
     async def _unplug(self, wire_id: str) -> None:
         if self.switch.flows.exists():
@@ -216,18 +249,20 @@ class OvsDatapath:
         """See :meth:`Datapath.sweep`."""
         kept = set(owned)
         known = await self._ids()
+        # ends first: a pair of ports goes to another wire, and must not lead to this one any more
+        swept = [existing for leg in self._legs for existing in await leg.sweep(kept)]
+        known.difference_update(existing.id for existing in swept)
         if self.switch.flows.exists():
             gone = [wire_id for wire_id in await self.switch.ports.owners() if wire_id not in kept]
             await asyncio.gather(*(self._unplug(wire_id) for wire_id in gone))
             known.difference_update(gone)
-        swept = [existing for leg in self._legs for existing in await leg.sweep(kept)]
-        known.difference_update(existing.id for existing in swept)
         return swept
 
     async def aclose(self) -> None:
         """See :meth:`Datapath.aclose`; the switch stays."""
         self._metric.close()
         await self.switch.ports.close()
+        self.switch.spares.close()
         for leg in self._legs:
             await leg.aclose()
         if self._own >= 0:

@@ -33,6 +33,7 @@ async def keeping(switch: Switch) -> AsyncIterator[None]:
     async with Scope("ovs") as scope:
         scope.spawn(_keep(switch), name="switch")
         scope.spawn(Callers(switch.ports, scope.clock.monotonic).keep(), name="memif endpoints")
+        scope.spawn(switch.spares.keep(), name="ports in advance")
         yield
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nsmesh.core.errors import MeshError, Refused, Unavailable
@@ -87,10 +88,11 @@ class SwitchPorts:
             if not there[0]["rows"]:
                 made = rows.new_port(port, number=rows.HIGHEST)
                 await transact(self._database, *made, rows.plugged(self._bridge, [port.name]))
-            (problem,) = await self._outcomes([("the switch itself", (port,))], {port.name: rows.HIGHEST})
-            if problem is not None:
+            try:
+                await self._all_taken_up([("the switch itself", (port,))], {port.name: rows.HIGHEST})
+            except MeshError:
                 await self._take_out(Inventory(), [port.name])
-                raise problem
+                raise
 
     async def owners(self) -> dict[str, list[str]]:
         """Return the names of the ports of each wire, by its id."""
@@ -98,7 +100,8 @@ class SwitchPorts:
         async with self._turn:
             self.forget()
             for name, port in (await self._inventory()).ports.items():
-                found.setdefault(port.owner, []).append(name)
+                if port.owner:
+                    found.setdefault(port.owner, []).append(name)
         return found
 
     async def refused(self, wires: Collection[str] | None = None) -> dict[str, Counter[str]]:
@@ -122,10 +125,15 @@ class SwitchPorts:
         async with self._turn:
             await self._look_again()
             self.forget()
-            known = await self._inventory()
-            ends = {owner: known.of(owner) for owner in {port.owner for port in known.ports.values()}}
-            whole = ((owner, names) for owner, names in ends.items() if len(names) == 2)
-            await self._flows.send([flow for owner, names in whole for flow in _flows(known, owner, names)])
+            await self._send_flows(await self._inventory())
+
+    async def _send_flows(self, known: Inventory, keys: Collection[str] = ()) -> None:
+        """Give the switch the flows of all wires and pairs, or of some."""
+        ends: dict[str, list[str]] = {}
+        for name, port in known.ports.items():
+            ends.setdefault(rows.key_of(name, port.owner), []).append(name)
+        whole = {key: names for key, names in ends.items() if len(names) == 2 and (not keys or key in keys)}
+        await self._flows.send([flow for key, names in whole.items() for flow in _flows(known, key, names)])
 
     async def calling(self) -> list[Row]:
         """Return the rows of those ports by which the switch is a memif client, as the switch sees them."""
@@ -212,6 +220,10 @@ class SwitchPorts:
         ]
         await self._flows.send(flows)
 
+    async def _all_taken_up(self, wishes: Wishes, numbers: Mapping[str, int]) -> None:
+        for problem in filter(None, await self._outcomes(wishes, numbers)):
+            raise problem
+
     async def _outcomes(self, wishes: Wishes, numbers: Mapping[str, int]) -> list[MeshError | None]:
         """Return what became of each wire, whose ports shall have these numbers; what fails is tried again.
 
@@ -253,10 +265,24 @@ class SwitchPorts:
         )
 
     async def _remove(self, owners: list[str]) -> list[MeshError | None]:
-        await self._flows.send([openflow.forget(openflow.cookie_of(owner)) for owner in owners])
         known = await self._inventory()
-        await self._take_out(known, [name for owner in owners for name in known.of(owner)])
+        names = [name for owner in owners for name in known.of(owner)]
+        pairs = list(filter(rows.is_spare, names))
+        if pairs:
+            await self._give(known, pairs, "")
+        if len(pairs) < len(names) or not names:
+            await self._flows.send([openflow.forget(openflow.cookie_of(owner)) for owner in owners])
+            await self._take_out(known, [name for name in names if not rows.is_spare(name)])
         return [None] * len(owners)
+
+    async def _give(self, known: Inventory, names: Collection[str], owner: str) -> None:
+        try:
+            await transact(self._database, *(rows.given(name, owner) for name in names))
+        except BaseException:
+            self.forget()
+            raise
+        for name in names:
+            known.ports[name] = replace(known.ports[name], owner=owner)
 
     async def _take_out(self, known: Inventory, names: list[str]) -> None:
         if not names:

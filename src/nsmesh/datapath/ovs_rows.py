@@ -10,6 +10,8 @@ from nsmesh.model.messages import ETHERNET
 
 OWNER, MARK, PAYLOAD = "nsm-connection", "nsm-mark", "nsm-payload"
 """Keys of ``external_ids``: whose port it is, what it was made of, what the flows let pass."""
+SPARE = "nsms"
+"""How the names of ports begin that are made in advance, two and two: such a pair may have no owner."""
 HIGHEST = 0xFEFF
 """The highest OpenFlow number of a port, which is no wire's."""
 
@@ -49,11 +51,35 @@ class Inventory:
         """Return the names of a wire's ports."""
         return [name for name, port in self.ports.items() if port.owner == owner]
 
+    def ready(self) -> list[str]:
+        """Return the pairs that were made in advance and that no wire has."""
+        return sorted({pair_of(name) for name, port in self.ports.items() if not port.owner})
+
     def free(self, count: int) -> list[int]:
         """Return numbers that no port has; flows can name them before the ports are there."""
         taken = {port.number for port in self.ports.values()}
         found = (number for number in range(1, HIGHEST) if number not in taken)
         return [next(found) for _ in range(count)]
+
+
+def is_spare(name: str) -> bool:
+    """Whether a port is one of a pair that was made in advance."""
+    return name.startswith(SPARE)
+
+
+def ports_of(pair: str) -> tuple[str, str]:
+    """Return the names of the two ports of a pair that was made in advance."""
+    return f"{pair}a", f"{pair}b"
+
+
+def pair_of(name: str) -> str:
+    """Return the pair of a port that was made in advance."""
+    return name[:-1]
+
+
+def key_of(name: str, owner: str) -> str:
+    """Return what the flows of a port follow from: its wire, or its pair, which goes from wire to wire."""
+    return pair_of(name) if is_spare(name) else owner
 
 
 def read_inventory(rows: Iterable[Row]) -> Inventory:
@@ -88,9 +114,22 @@ def new_port(port: SwitchPort, owner: str = "", number: int = 0) -> list[Row]:
         row["options"] = mapping(dict(port.options))
     if number:
         row["ofport_request"] = number
-    if owner:
+    if owner or is_spare(port.name):
         row["external_ids"] = mapping({OWNER: owner, MARK: port.mark, PAYLOAD: port.payload})
     return _inserted(port.name, row)
+
+
+def given(name: str, owner: str) -> Row:
+    """Return the operation that gives a port to a wire, or to nobody. The switch does not look at that."""
+    return {
+        "op": "mutate",
+        "table": "Interface",
+        "where": [["name", "==", name]],
+        "mutations": [
+            ["external_ids", "delete", ["set", [OWNER]]],
+            ["external_ids", "insert", mapping({OWNER: owner})],
+        ],
+    }
 
 
 def old_port(row: Row, option: str, fresh: Callable[[], str]) -> list[Row]:

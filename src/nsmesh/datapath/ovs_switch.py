@@ -15,11 +15,15 @@ from pathlib import Path
 import structlog
 
 from nsmesh.core.errors import NotFound, Refused, Unavailable
+from nsmesh.datapath import netns
 from nsmesh.datapath.ovs_database import mapping, transact
 from nsmesh.datapath.ovs_dpdk import KINDS, Sockets, options
-from nsmesh.datapath.ovs_ports import PATIENCE, SwitchPorts
+from nsmesh.datapath.ovs_ends import default_place, take_away
+from nsmesh.datapath.ovs_pairs import PairedPorts
+from nsmesh.datapath.ovs_ports import PATIENCE
 from nsmesh.datapath.ovs_programs import running, switch_program
 from nsmesh.datapath.ovs_rows import SwitchPort, await_value, named, new_port, put, select
+from nsmesh.datapath.ovs_spares import Spares
 from nsmesh.datapath.ovs_wear import allow_descriptors, is_worn_out
 
 log = structlog.get_logger()
@@ -36,9 +40,20 @@ class Switch:
 
     A namespace can have one such switch: its device ``ovs-netdev`` has the same name in all of them.
     ``memory``: MiB that DPDK may have, once there is a port that needs it; 0: there will be none.
+    ``spares``: pairs of ports in advance, whose other ends wait in the namespace at ``ends``; empty: one that
+    is made for it.
     """
 
-    def __init__(self, directory: Path, node: str = "", bridge: str = BRIDGE, memory: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        node: str = "",
+        bridge: str = BRIDGE,
+        memory: int = 0,
+        *,
+        spares: int = 0,
+        ends: str = "",
+    ) -> None:
         self.directory = directory
         self.bridge = bridge
         self.database = directory / "db.sock"
@@ -46,7 +61,9 @@ class Switch:
         self._node = node
         self.memory = memory
         self.sockets = Sockets(directory)
-        self.ports = SwitchPorts(bridge, self.database, self.flows, memory)
+        self.ports = PairedPorts(bridge, self.database, self.flows, memory)
+        self._home = node or netns.of_pid(os.getpid())
+        self.spares = Spares(self.ports, self._home, ends or default_place(directory), spares)
         self._has_dpdk = False
         self._starting = asyncio.Lock()
         self._pid_file = directory / "ovs-vswitchd.pid"
@@ -220,6 +237,8 @@ class Switch:
         await self._leave()
         for program in PROGRAMS:
             await self._end(program)
+        take_away(self._home, self.spares.place)
+        self.spares.forget()
 
     async def _leave(self) -> None:
         """Have ``ovs-vswitchd`` end by itself: only so it takes its devices away."""

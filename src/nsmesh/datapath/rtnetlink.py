@@ -20,7 +20,7 @@ RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
 
 AF_INET, AF_INET6 = 2, 10
 NLA_F_NESTED = 0x8000
-IFF_UP = 0x1
+IFF_UP, IFF_PROMISC = 0x1, 0x100
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_EXT_MASK = 20, 26, 27, 28, 29
 IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES, IFLA_LINK_NETNSID = 31, 32, 37
@@ -108,6 +108,12 @@ def set_up(index: int, *, up: bool = True) -> Message:
     """Set an interface up or down."""
     flags = IFF_UP if up else 0
     return _STATE.pack(32, RTM_SETLINK, NLM_F_REQUEST, 0, 0, 0, 0, index, flags, IFF_UP)
+
+
+def set_promiscuous(index: int) -> Message:
+    """Set an interface up, and have it take frames for everybody."""
+    flags = IFF_UP | IFF_PROMISC
+    return _STATE.pack(32, RTM_SETLINK, NLM_F_REQUEST, 0, 0, 0, 0, index, flags, flags)
 
 
 def set_mac(index: int, mac: bytes) -> Message:

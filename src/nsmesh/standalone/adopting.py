@@ -47,7 +47,7 @@ async def settle(mesh: Mesh) -> list[str]:
     for name in strays:
         mesh.children.drop_process(name)
     owners = wanted | set(mesh.spaces.known) | set(mesh.nodes) | {UNDERLAY}
-    owners |= {one.space for node in mesh.nodes.values() for one in node.forwarders}
+    owners |= {name for node in mesh.nodes.values() for one in node.forwarders for name in one.spaces}
     kept = {mesh.paths.netns(owner) for owner in owners}
     for name in sorted(mesh.children.namespaces - kept):
         gone.append(f"namespace {name}")

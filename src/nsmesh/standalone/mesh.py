@@ -112,7 +112,7 @@ class Mesh:
         names = {"registry", "nsmgr", "forwarder", "daemon"} | set(filter(None, self.nodes))
         for node in self.nodes.values():
             names |= {node.manager, node.manager_unit}
-            names |= {name for one in node.forwarders for name in (one.name, one.unit, one.space) if name}
+            names |= {name for one in node.forwarders for name in (one.name, one.unit, *one.spaces)}
         return names | {UNDERLAY} if self.several else names
 
 
@@ -227,7 +227,7 @@ def _go_on(identities: Identities, paths: MeshPaths, children: Children, conditi
     units = {"registry", *(node.manager_unit for node in nodes)}
     units |= {one.unit for node in nodes for one in node.forwarders}
     unowned = {paths.netns(UNDERLAY)}
-    unowned |= {paths.netns(one.space) for node in nodes for one in node.forwarders if one.space}
+    unowned |= {paths.netns(name) for node in nodes for one in node.forwarders for name in one.spaces}
     roles = {name: one for name, one in children.processes.items() if name in units and alive(one)}
     own = f"{paths.mesh}."
     spaces = {

@@ -41,7 +41,8 @@ class Conditions:
 class NodeForwarder:
     """One forwarder of a node: its kind, its name in paths and in the registry, its process and its socket.
 
-    ``switch``: the folder of its Open vSwitch, and ``space`` the name of the namespace where that lives.
+    ``switch``: the folder of its Open vSwitch; ``space``: the name of the namespace where that lives, and
+    ``ends`` of the one where ends wait that are made in advance.
     """
 
     kind: str
@@ -50,6 +51,12 @@ class NodeForwarder:
     url: str
     switch: str = ""
     space: str = ""
+    ends: str = ""
+
+    @property
+    def spaces(self) -> set[str]:
+        """The names of all namespaces of its switch."""
+        return {self.space, self.ends} - {""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,9 @@ def _forwarder(paths: MeshPaths, name: str, kind: str) -> NodeForwarder:
     front = "" if kind == LINUX else f"{kind}-"
     unit = f"{front}forwarder{tail}"
     made = NodeForwarder(kind, f"{front}{paths.forwarder_name}{tail}", unit, f"unix://{paths.socket(unit)}")
-    return replace(made, switch=str(paths.switch(name)), space=f"ovs{tail}") if kind == OVS else made
+    if kind != OVS:
+        return made
+    return replace(made, switch=str(paths.switch(name)), space=f"ovs{tail}", ends=f"ends-ovs{tail}")
 
 
 def owners_of(paths: MeshPaths, forwarder: NodeForwarder) -> list[str]:

@@ -39,7 +39,7 @@ FORWARDER_WISHES = (
     "srv6_prefix",
 )
 """Settings of a forwarder that a mesh takes from its environment."""
-OVS_WISHES = ("vxlan_port", "mechanism_priority", "mechanisms", "dpdk_memory")
+OVS_WISHES = ("vxlan_port", "mechanism_priority", "mechanisms", "dpdk_memory", "spare_wires")
 """The same of a forwarder with a switch."""
 READY = 10.0
 """Seconds within which a role that runs apart must answer."""
@@ -74,9 +74,9 @@ async def start_here(mesh: Mesh, stack: AsyncExitStack) -> None:
     for one in node.forwarders:
         if one.kind == OVS:
             stack.push_async_callback(_end_switches, mesh)
-            place = await mesh.switches.make(one)
+            places = await mesh.switches.make(one)
             await stack.enter_async_context(
-                running_ovs_forwarder(ovs_settings(node, one, place, os.environ), held)
+                running_ovs_forwarder(ovs_settings(node, one, places, os.environ), held)
             )
             continue
         forwarder = forwarder_settings(node, one, os.environ)
@@ -105,9 +105,9 @@ def labels_of(node: Node, forwarder: NodeForwarder, environment: Mapping[str, st
 
 
 def ovs_settings(
-    node: Node, forwarder: NodeForwarder, place: str, environment: Mapping[str, str]
+    node: Node, forwarder: NodeForwarder, places: tuple[str, str], environment: Mapping[str, str]
 ) -> OvsForwarderSettings:
-    """Return the settings of a forwarder whose switch lives in the namespace ``place``.
+    """Return the settings of a forwarder: ``places`` are the namespaces of its switch and of ends in advance.
 
     Of the environment as :func:`forwarder_settings`. Raises Invalid likewise.
     """
@@ -119,7 +119,8 @@ def ovs_settings(
         connect_to=node.manager_url,
         listen_on=forwarder.url,
         switch_directory=forwarder.switch,
-        switch_netns=place,
+        switch_netns=places[0],
+        spare_netns=places[1],
     )
 
 
@@ -209,6 +210,7 @@ def _forwarder_unit(mesh: Mesh, node: Node, forwarder: NodeForwarder) -> Unit:
     if forwarder.kind == OVS:
         environment["NSM_SWITCH_DIRECTORY"] = forwarder.switch
         environment["NSM_SWITCH_NETNS"] = f"{netns.RUN_NETNS}/{mesh.paths.netns(forwarder.space)}"
+        environment["NSM_SPARE_NETNS"] = f"{netns.RUN_NETNS}/{mesh.paths.netns(forwarder.ends)}"
         return _unit(mesh, forwarder.unit, "forwarder-ovs", environment, node.netns)
     return _unit(mesh, forwarder.unit, "forwarder", environment, node.netns)
 

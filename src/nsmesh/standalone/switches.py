@@ -28,17 +28,20 @@ class Switches:
     def __init__(self, paths: MeshPaths, children: Children) -> None:
         self._paths = paths
         self._children = children
-        self._made: dict[str, Switch] = {}
+        self._made: dict[tuple[str, str], Switch] = {}
 
-    async def make(self, forwarder: NodeForwarder) -> str:
-        """Return the path of the namespace of a forwarder's switch; the one of a killed mesh is gone on with.
+    async def make(self, forwarder: NodeForwarder) -> tuple[str, str]:
+        """Return the paths of the namespaces of a forwarder's switch: its own, and of ends in advance.
+
+        Those of a killed mesh are gone on with.
 
         The switch itself is started by its forwarder.
         """
-        name = self._paths.netns(forwarder.space)
+        name, ends = self._paths.netns(forwarder.space), self._paths.netns(forwarder.ends)
         path = await own_namespace(self._children, name)
-        self._made[name] = Switch(Path(forwarder.switch), path)
-        return path
+        place = await own_namespace(self._children, ends)
+        self._made[name, ends] = Switch(Path(forwarder.switch), path, ends=place)
+        return path, place
 
     async def refused(self, wires: Collection[str]) -> Counter[str]:
         """Return what the switches themselves have refused of wires (ids); who does not answer has none."""
@@ -59,9 +62,10 @@ class Switches:
     async def aclose(self) -> None:
         """End the switches by the book, and delete their namespaces."""
         while self._made:
-            name, switch = self._made.popitem()
+            names, switch = self._made.popitem()
             try:
                 await switch.stop()
             finally:
-                await delete_namespace(name)
-                self._children.drop_namespace(name)
+                for name in names:
+                    await delete_namespace(name)
+                    self._children.drop_namespace(name)

@@ -38,13 +38,12 @@ def test_a_forwarder_with_a_switch_has_wishes_too():
     """Its memory and its mechanisms are the environment's to say, its place is the mesh's."""
     here = NodeForwarder("ovs", "o", "o", "unix:///o", "/run/s", "space")
     given = {"NSM_DPDK_MEMORY": "0", "NSM_MECHANISMS": "GENEVE", "NSM_SWITCH_DIRECTORY": "/elsewhere"}
-    made = ovs_settings(NODE, here, "/run/netns/x", given)
-    assert (made.dpdk_memory, made.mechanisms) == (0, ("GENEVE",))
-    assert (made.switch_directory, made.switch_netns, made.tunnel_ip) == (
-        "/run/s",
-        "/run/netns/x",
-        "192.0.2.1",
-    )
+    given |= {"NSM_SPARE_WIRES": "3", "NSM_SPARE_NETNS": "/elsewhere"}
+    made = ovs_settings(NODE, here, ("/run/netns/x", "/run/netns/y"), given)
+    assert (made.dpdk_memory, made.mechanisms, made.spare_wires) == (0, ("GENEVE",), 3)
+    assert (made.switch_directory, made.tunnel_ip) == ("/run/s", "192.0.2.1")
+    assert (made.switch_netns, made.spare_netns) == ("/run/netns/x", "/run/netns/y")
+    assert (made.plain.tunnel_ip, made.plain.mechanisms) == ("192.0.2.1", ("GENEVE",))
 
 
 def test_labels_are_added_to_its_own():

@@ -1,0 +1,173 @@
+"""Wires' ports in advance: a switch looks at all of its ports for each new one, so many are made at once.
+
+A wire takes a pair that is there, which costs the same however many ports the switch has. The more pairs are
+in use, the more are made at once: so the looks of the switch cost each wire the same, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+import structlog
+
+from nsmesh.core.errors import MeshError
+from nsmesh.datapath.ovs_ends import MTU, Ends, new_pair
+from nsmesh.datapath.ovs_pairs import PairedPorts
+from nsmesh.datapath.ovs_rows import pair_of, ports_of
+from nsmesh.model.wire import CrossConnect, KernelPort, TunnelPort
+
+log = structlog.get_logger()
+
+SHARE = 4
+"""Of so many pairs in use there is one in advance, where that is more than asked for."""
+MOST = 128
+"""Pairs that are in advance at most."""
+PATIENCE = 2.0
+"""Seconds that a wire waits at most for pairs that are being made."""
+REST = 1.0
+"""Seconds after an attempt that failed."""
+
+
+class Spares:
+    """Pairs in advance at one switch: ``size`` of them while nobody asks for wires, and 0 for none."""
+
+    def __init__(self, ports: PairedPorts, home: str, place: str, size: int) -> None:
+        self._ports = ports
+        self._size = size
+        self._ends = Ends(home, place)
+        self.place = place
+        self._adopted = False
+        self._turn = asyncio.Lock()
+        self._due = asyncio.Event()
+        self._news = asyncio.Event()
+        self._making = False
+
+    async def take(self, wire: CrossConnect) -> tuple[str, ...]:
+        """Return the names of the two ports that a wire gets, or has; empty: it shall have ports of its own.
+
+        Raises what the database raises.
+        """
+        await self._adopt()
+        fits = all(isinstance(end, KernelPort | TunnelPort) and end.mtu <= MTU for end in (wire.a, wire.b))
+        if not fits:
+            await self._part(wire.id)
+            return ()
+        pair = await self._ports.take(wire.id)
+        if pair is None and self._making:
+            pair = await self._wait(wire.id)
+        if self._size and pair is None:
+            self.look()
+        return pair or ()
+
+    async def _part(self, wire_id: str) -> None:
+        """Take away the pair of a wire that needs other ports now."""
+        had = await self._ports.pair_with(wire_id)
+        if had:
+            await self._discard([had])
+
+    async def _wait(self, wire_id: str) -> tuple[str, ...] | None:
+        pair = None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while pair is None and self._making:
+                    self._due.set()
+                    await self._news.wait()
+                    pair = await self._ports.take(wire_id)
+        except TimeoutError:
+            log.info("no ports are ready in time: they are made for one wire", connection=wire_id)
+        return pair
+
+    async def join(self, owner: str, ends: dict[str, str]) -> None:
+        """Lead frames between the ports of a pair and a wire's ends beside them (their names, by port).
+
+        Raises Unavailable where that is not possible: then the pair is taken away.
+        """
+        try:
+            self._ends.join(owner, ends)
+        except MeshError:
+            await self._discard({pair_of(port) for port in ends})
+            raise
+        self.look()
+
+    async def keep(self) -> None:
+        """Make pairs whenever there are few, for ever."""
+        if not self._size:
+            return
+        self._making = True
+        try:
+            while True:
+                self._due.clear()
+                try:
+                    await self.fill()
+                except MeshError as error:
+                    log.warning("ports cannot be made in advance", error=str(error))
+                    self._tell()
+                    await asyncio.sleep(REST)
+                else:
+                    await self._due.wait()
+        finally:
+            self._making = False
+            self._tell()
+
+    async def fill(self) -> None:
+        """Make what is missing, and take away what is too much. Raises MeshError."""
+        await self._adopt()
+        while count := self._wanted(*await self._ports.ready()):
+            pairs = [new_pair() for _ in range(count)]
+            try:
+                await asyncio.to_thread(self._ends.make, pairs)
+                await self._ports.add_pairs(pairs)
+            except BaseException:
+                self._ends.drop([name for pair in pairs for name in ports_of(pair)])
+                raise
+            self._tell()
+        free, used = await self._ports.ready()
+        if len(free) > 2 * self._goal(used):
+            await self._discard(free[self._goal(used) :])
+
+    def _goal(self, used: int) -> int:
+        return min(max(self._size, used // SHARE), MOST) if self._size else 0
+
+    def _wanted(self, free: Collection[str], used: int) -> int:
+        """Return how many pairs to make now: none while half of them are there."""
+        goal = self._goal(used)
+        return goal - len(free) if len(free) * 2 < goal or len(free) < min(1, goal) else 0
+
+    def _tell(self) -> None:
+        """Wake those who wait for pairs."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _discard(self, pairs: Collection[str]) -> None:
+        await self._ports.drop_pairs(pairs)
+        self._ends.drop([name for pair in pairs for name in ports_of(pair)])
+
+    async def _adopt(self) -> None:
+        """Once: go on with what an earlier forwarder has made; what of it is not whole goes."""
+        async with self._turn:
+            if self._adopted:
+                return
+            waiting = await asyncio.to_thread(self._ends.look)
+            known = await self._ports.pairs()
+            broken = [pair for pair in known if not waiting.issuperset(ports_of(pair))]
+            if broken:
+                await self._discard(broken)
+            whole = {name for pair in known if pair not in broken for name in ports_of(pair)}
+            if strays := waiting - whole:
+                self._ends.drop(strays)
+            if known:
+                await self._ports.lead_pairs()
+            self._adopted = True
+
+    def look(self) -> None:
+        """Have it looked soon whether there are enough, or too many."""
+        self._due.set()
+
+    def forget(self) -> None:
+        """Look anew at what is there."""
+        self._adopted = False
+
+    def close(self) -> None:
+        """Let go of everything; what is in advance stays."""
+        self._ends.close()
