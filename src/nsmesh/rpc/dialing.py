@@ -11,6 +11,7 @@ import socket
 from nsmesh.core.errors import MeshError, TimedOut, Unauthorized, Unavailable
 from nsmesh.rpc import sockets
 from nsmesh.rpc.address import STREAM, Address, short
+from nsmesh.rpc.resolving import addresses_of
 
 FIRST_PAUSE = 0.001
 LONGEST_PAUSE = 0.02
@@ -134,10 +135,10 @@ async def _resolve(address: Address) -> list[tuple[int, tuple[str, int]]]:
             socket.inet_pton(family, host)
             return [(family, (host, address.port))]
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+        found = await addresses_of(host)
     except OSError as error:
         raise Unavailable(
             f"the host of {address.url} has no address: {error.strerror}",
             remedy="check the name and the resolver",
         ) from error
-    return [(family, (str(target[0]), address.port)) for family, _, _, _, target in found]
+    return [(family, (target, address.port)) for family, target in found]
