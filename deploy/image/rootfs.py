@@ -40,9 +40,9 @@ UNUSED = (
     "__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip", "distutils",
     "pydoc_data", "config-*", "site-packages", "dist-packages", "curses", "dbm", "venv", "unittest",
     "_pydecimal.py", "turtle.py", "*.pyi", "*.h",
-    "_curses*", "_dbm*", "_gdbm*", "_tkinter*", "readline.*", "nis.*", "_crypt.*", "audioop.*",
-    "ossaudiodev.*", "_codecs_*", "_multibytecodec*", "_test*", "_ctypes_test*", "_xxtest*", "xxlimited*",
-    "cffi", "pycparser",
+    "_curses*.so", "_dbm.*.so", "_gdbm.*.so", "_tkinter.*.so", "readline.*.so", "nis.*.so", "_crypt.*.so",
+    "audioop.*.so", "ossaudiodev.*.so", "_codecs_*.so", "_multibytecodec.*.so", "_test*.so",
+    "_ctypes_test.*.so", "_xxtest*.so", "xxlimited*.so", "cffi", "pycparser",
 )  # fmt: skip
 """Names, anywhere below Python's library and our packages, that no role reads. Modules in C are among them
 for the libraries that they would bring along (Berkeley DB, Kerberos, ncurses), and what compiles for cffi, of
