@@ -90,6 +90,17 @@ def test_wires_of_user_space_are_measured_or_it_says_what_is_missing(tmp_path):
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
+def test_a_machine_is_measured_or_it_says_what_is_missing(tmp_path):
+    """A machine that is wired by hand, and one by the driver, both with TCP and round trips."""
+    out, rows = measured(tmp_path, "vm")
+    if "vm: missing" in out:
+        pytest.skip("Open vSwitch with DPDK, qemu, or the image of a machine is missing")
+    assert [bool(row["p50"] and row["cpu"]) for row in rows] == [True, True]
+    assert "TCP Mbit/s" in out
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
 def test_packets_pass_or_it_says_what_is_missing(tmp_path):
     """Those that need other programs measure, or name the program."""
     out, rows = measured(tmp_path, "packets", "firewall")

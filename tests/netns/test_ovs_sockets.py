@@ -26,6 +26,7 @@ from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.datapath.ovs_switch import Switch
+from nsmesh.datapath.ovs_wear import MEMORY
 from nsmesh.datapath.payload_counts import REFUSED
 from nsmesh.model.wire import MemifPort, VhostUserPort
 
@@ -105,12 +106,19 @@ async def answering(path, number=1):
 
 
 def test_an_interface_and_a_memif_client_of_one_ring(tmp_path):
-    """Pings pass between them; the peer may come and go many times; nothing is left after remove."""
+    """Pings pass between them; the peer may come and go many times; nothing is left after remove.
+
+    From the first such wire on a metric tells DPDK's memory.
+    """
 
     async def body(datapath, pod):
+        assert await MEMORY.samples() == []
         near = listening(datapath)
         wire = CrossConnect("w1", kernel(pod), near)
         assert (await datapath.apply(wire)).outcome == "created"
+        told = {one.labels["state"]: one.value for one in await MEMORY.samples()}
+        assert min(told["free"], told["used"]) > 1 << 20
+        assert 200 << 20 < told["free"] + told["used"] < 300 << 20
         assert stat.S_ISSOCK(Path(near.socket).stat().st_mode)
         for _ in range(4):
             async with answering(near.socket):

@@ -23,7 +23,8 @@ def _one_place(netns: str, pid: int) -> None:
     epilog="\b\n"
     "Examples:\n"
     "  nsm connect kernel://secure-intranet-connectivity/nsm-1?app=web --pid 4711\n"
-    "  nsm connect kernel://secure-intranet-connectivity --netns my-container\n",
+    "  nsm connect kernel://secure-intranet-connectivity --netns my-container\n"
+    "  nsm connect vhost-user://secure-intranet-connectivity --netns my-machine\n",
 )
 @click.argument("url")
 @click.option("--netns", default="", help="Network namespace: a name of `ip netns`, or a path.")
@@ -44,8 +45,10 @@ def connect(
 ) -> None:
     """Wire whatever already runs on this host to a service.
 
-    URL is kernel://SERVICE/INTERFACE?label=value; interface and labels may be left out. The wire lives until
-    it is disconnected, or its process or namespace ends; it comes back when the mesh is started again.
+    URL is kernel://SERVICE/INTERFACE?label=value; interface and labels may be left out. memif://SERVICE and
+    vhost-user://SERVICE end in a socket that is told, for a packet processor or a virtual machine's monitor.
+    The wire lives until it is disconnected, or its process or namespace ends; it comes back when the mesh is
+    started again.
     """
     _one_place(netns, pid or 0)
     request = control_pb2.ConnectRequest(url=url, netns=netns, pid=pid or 0, client=name, node=node)

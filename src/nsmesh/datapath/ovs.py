@@ -30,6 +30,7 @@ from nsmesh.datapath.offloads import write_checksums
 from nsmesh.datapath.ovs_dpdk import check_ends, is_socket
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.datapath.ovs_switch import BRIDGE, Switch
+from nsmesh.datapath.ovs_wear import MEMORY
 from nsmesh.datapath.payload_counts import told_later
 from nsmesh.model.messages import ETHERNET
 
@@ -79,6 +80,7 @@ class OvsDatapath:
 
         self._metric = ExitStack()
         self._metric.enter_context(told_later(self._refused_by_flows))
+        self._metric.enter_context(MEMORY.reading(self.switch.dpdk_memory))
         # one for each side: both mark what they make with the wire's id, in groups of their own
         self._legs = tuple(ApartDatapath(owner=f"{owner}/ovs-{side}", namespaces=places) for side in "ab")
 

@@ -24,7 +24,7 @@ from nsmesh.datapath.ovs_ports import PATIENCE
 from nsmesh.datapath.ovs_programs import running, switch_program
 from nsmesh.datapath.ovs_rows import SwitchPort, await_value, named, new_port, put, select
 from nsmesh.datapath.ovs_spares import Spares
-from nsmesh.datapath.ovs_wear import allow_descriptors, is_worn_out
+from nsmesh.datapath.ovs_wear import allow_descriptors, is_worn_out, memory
 
 log = structlog.get_logger()
 
@@ -134,6 +134,17 @@ class Switch:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             await asyncio.sleep(0.02)
+
+    async def dpdk_memory(self) -> dict[tuple[str, ...], float]:
+        """Return the bytes of DPDK, free and used; nothing where it does not run, or does not answer."""
+        if not self._has_dpdk:
+            return {}
+        try:
+            found = await memory(self.directory / "ovs-vswitchd.ctl")
+        except Unavailable as error:
+            log.debug("DPDK does not tell its memory", error=str(error))
+            return {}
+        return {(state,): float(size) for state, size in found.items()}
 
     async def ensure_dpdk(self) -> None:
         """Have DPDK started; it takes its memory now, and its buffers, which a port of ours keeps.

@@ -14,7 +14,13 @@ import time
 from pathlib import Path
 
 from nsmesh.core.errors import Unavailable
+from nsmesh.core.metrics import Gauge
 
+MEMORY = Gauge(
+    "nsmesh_dpdk_memory_bytes",
+    "Memory of DPDK in this node's switch, free or used; ports that go do not give back all of theirs.",
+    ("state",),
+)
 LEAST = 2 << 20
 """Bytes that DPDK must have free: a port needs a part of that."""
 REST = 60.0
@@ -60,10 +66,18 @@ def _whole(text: bytes) -> dict[str, object] | None:
 
 async def free_memory(socket: Path) -> int:
     """Return how many bytes DPDK has left. Raises Unavailable where it does not run."""
-    found = re.findall(r"\bFree_size:(\d+)", await command(socket, "dpdk/get-malloc-stats"))
-    if not found:
+    return (await memory(socket))["free"]
+
+
+async def memory(socket: Path) -> dict[str, int]:
+    """Return how many bytes of DPDK's are free, and how many are used. Raises Unavailable without DPDK."""
+    said = await command(socket, "dpdk/get-malloc-stats")
+    free, used = (
+        list(map(int, re.findall(rf"\b{word}:(\d+)", said))) for word in ("Free_size", "Alloc_size")
+    )
+    if not free:
         raise Unavailable(f"the switch at {socket} does not tell its memory")
-    return sum(map(int, found))
+    return {"free": sum(free), "used": sum(used)}
 
 
 async def is_worn_out(socket: Path, pid_file: Path) -> bool:
