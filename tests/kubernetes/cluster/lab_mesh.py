@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import lab_cluster as lab
@@ -84,10 +87,13 @@ def revision() -> int:
     return int(json.loads(lab.helm("list", "-n", lab.SYSTEM, "-o", "json"))[0]["revision"])
 
 
-def upgrade(*settings: str) -> None:
-    """Upgrade the release with more values, and wait until all of it is ready."""
+def upgrade(
+    *settings: str, more: Sequence[str] = (), files: Mapping[str, Path] = MappingProxyType({})
+) -> None:
+    """Upgrade with values, texts of files and options of Helm, and wait until all is ready."""
     chart = str(lab.PROJECT / "deploy/helm")
-    words = [f"--set={one}" for one in settings]
+    words = [*more, *(f"--set={one}" for one in settings)]
+    words += [f"--set-file={name}={file}" for name, file in files.items()]
     lab.helm("upgrade", "nsmesh", chart, "-n", lab.SYSTEM, "--reset-then-reuse-values", *words)
     wait_for_mesh()
 
