@@ -8,13 +8,14 @@ import time
 
 import pytest
 import structlog
-from kubernetes_stores import api_of, apply_crds, ep, eventually, store_of
+from kubernetes_stores import api_of, apply_crds, ep, eventually, grant, kubeconfig_with, store_of
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.config.models import User
 
 from nsmesh.core.clock import SystemClock
 from nsmesh.core.errors import MeshError, Unauthorized
 from nsmesh.core.scope import Scope
+from nsmesh.kubernetes import collector as collector_module
 from nsmesh.kubernetes.client import connected
 from nsmesh.kubernetes.codec import ENDPOINTS
 from nsmesh.kubernetes.collector import Collector
@@ -118,6 +119,42 @@ def test_a_role_that_lacks_a_verb(api_server, api_namespace):
             await eventually("told", lambda: isinstance(store.reflector.trouble, Unauthorized))
 
     asyncio.run(main())
+
+
+def test_a_collector_that_may_take_no_lease(api_server, api_namespace, tmp_path, monkeypatch):
+    """It collects beside others; once it may, it takes the lease, for no longer than any other replica."""
+    apply_crds(api_server)
+    monkeypatch.setattr(collector_module, "REFUSED", 0.5)
+    every = {"apiGroups": ["networkservicemesh.io"], "resources": ["*"], "verbs": ["*"]}
+    file = kubeconfig_with(api_server, api_namespace, tmp_path, everywhere=[every])
+    leases = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}
+    weak = KubeConfig.from_file(str(file)).get()
+
+    async def main():
+        clock = SystemClock()
+        async with connected(weak) as api, Scope("test") as scope:
+            store = KubernetesStore(api, ENDPOINTS, namespace=api_namespace)
+            async with store.running(scope):
+                collector = Collector(store, Lease(api, api_namespace, "l", "one", clock), 60.0, clock)
+                scope.spawn(collector.run(), name="collect")
+                await store.put(ep("over", "s", expiration_time=timestamp(clock.now() + 3)))
+                await eventually("collected", lambda: store.view.held(api_namespace, "over") is None)
+                await asyncio.to_thread(grant, api_server, api_namespace, api_namespace, [leases])
+
+                def spec() -> dict:
+                    words = ("-n", api_namespace, "get", "lease", "l", "-o", "json")
+                    said = api_server.kubectl(*words, check=False)
+                    return json.loads(said)["spec"] if said.startswith("{") else {}
+
+                await eventually("the lease", lambda: spec().get("holderIdentity") == "one")
+                assert spec()["leaseDurationSeconds"] == 15
+                assert collector.collecting
+
+    try:
+        asyncio.run(main())
+    finally:
+        for kind in ("clusterrole", "clusterrolebinding"):
+            api_server.kubectl("delete", kind, api_namespace)
 
 
 def test_many_changes_cost_no_list(api_server, api_namespace):

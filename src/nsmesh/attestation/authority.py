@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from nsmesh.api import join_pb2
 from nsmesh.attestation.names import POD, SIGN, TOKEN, Member, daemon_set_of, member_of, pod_of
 from nsmesh.attestation.settings import AuthoritySettings
 from nsmesh.core.clock import Clock, SystemClock
-from nsmesh.core.errors import Invalid, MeshError, NotFound, Unauthorized
+from nsmesh.core.errors import Invalid, MeshError, NotFound, TimedOut, Unauthorized, Unavailable
 from nsmesh.core.pauses import pauses
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import Api, connected, in_pod
@@ -39,6 +39,8 @@ MAINTENANCE = 3600.0
 """Seconds between two looks at the CA's rotation."""
 PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two tries to keep what the CA is now."""
+LONGEST_START = 5.0
+"""Seconds at most between two tries to read it at the start, while nobody gets an identity."""
 _NODE = "authentication.kubernetes.io/node-name"
 _CORE = "/api/v1/namespaces"
 _APPS = "/apis/apps/v1/namespaces"
@@ -222,15 +224,29 @@ def _fulfils(labels: Mapping[str, str], expression: Mapping[str, Any]) -> bool:
     return kinds.get(expression["operator"], False)
 
 
+async def opened(keeper: Keeper, clock: Clock, stop: asyncio.Event) -> CertificateAuthority:
+    """Return the CA once the API server answers; raises MeshError where that refuses, or at ``stop``."""
+    for pause in pauses(PAUSE, LONGEST_START):
+        try:
+            return await keeper.opened(clock)
+        except (Unavailable, TimedOut) as error:
+            if stop.is_set():
+                raise
+            log.warning("the CA waits for the API server", error=str(error))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
+    raise AssertionError("pauses have no end")
+
+
 @asynccontextmanager
-async def running_authority(settings: AuthoritySettings) -> AsyncIterator[rpc.Server]:
-    """Run the CA of a cluster while the block runs."""
+async def running_authority(settings: AuthoritySettings, stop: asyncio.Event) -> AsyncIterator[rpc.Server]:
+    """Run the CA of a cluster while the block runs; the block begins once the API server has answered."""
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         account = in_pod(Path(settings.service_account_folder))
         server = await stack.enter_async_context(connected(account))
         keeper = Keeper(server, settings)
-        ca = await keeper.opened(clock)
+        ca = await opened(keeper, clock, stop)
         authority = Authority(server, ca, settings, clock)
         scope = await stack.enter_async_context(Scope("identity authority", clock))
         methods = {SIGN: rpc.Unary(authority.sign)}
@@ -259,5 +275,5 @@ async def rotate(ca: CertificateAuthority, keeper: Keeper, period: float = MAINT
 
 async def serve_authority(settings: AuthoritySettings, stop: asyncio.Event) -> None:
     """Run the CA of a cluster until ``stop``."""
-    async with running_authority(settings):
+    async with running_authority(settings, stop):
         await stop.wait()

@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 INTERVAL = 1.0
 """Seconds between two looks at what has expired."""
+REFUSED = 100.0
+"""Seconds until a lease is asked for again that the API server does not let us have."""
 
 
 class Collector:
@@ -48,8 +50,8 @@ class Collector:
         try:
             while True:
                 if self._clock.monotonic() >= next_hold:
-                    next_hold = self._clock.monotonic() + self._lease.duration / 3
-                    self.collecting = await self._hold()
+                    self.collecting, pause = await self._hold()
+                    next_hold = self._clock.monotonic() + pause
                 if self._store.reflector.trouble is not None:
                     self._resumes = self._clock.monotonic() + self._period
                 if self.collecting and self._clock.monotonic() >= self._resumes:
@@ -59,16 +61,18 @@ class Collector:
             if self.collecting:
                 await asyncio.shield(self._lease.release())
 
-    async def _hold(self) -> bool:
+    async def _hold(self) -> tuple[bool, float]:
+        """Say whether this replica collects, and for how many seconds that is so."""
+        renewed = self._lease.duration / 3
         try:
-            return await self._lease.hold()
+            return await self._lease.hold(), renewed
         except Unauthorized as error:
             log.warning("no lease may be taken: this replica collects beside the others", error=str(error))
-            self._lease.duration = 300.0  # it is said again, but seldom
-            return True  # each deletion has its precondition: two collectors are a waste, no harm
+            # each deletion has its precondition: two collectors are a waste, no harm
+            return True, REFUSED
         except MeshError as error:
             log.debug("lease not renewed", error=str(error))
-            return False
+            return False, renewed
 
     async def collect(self) -> int:
         """Delete what is due now; returns how many."""

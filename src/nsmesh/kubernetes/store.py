@@ -14,7 +14,7 @@ from nsmesh.kubernetes.codec import API_VERSION, Resource
 from nsmesh.kubernetes.reflector import Reflector
 from nsmesh.kubernetes.view import Held, View
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import NetworkServiceEndpoint
+from nsmesh.model.messages import NetworkService, NetworkServiceEndpoint
 from nsmesh.registry.catalogue import BACKLOG, Catalogue
 from nsmesh.registry.query import E
 from nsmesh.registry.viewed import Viewed
@@ -29,7 +29,8 @@ class KubernetesStore(Viewed[E]):
     Written are objects of ``namespace``; found are those of all namespaces, so a name may be found twice.
     Two who write one object at once both succeed, one after the other, where they do so for the same owner
     (``path_ids``); else the second is refused, as whose a name is was decided meanwhile. What the first said
-    of when an endpoint was first registered stays.
+    of when an endpoint was first registered stays. So do the matches of a service that is registered without
+    any, as endpoints do; of a service that nobody has registered (a user's YAML) all stays.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class KubernetesStore(Viewed[E]):
         """Write ``entry``, then show it. An entry that is not changed is shown again but not written."""
         own = copy_of(entry)
         held = self.view.held(self._namespace, own.name)
+        if (kept := self._kept(own)) is not None:
+            return kept
         if held is not None and held.entry == own:
             return self._catalogue.put(own, f"{self._namespace}/{own.name}")
         version = str(held.version) if held else ""
@@ -71,6 +74,8 @@ class KubernetesStore(Viewed[E]):
                 item = await (self._replace(own, version) if version else self._create(own))
             except Changed:
                 version = await self._fresh(own)
+                if (kept := self._kept(own)) is not None:
+                    return kept
             except NotFound:
                 if not version:
                     raise
@@ -82,6 +87,21 @@ class KubernetesStore(Viewed[E]):
             f"the {self.kind.word} {own.name} was changed by others at each of {TRIES} tries to write it",
             remedy="give each that registers a name of its own (NSM_NAME)",
         )
+
+    def _kept(self, own: E) -> E | None:
+        """Give a service without matches those that it has; return it where it stays as it is."""
+        held = self.view.held(self._namespace, own.name)
+        known = held.entry if held else None
+        if not isinstance(own, NetworkService) or own.matches:
+            return None
+        if not isinstance(known, NetworkService) or not known.matches:
+            return None
+        if any(known.path_ids[:1]):
+            own.matches.extend(known.matches)
+            return None
+        answer = copy_of(known)
+        answer.path_ids[:] = own.path_ids
+        return answer
 
     async def _create(self, own: E) -> Object:
         body = {
