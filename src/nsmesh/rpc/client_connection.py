@@ -12,6 +12,7 @@ from nsmesh.core.errors import Internal, MeshError, TimedOut, Unanswered
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc import framing
 from nsmesh.rpc.connection import Connection
+from nsmesh.rpc.departures import departures_of
 from nsmesh.rpc.inbox import Inbox
 from nsmesh.rpc.limits import Limits
 
@@ -55,6 +56,13 @@ class ClientConnection(Connection):
         self.idle = asyncio.Event()
         self.idle.set()
         self._heads: dict[str, list[tuple[bytes, bytes]]] = {}
+        self._departures = departures_of(self.loop)
+
+    def soon(self) -> None:
+        """Flush at the end of this turn of the loop, once for all that was queued in it."""
+        if not self._soon:
+            self._soon = True
+            self._departures.add(self.loop, self.flush)
 
     def begin(self, path: str, metadata: framing.Metadata, deadline: float | None) -> tuple[int, Call]:
         """Open a stream for a call; raises Unanswered, TimedOut, Invalid."""

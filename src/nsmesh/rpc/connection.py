@@ -79,7 +79,7 @@ class Connection:
             log.exception("a fault in the gRPC layer ends a connection", peer=self.wire.where)
             self.wire.abort(Internal(f"a fault of our own ended the connection to {self.wire.where}"))
             return
-        if not self._soon:
+        if not self._soon and (self._producers or not self.engine.silent()):
             self.flush()
 
     def _farewell(self, error: http2.EngineError) -> None:

@@ -133,6 +133,10 @@ class Engine(Protocol):
         """Return up to about ``amount`` bytes that may go out now; empty when there are none."""
         ...
 
+    def silent(self) -> bool:
+        """Whether there is surely nothing to ``take`` and the connection lives; False where nobody knows."""
+        ...
+
     def over(self) -> str | None:
         """Return None while the connection lives; else, after ``take``, why it ended, empty for no fault."""
         ...

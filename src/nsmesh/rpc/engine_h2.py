@@ -142,6 +142,10 @@ class H2Engine:
         del self._out[:amount]
         return taken
 
+    def silent(self) -> bool:
+        """Return False: this library does not say."""
+        return False
+
     def over(self) -> str | None:
         """Return None: this library says its end by an error."""
         return None

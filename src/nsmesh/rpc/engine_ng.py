@@ -132,6 +132,14 @@ class NgEngine:
         except ngh2.NGH2Error:
             return b""
 
+    def silent(self) -> bool:
+        """Return whether the library wants to read alone."""
+        connection = self._connection
+        try:
+            return connection.want_read and not connection.want_write
+        except ngh2.NGH2Error:
+            return False
+
     def over(self) -> str | None:
         """Return why the library takes and gives nothing any more, or None."""
         connection = self._connection

@@ -90,8 +90,8 @@ class Assembler:
         """Return the messages that ``data`` completes; raises Exhausted, Unimplemented."""
         buffer = self._buffer
         if not buffer and len(data) >= HEAD:  # nearly always one frame is one message
-            size = self._size(data, 0)
-            if len(data) == HEAD + size:
+            flag, size = _HEAD.unpack_from(data)
+            if len(data) == HEAD + size and not flag and size <= self._limit:
                 return [data[HEAD:]]
         buffer += data
         found = []

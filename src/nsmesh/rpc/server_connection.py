@@ -10,6 +10,7 @@ from nsmesh.core.scope import Scope
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc import framing
 from nsmesh.rpc.connection import Connection
+from nsmesh.rpc.departures import departures_of
 from nsmesh.rpc.descriptors import Descriptors, PeerDescriptors
 from nsmesh.rpc.limits import Limits
 from nsmesh.rpc.methods import Method, ServerCall
@@ -72,6 +73,8 @@ class ServerConnection(Connection):
         self._announced = False
         self._draining = False
         self._established = False
+        self._begun = False
+        self._departures = departures_of(self.loop)
 
     @property
     def running(self) -> int:
@@ -101,6 +104,13 @@ class ServerConnection(Connection):
         """Begin, now that the peer is known."""
         self._descriptors = self._table.view(self.wire.peer)
         super().opened()
+
+    def received(self, data: bytes) -> None:
+        """Act on bytes; what the calls that begin by that ask of others goes out when all have begun."""
+        super().received(data)
+        if self._begun:
+            self._begun = False
+            self._departures.expect(self.loop)
 
     def on_settings(self) -> None:
         """Take the client's settings; the first ones end the handshake."""
@@ -169,6 +179,7 @@ class ServerConnection(Connection):
             return
         if ended:
             running.complete()
+            self._begun = True
 
     def on_trailers(self, event: http2.Trailers) -> None:
         """Take trailers of a request: they only end it."""
