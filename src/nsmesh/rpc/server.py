@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import math
 import os
 import socket
@@ -16,12 +15,12 @@ from nsmesh.core import metrics
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Exhausted, MeshError, Unanswered, Unauthorized, Unavailable
 from nsmesh.core.identity import Identity
-from nsmesh.core.logging import of_nobody
 from nsmesh.core.scope import Scope
 from nsmesh.rpc import engine as http2
 from nsmesh.rpc import foreign, sockets, telling
 from nsmesh.rpc.arrivals import Arrivals
 from nsmesh.rpc.descriptors import SHARED, Descriptors
+from nsmesh.rpc.door import Door
 from nsmesh.rpc.limits import DEFAULT, Limits
 from nsmesh.rpc.listener import Listener
 from nsmesh.rpc.methods import Method
@@ -30,12 +29,6 @@ from nsmesh.rpc.tls import Tls
 from nsmesh.rpc.wire import Wire
 
 _SERVERS: WeakSet[Server] = WeakSet()
-
-ACCEPT_AT_ONCE = 64
-"""Connections taken per turn of the loop."""
-
-PAUSE = 0.1
-"""Seconds without accepting after the process ran out of descriptors."""
 
 TOLD = 0.25
 """Seconds that clients have to say that they know that we go away."""
@@ -75,14 +68,13 @@ class Server:
         self._everybody = bool(socket_mode & 0o006)
         self._loop = asyncio.get_running_loop()
         self.listener = Listener(url, socket_mode)
-        self._socket = self.listener.socket
         self.url = self.listener.url
+        self._door = Door(self.listener, self._accepted, self._say)
         self._scope = Scope(f"server {self.url}")
         self._connections: set[ServerConnection] = set()
         self._arrivals = Arrivals(limits.arrivals, limits.flood_window)
         self._half_open: dict[ServerConnection, object] = {}  # oldest first, with their origins
         self._changed = asyncio.Event()
-        self._pause: asyncio.TimerHandle | None = None
         self._closed = False
         self._leaving = False
         self._forget_listener = identity.on_rotation(self.renew) if identity is not None else None
@@ -113,34 +105,8 @@ class Server:
     async def start(self) -> None:
         """Begin to accept."""
         await self._scope.__aenter__()
-        self._listen()
+        self._door.open()
         _SERVERS.add(self)
-
-    def _listen(self) -> None:
-        self._pause = None
-        # calls begin in the context of the reader of their connection, which is that of this one
-        of_nobody().run(self._loop.add_reader, self._socket.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(ACCEPT_AT_ONCE):
-            try:
-                sock, _from = self._socket.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
-                    raise
-                self._say("no descriptors left: not accepting for a moment", error=str(error))
-                self._loop.remove_reader(self._socket.fileno())
-                self._pause = self._loop.call_later(PAUSE, self._listen)
-                return
-            self.listener.accepts()
-            sock.settimeout(0)
-            try:
-                self._accepted(sock)
-            except (OSError, MeshError) as error:  # it went away meanwhile, or we have no certificate yet
-                foreign.close_socket(sock)
-                self._say("a connection was lost while it was accepted", error=str(error))
 
     def _accepted(self, sock: socket.socket) -> None:
         if len(self._connections) >= self._limits.connections:
@@ -270,7 +236,7 @@ class Server:
         _SERVERS.discard(self)
         if self._forget_listener is not None:
             self._forget_listener()
-        self._stop_listening()
+        self._door.close()
         for connection in list(self._connections):
             connection.announce()
 
@@ -288,12 +254,6 @@ class Server:
             connection.finish()
         await asyncio.gather(*(connection.wire.gone() for connection in connections))
         await self._scope.__aexit__(None, None, None)
-
-    def _stop_listening(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self._socket.fileno())
-        self.listener.close()
 
 
 def servers() -> list[Server]:

@@ -12,7 +12,7 @@ from nsmesh.journal.file import forget_journal
 from nsmesh.model.manifest import Endpoint, Link, Workload
 from nsmesh.model.manifest_records import AT_REGISTRY
 from nsmesh.model.messages import NetworkService
-from nsmesh.standalone.clients import Client
+from nsmesh.standalone.client import Client
 from nsmesh.standalone.documents import Local, key
 from nsmesh.standalone.entries import Entries
 from nsmesh.standalone.events import Event

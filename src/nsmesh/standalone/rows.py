@@ -13,7 +13,7 @@ from nsmesh.core.audit import orphans, unclosed
 from nsmesh.core.paths import UNDERLAY
 from nsmesh.model.manifest import Endpoint, Link, Workload, dump
 from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServiceEndpoint
-from nsmesh.standalone.clients import Client
+from nsmesh.standalone.client import Client
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.node_rows import managers_elsewhere, node_rows, parts
 from nsmesh.standalone.nodes import Node, NodeForwarder

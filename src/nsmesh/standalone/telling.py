@@ -10,7 +10,7 @@ from nsmesh.model.messages import Connection, Match
 from nsmesh.model.sockets import SOCKET_FILE
 
 if TYPE_CHECKING:  # commands import this module, and shall start fast
-    from nsmesh.standalone.clients import Client, Wire
+    from nsmesh.standalone.client import Client, Wire
 
 _TAIL = 64 << 10
 """Bytes of a log that are read from its end."""
