@@ -81,7 +81,7 @@ class Lookup:
         self._version = version
         self._at: int | None = None
         self._services: dict[tuple[str, str], NetworkService] = {}
-        self._endpoints: dict[tuple[str, str], list[NetworkServiceEndpoint]] = {}
+        self._endpoints: dict[tuple[str, str, str], list[NetworkServiceEndpoint]] = {}
 
     async def service(self, call: Call, name: str, payload: str) -> NetworkService:
         """Return what :func:`find_service` does; raises the same."""
@@ -100,18 +100,24 @@ class Lookup:
 
         ``now``: the time of the wall; what is over by then is not answered from what is kept.
         """
-        at = self._look()
-        known = self._endpoints.get((service, url))
-        if known is None or any(has_expired(entry, now) for entry in known):
-            template = NetworkServiceEndpoint(network_service_names=[service], url=url)
-            known = await find_endpoints(self._registry, call, template)
-            if known and self._is_kept(service, at):
-                self._endpoints[service, url] = known
-        return known
+        return await self._found(call, now, service=service, url=url)
 
-    async def named(self, call: Call, name: str) -> list[NetworkServiceEndpoint]:
-        """Return the endpoint of that name, and others that the registry takes for it; always asked for."""
-        return await find_endpoints(self._registry, call, NetworkServiceEndpoint(name=name))
+    async def named(self, call: Call, name: str, now: float) -> list[NetworkServiceEndpoint]:
+        """Return the endpoint of that name, and others that the registry takes for it."""
+        return await self._found(call, now, name=name)
+
+    async def _found(
+        self, call: Call, now: float, *, name: str = "", service: str = "", url: str = ""
+    ) -> list[NetworkServiceEndpoint]:
+        at = self._look()
+        known = self._endpoints.get((name, service, url))
+        if known is None or any(has_expired(entry, now) for entry in known):
+            services = [service] if service else []
+            template = NetworkServiceEndpoint(name=name, network_service_names=services, url=url)
+            known = await find_endpoints(self._registry, call, template)
+            if known and self._is_kept(name or service, at):
+                self._endpoints[name, service, url] = known
+        return known
 
     def _look(self) -> int | None:
         """Return the registry's version; drop what is kept of another one."""

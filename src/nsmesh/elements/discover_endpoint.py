@@ -58,7 +58,7 @@ class DiscoverEndpoint(Element):
         known = call.state.get(ENDPOINT)
         try:
             await self._fill_payload(call, connection)
-            for entry in await self._registry.named(call, name):
+            for entry in await self._registry.named(call, name, self.scope.clock.now()):
                 if entry.name == name:
                     return Candidate(name, entry.url)
         except Unavailable as error:
