@@ -17,7 +17,7 @@ from nsmesh.model.messages import (
     NetworkServiceRequest,
     Query,
 )
-from nsmesh.model.times import timestamp
+from nsmesh.model.times import set_timestamp
 
 
 class ClientToken(Element):
@@ -48,11 +48,11 @@ class ClientToken(Element):
 
     def _update(self, call: Call, connection: Connection) -> Call:
         token, expires, call = self._mint(call)
-        index = connection.path.index
-        if expires and index < len(connection.path.path_segments):
-            segment = connection.path.path_segments[index]
+        path = connection.path
+        if expires and path.index < len(path.path_segments):
+            segment = path.path_segments[path.index]
             segment.token = token
-            segment.expires.CopyFrom(timestamp(expires))
+            set_timestamp(segment.expires, expires)
         return call
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:

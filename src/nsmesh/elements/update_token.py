@@ -7,8 +7,8 @@ import structlog
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.tokens import TokenSource, received_token, sends_token
-from nsmesh.model.messages import Connection, NetworkServiceRequest
-from nsmesh.model.times import timestamp
+from nsmesh.model.messages import Connection, NetworkServiceRequest, PathSegment
+from nsmesh.model.times import set_timestamp
 
 log = structlog.get_logger()
 
@@ -32,19 +32,16 @@ class UpdateToken(Element):
         self._tokens = tokens
 
     def _update(self, call: Call, connection: Connection) -> None:
-        segments = connection.path.path_segments
-        index = connection.path.index
+        path = connection.path
+        segments, index = path.path_segments, path.index
         if index > 0 and sends_token(call):
             try:
                 token, expires = received_token(call)
             except ValueError as error:
                 log.warning("token headers ignored", connection=connection.id, error=str(error))
             else:
-                segments[index - 1].token = token
-                segments[index - 1].expires.CopyFrom(timestamp(expires))
-        token, expires = self._tokens.mint(call.peer)
-        segments[index].token = token
-        segments[index].expires.CopyFrom(timestamp(expires))
+                _write(segments[index - 1], token, expires)
+        _write(segments[index], *self._tokens.mint(call.peer))
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Update, pass on. Our token in the answer fits what the caller was shown, should we have rotated."""
@@ -62,3 +59,8 @@ class UpdateToken(Element):
         """Update, pass on."""
         self._update(call, connection)
         await next.close(call, connection)
+
+
+def _write(segment: PathSegment, token: str, expires: float) -> None:
+    segment.token = token
+    set_timestamp(segment.expires, expires)

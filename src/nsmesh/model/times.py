@@ -18,8 +18,16 @@ _RFC3339 = re.compile(
 
 def timestamp(seconds: float) -> Timestamp:
     """Return ``seconds`` since the epoch as a Timestamp (microseconds are kept)."""
+    stamp = Timestamp()
+    set_timestamp(stamp, seconds)
+    return stamp
+
+
+def set_timestamp(stamp: Timestamp, seconds: float) -> None:
+    """Write what :func:`timestamp` returns into a field of a message."""
     whole, fraction = divmod(round(seconds * 1_000_000), 1_000_000)
-    return Timestamp(seconds=whole, nanos=fraction * 1000)
+    stamp.seconds = whole
+    stamp.nanos = fraction * 1000
 
 
 def seconds(stamp: Timestamp) -> float:

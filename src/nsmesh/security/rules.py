@@ -52,14 +52,19 @@ class Question:
     owners: Mapping[str, Sequence[str]] = field(default_factory=dict)
     connections: Mapping[str, Sequence[str]] = field(default_factory=dict)
     selected: Sequence[str] = ()
+    _claims: dict[int, Claims | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def claims(self, index: int) -> Claims | None:
         """Return what token ``index`` claims, or None where it is no token."""
         assert self.tokens is not None
+        if index in self._claims:  # each is asked for by several policies
+            return self._claims[index]
         try:
-            return self.reader.read(self.tokens[index])
+            found: Claims | None = self.reader.read(self.tokens[index])
         except BadToken:
-            return None
+            found = None
+        self._claims[index] = found
+        return found
 
     def hop(self, index: int) -> str:
         """Return hop ``index`` in words: its index and the names around it."""
