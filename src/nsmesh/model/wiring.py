@@ -87,8 +87,8 @@ def kernel_port(
     for the ends that it stands between. Raises :class:`WiringError`.
     """
     context = connection.context
-    if not numbered:
-        return KernelPort(netns, name, mtu=context.MTU, numbered=False)
+    if not numbered or not connection.HasField("context"):
+        return KernelPort(netns, name, mtu=context.MTU, numbered=numbered)
     client = side is Side.CLIENT
     ip = context.ip_context
     src = _interfaces(ip.src_ip_addrs, "src_ip_addrs")
