@@ -7,8 +7,9 @@ import socket
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import datapath_lab as lab
 import pytest
-from test_ovs_sockets import Echo, answering, driver, kernel, listening, needs_testpmd, pings
+from ovs_lab import MEMORY, Echo, answering, driver, kernel, listening, needs_testpmd, pings
 
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath import netns, ovs_programs
@@ -31,13 +32,13 @@ PAUSE = 0.01
 RECONNECTS = 1000
 
 
-def scenario(tmp_path, body):
-    async def main(make, pod):
+def scenario(tmp_path, body, pods=1):
+    async def main(*given):
         async with asyncio.timeout(140):
-            await body(make, pod)
+            await body(*given)
 
-    with driver(tmp_path) as (make, pod):
-        asyncio.run(main(make, pod))
+    with driver(tmp_path, memory=MEMORY, pods=pods) as given:
+        asyncio.run(main(*given))
 
 
 async def until(condition, seconds=40.0, why=lambda: ""):
@@ -295,23 +296,36 @@ def test_a_peer_that_breaks_the_rules_harms_its_own_wire(tmp_path):
 
 
 def test_a_peer_that_names_memory_that_is_not_there_may_end_the_switch_and_all_wires_come_back(tmp_path):
-    """DPDK follows such a descriptor; the switch that follows the dead one has the wires of the others."""
+    """DPDK follows such a descriptor; the switch that follows the dead one has the wires of the others.
 
-    async def body(make, pod):
+    Three times: the stream of another peer pauses and goes on by itself each time, the last wire is there,
+    and a kernel wire through the same switch carries pings.
+    """
+
+    async def body(make, pod, other):
         datapath = make()
         near, bad = listening(datapath), listening(datapath, "bad.memif")
+        pid_file = datapath.switch.directory / "ovs-vswitchd.pid"
         async with keeping(datapath.switch):
             await datapath.apply(CrossConnect("w1", kernel(pod), near))
             await datapath.apply(CrossConnect("w2", kernel(pod, 2), bad))
+            await datapath.apply(lab.simple(pod, other, "w3", 3))
             async with reflecting(near.socket):
-                stream = Stream(pod)
-                async with stream.running():
-                    await stream.more(50)
-                    async with hostile(bad.socket) as talk:
-                        foreign_region(talk)
-                        await asyncio.sleep(0.5)
-                    await stream.more(50)
-            assert len(await datapath.switch.ports.owners()) == 2
+                await begun(pod)
+                for _ in range(3):
+                    pid = running(pid_file, "ovs-vswitchd")
+                    stream = Stream(pod)
+                    async with stream.running():
+                        await stream.more(50)
+                        async with hostile(bad.socket) as talk:
+                            foreign_region(talk)
+                            await until(lambda: running(pid_file, "ovs-vswitchd") not in {0, pid})  # noqa: B023 - now
+                        await stream.more(50)
+                    assert stream.gap < 30
+                    assert await pings(pod, 3, 30)
+            assert len(await datapath.switch.ports.owners()) == 3
+            async with answering(bad.socket, 2):
+                assert await pings(pod, 2, 30)
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, pods=2)

@@ -3,25 +3,22 @@
 import asyncio
 import contextlib
 import os
-import re
-import shutil
 import signal
 import socket
 import stat
-import subprocess
-from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import datapath_lab as lab
+import ovs_lab
 import pytest
+from ovs_lab import MAC, Echo, answering, driver, held, kernel, listening, needs_testpmd, pings, there
 
 from nsmesh.core.errors import MeshError, Refused
 from nsmesh.datapath import ovs_programs
-from nsmesh.datapath.base import CrossConnect, KernelPort, Route
+from nsmesh.datapath.base import CrossConnect
 from nsmesh.datapath.memif.answers import Answers
-from nsmesh.datapath.memif.peer import connect, listen
-from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.memif.peer import listen
 from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
@@ -35,24 +32,9 @@ pytestmark = [
     pytest.mark.timeout(90),
     pytest.mark.skipif(bool(ovs_programs.lacks_dpdk()), reason="Open vSwitch with DPDK is not installed"),
 ]
-MAC = "02:00:00:00:00:07"
 
 
-@contextmanager
-def driver(tmp_path, memory=256):
-    """Yield what makes drivers of one node with a switch of its own, and a pod."""
-    with lab.spaces(2) as (node, pod):
-
-        def make(memory=memory):
-            return OvsDatapath(tmp_path / "ovs", node=node, namespaces=lambda: [pod], memory=memory)
-
-        try:
-            yield make, pod
-        finally:
-            asyncio.run(make().switch.stop())
-
-
-def scenario(tmp_path, body, memory=256):
+def scenario(tmp_path, body, memory=ovs_lab.MEMORY):
     async def main(make, pod):
         async with asyncio.timeout(80):
             datapath = make()
@@ -61,48 +43,8 @@ def scenario(tmp_path, body, memory=256):
             finally:
                 await datapath.aclose()
 
-    with driver(tmp_path, memory) as (make, pod):
+    with driver(tmp_path, memory=memory) as (make, pod):
         asyncio.run(main(make, pod))
-
-
-def kernel(pod, number=1):
-    net = f"10.0.{number}"
-    return KernelPort(pod, f"nsm-{number}", addresses=(f"{net}.1/32",), routes=(Route(f"{net}.2/32"),))
-
-
-def listening(datapath, name="x.memif"):
-    """Return an end at which the switch listens."""
-    return MemifPort(str(datapath.switch.directory / "sockets" / name))
-
-
-@contextmanager
-def held(path):
-    """Yield the path by which this process holds a socket's file, as for one that came as a descriptor."""
-    descriptor = os.open(path, os.O_PATH)
-    try:
-        yield f"/proc/{os.getpid()}/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
-async def pings(pod, number=1, seconds=10.0):
-    """Return whether a ping passes in time."""
-    end = asyncio.get_running_loop().time() + seconds
-    while not (passed := await asyncio.to_thread(lab.pings, pod, f"10.0.{number}.2")):
-        if asyncio.get_running_loop().time() > end:
-            break
-    return passed
-
-
-@asynccontextmanager
-async def answering(path, number=1):
-    """Have a memif client of one ring answer pings while the block runs."""
-    peer = connect(str(path), Answers(MAC, [f"10.0.{number}.2"]))
-    try:
-        await asyncio.wait_for(peer.connected.wait(), 10)
-        yield peer
-    finally:
-        peer.close()
 
 
 def test_an_interface_and_a_memif_client_of_one_ring(tmp_path):
@@ -253,59 +195,6 @@ def test_memory_that_does_not_suffice_is_said_with_its_number(tmp_path):
         assert lab.names(pod) == set()
 
     scenario(tmp_path, body, memory=16)
-
-
-class Echo:
-    """A testpmd that answers ARP and pings on one device, or does what ``mode`` says."""
-
-    def __init__(self, folder, *device, mode="icmpecho", queues=1):
-        self.log = Path(folder, "testpmd.log")
-        command = ["dpdk-testpmd", "--no-pci", "--no-huge", "--legacy-mem", "-m", "96"]
-        command += [
-            "--lcores",
-            "0@0,1@0",
-            f"--file-prefix=nsm{mode}{os.getpid()}",
-            "--vdev",
-            ",".join(device),
-        ]
-        command += ["--", "-i", "--total-num-mbufs=4096", "--nb-cores=1", "--port-topology=loop"]
-        command += [
-            f"--forward-mode={mode}",
-            "--no-flush-rx",
-            "--auto-start",
-            f"--rxq={queues}",
-            f"--txq={queues}",
-        ]
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
-            )
-
-    def received(self):
-        """Ask for the counters, and return the packets received that it told last."""
-        self.process.stdin.write(b"show port stats all\n")
-        self.process.stdin.flush()
-        found = re.findall(r"RX-packets: (\d+)", self.log.read_text())
-        return int(found[-1]) if found else 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait(10)
-
-
-async def there(path):
-    """Wait until a socket is there."""
-    async with asyncio.timeout(30):
-        while not path.exists():  # noqa: ASYNC110 - a file of another program
-            await asyncio.sleep(0.05)
-
-
-needs_testpmd = pytest.mark.skipif(
-    shutil.which("dpdk-testpmd") is None, reason="dpdk-testpmd is not installed"
-)
 
 
 @needs_testpmd

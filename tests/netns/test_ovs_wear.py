@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_ovs_sockets import answering, driver, held, kernel, listening, pings
+from ovs_lab import MEMORY, answering, driver, held, kernel, listening, pings
 
 from nsmesh.core.errors import Unavailable
 from nsmesh.datapath import ovs_programs, ovs_wear
@@ -63,7 +63,7 @@ def test_a_switch_that_has_used_its_memory_up_is_followed_by_another(tmp_path, m
     """
 
     async def main(make, pod):
-        datapath = make(TIGHT)
+        datapath = make(memory=TIGHT)
         switch = datapath.switch
         pid_file = switch.directory / "ovs-vswitchd.pid"
         near, more = listening(datapath), listening(datapath, "y.memif")
@@ -92,7 +92,7 @@ def test_a_switch_that_has_used_its_memory_up_is_followed_by_another(tmp_path, m
             assert await switch.ports.owners() == {}
         await datapath.aclose()
 
-    with driver(tmp_path) as (make, pod):
+    with driver(tmp_path, memory=MEMORY) as (make, pod):
         asyncio.run(main(make, pod))
 
 
@@ -119,5 +119,5 @@ def test_an_endpoint_that_is_away_costs_the_switch_no_memory(tmp_path):
             assert before - await ovs_wear.free_memory(control) < 10_000
         await datapath.aclose()
 
-    with driver(tmp_path) as (make, pod):
+    with driver(tmp_path, memory=MEMORY) as (make, pod):
         asyncio.run(main(make, pod))

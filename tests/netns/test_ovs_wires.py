@@ -5,12 +5,11 @@ import os
 import shutil
 import signal
 import subprocess
-from contextlib import contextmanager
 
 import datapath_lab as lab
 import pytest
+from ovs_lab import driver
 
-from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
 
@@ -18,20 +17,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not shutil.which("ovs-vswitchd"), reason="Open vSwitch is not installed"),
 ]
-
-
-@contextmanager
-def driver(tmp_path):
-    """Yield what makes drivers of one node with a switch of its own, and two pods."""
-    with lab.spaces(3) as (node, a, b):
-
-        def make():
-            return OvsDatapath(tmp_path / "ovs", node=node, namespaces=lambda: [a, b])
-
-        try:
-            yield make, a, b
-        finally:
-            asyncio.run(make().switch.stop())
 
 
 def test_a_wire_through_the_switch_carries_both_families_and_goes_without_a_trace(tmp_path):
@@ -50,7 +35,7 @@ def test_a_wire_through_the_switch_carries_both_families_and_goes_without_a_trac
         assert await datapath.switch.ports.owners() == {}
         assert lab.names(a) == lab.names(b) == set()
 
-    with driver(tmp_path) as (make, a, b):
+    with driver(tmp_path, pods=2) as (make, a, b):
         asyncio.run(main(make, a, b))
 
 
@@ -71,7 +56,7 @@ def test_the_switch_outlives_its_driver_and_is_adopted(tmp_path):
         assert lab.names(a) == set()
         await third.aclose()
 
-    with driver(tmp_path) as (make, a, b):
+    with driver(tmp_path, pods=2) as (make, a, b):
         asyncio.run(main(make, a, b))
 
 
@@ -90,7 +75,7 @@ def test_a_killed_daemon_is_started_again_by_the_next_apply(tmp_path, program):
         assert lab.pings(a, "10.0.1.2")
         await datapath.aclose()
 
-    with driver(tmp_path) as (make, a, b):
+    with driver(tmp_path, pods=2) as (make, a, b):
         asyncio.run(main(make, a, b))
 
 
@@ -125,7 +110,7 @@ def test_a_kept_switch_comes_back_by_itself_with_all_wires(tmp_path, program):
                 assert running(keeper.switch.directory / f"{program}.pid", program) not in {0, dead}
         await keeper.aclose()
 
-    with driver(tmp_path) as (make, a, b):
+    with driver(tmp_path, pods=2) as (make, a, b):
         asyncio.run(main(make, a, b))
 
 
@@ -141,7 +126,7 @@ def test_a_stopped_switch_leaves_no_device(tmp_path):
         assert lab.names(node) == set()
         await datapath.aclose()
 
-    with driver(tmp_path) as (make, _, _):
+    with driver(tmp_path, pods=2) as (make, _, _):
         asyncio.run(main(make))
 
 
@@ -165,7 +150,7 @@ def test_a_stream_through_the_switch_arrives_whole(tmp_path):
             assert arrived == sent
         await datapath.aclose()
 
-    with driver(tmp_path) as (make, a, b):
+    with driver(tmp_path, pods=2) as (make, a, b):
         asyncio.run(main(make, a, b))
 
 
@@ -186,5 +171,5 @@ def test_wires_that_are_asked_for_together_all_carry_frames(tmp_path):
         await datapath.aclose()
         assert lab.names(a) == lab.names(b) == set()
 
-    with driver(tmp_path) as (make, a, b):
+    with driver(tmp_path, pods=2) as (make, a, b):
         asyncio.run(main(make, a, b))

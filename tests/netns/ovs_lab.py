@@ -1,0 +1,127 @@
+"""For tests of switches: drivers of one node, ends of wires, and peers that answer there."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import datapath_lab as lab
+import pytest
+
+from nsmesh.datapath.base import KernelPort, Route
+from nsmesh.datapath.memif.answers import Answers
+from nsmesh.datapath.memif.peer import connect
+from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.model.wire import MemifPort
+
+MAC = "02:00:00:00:00:07"
+MEMORY = 256
+
+needs_testpmd = pytest.mark.skipif(
+    shutil.which("dpdk-testpmd") is None, reason="dpdk-testpmd is not installed"
+)
+
+
+@contextmanager
+def driver(tmp_path, *, pods=1, **given):
+    """Yield what makes drivers of one node with a switch of its own, and pods; it ends with its devices."""
+    with lab.spaces(1 + pods) as (node, *inside):
+
+        def make(**more):
+            return OvsDatapath(tmp_path / "ovs", node=node, namespaces=lambda: inside, **{**given, **more})
+
+        try:
+            yield make, *inside
+        finally:
+            asyncio.run(make().switch.stop())
+
+
+def kernel(pod, number=1):
+    net = f"10.0.{number}"
+    return KernelPort(pod, f"nsm-{number}", addresses=(f"{net}.1/32",), routes=(Route(f"{net}.2/32"),))
+
+
+def listening(datapath, name="x.memif"):
+    """Return an end at which the switch listens."""
+    return MemifPort(str(datapath.switch.directory / "sockets" / name))
+
+
+@contextmanager
+def held(path):
+    """Yield the path by which this process holds a socket's file, as for one that came as a descriptor."""
+    descriptor = os.open(path, os.O_PATH)
+    try:
+        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+async def pings(pod, number=1, seconds=10.0):
+    """Return whether a ping passes in time."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not (passed := await asyncio.to_thread(lab.pings, pod, f"10.0.{number}.2")):
+        if asyncio.get_running_loop().time() > end:
+            break
+    return passed
+
+
+@asynccontextmanager
+async def answering(path, number=1):
+    """Have a memif client of one ring answer pings while the block runs."""
+    peer = connect(str(path), Answers(MAC, [f"10.0.{number}.2"]))
+    try:
+        await asyncio.wait_for(peer.connected.wait(), 10)
+        yield peer
+    finally:
+        peer.close()
+
+
+class Echo:
+    """A testpmd that answers ARP and pings on one device, or does what ``mode`` says."""
+
+    def __init__(self, folder, *device, mode="icmpecho", queues=1):
+        self.log = Path(folder, "testpmd.log")
+        command = ["dpdk-testpmd", "--no-pci", "--no-huge", "--legacy-mem", "-m", "96"]
+        command += [
+            "--lcores",
+            "0@0,1@0",
+            f"--file-prefix=nsm{mode}{os.getpid()}",
+            "--vdev",
+            ",".join(device),
+        ]
+        command += ["--", "-i", "--total-num-mbufs=4096", "--nb-cores=1", "--port-topology=loop"]
+        command += [
+            f"--forward-mode={mode}",
+            "--no-flush-rx",
+            "--auto-start",
+            f"--rxq={queues}",
+            f"--txq={queues}",
+        ]
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
+            )
+
+    def received(self):
+        """Ask for the counters, and return the packets received that it told last."""
+        self.process.stdin.write(b"show port stats all\n")
+        self.process.stdin.flush()
+        found = re.findall(r"RX-packets: (\d+)", self.log.read_text())
+        return int(found[-1]) if found else 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait(10)
+
+
+async def there(path):
+    """Wait until a socket is there."""
+    async with asyncio.timeout(30):
+        while not path.exists():  # noqa: ASYNC110 - a file of another program
+            await asyncio.sleep(0.05)
