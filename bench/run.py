@@ -22,7 +22,19 @@ from report import Report, save, show
 from nsmesh.core import logging
 
 ROOT = (
-    *("request", "across", "thousand", "anew", "idle", "start", "floor", "packets", "remote", "firewall"),
+    *(
+        "request",
+        "across",
+        "thousand",
+        "anew",
+        "idle",
+        "start",
+        "roles",
+        "floor",
+        "packets",
+        "remote",
+        "firewall",
+    ),
     "heal",
     "ovs",
     "memif",
@@ -42,6 +54,7 @@ MODULES = {
     "idle": "many_idle",
     "domain": "twenty_nodes",
     "start": "first_ping",
+    "roles": "role_start",
     "floor": "netlink_floor",
     "rpc": "rpc_echo",
     "find": "registry_find",

@@ -58,7 +58,7 @@ def test_it_runs_as_anybody(name, tmp_path):
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
-@pytest.mark.parametrize("name", ["request", "across", "thousand", "anew", "idle", "start", "floor"])
+@pytest.mark.parametrize("name", ["request", "across", "thousand", "anew", "idle", "start", "roles", "floor"])
 def test_it_runs_as_root(name, tmp_path):
     """The same for those that make namespaces; none of them is left."""
     out, rows = measured(tmp_path, name)
