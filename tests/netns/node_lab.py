@@ -78,15 +78,12 @@ class Mesh(contextlib.ExitStack):
         self.until("registry", "registry ready")
 
     def manager(self, number: int, **environment: str) -> subprocess.Popen[bytes]:
-        return self.start(
-            f"nsmgr{number}",
-            self.spaces[number],
-            "nsmgr",
-            NSM_LISTEN_ON=f"{self.url(f'nsmgr{number}')},{self.public(number)}",
-            NSM_REGISTRY_URL=self.url("registry"),
-            NODE_NAME=f"node{number}",
-            **environment,
-        )
+        own = {
+            "NSM_LISTEN_ON": f"{self.url(f'nsmgr{number}')},{self.public(number)}",
+            "NSM_REGISTRY_URL": self.url("registry"),
+            "NODE_NAME": f"node{number}",
+        }
+        return self.start(f"nsmgr{number}", self.spaces[number], "nsmgr", **own | environment)
 
     def forwarder(self, number: int, **environment: str) -> subprocess.Popen[bytes]:
         own = {
@@ -110,7 +107,8 @@ class Mesh(contextlib.ExitStack):
             "NSM_PAYLOAD": "IP",
         }
         process = self.start(f"nse{number}", self.pods[number], "nse", kind, **own | environment)
-        self.until(f"nse{number}", f'"name": "nse{number}".*"event": "registered"')
+        name = environment.get("NSM_NAME", f"nse{number}")
+        self.until(f"nse{number}", f'"name": "{name}".*"event": "registered"')
         return process
 
     def client(self, number: int, name: str = "nsc", **environment: str) -> subprocess.Popen[bytes]:

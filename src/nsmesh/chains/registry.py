@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from nsmesh.chains.other_domains import other_domains
 from nsmesh.chains.runtime import Runtime, served
 from nsmesh.chains.settings import RegistrySettings
 from nsmesh.core.begin import Begin
@@ -103,8 +104,20 @@ async def running_registry(
         file = files.enter_context(RegistryFile(Path(settings.database))) if sqlite else None
         services = file.services if file else MemoryStore(SERVICE)
         endpoints = file.endpoints if file else MemoryStore(ENDPOINT)
+        passed_on = other_domains(
+            settings.proxy_registry_url,
+            runtime,
+            name=name,
+            period=settings.expire_period,
+            masks=settings.registry_client_policies,
+        )
         registry = registry_chain(
-            services, endpoints, name=name, period=settings.expire_period, front=front, clock=runtime.clock
+            services,
+            endpoints,
+            name=name,
+            period=settings.expire_period,
+            front=(*front, *passed_on),
+            clock=runtime.clock,
         )
 
         def entries() -> dict[tuple[str, ...], float]:

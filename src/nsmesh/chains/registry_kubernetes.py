@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
+from nsmesh.chains.other_domains import other_domains
 from nsmesh.chains.registry import ENTRIES, registry_chain
 from nsmesh.chains.runtime import Runtime, served
 from nsmesh.chains.settings import KubernetesRegistrySettings
@@ -47,12 +48,19 @@ async def running_kubernetes_registry(
         collector = Collector(endpoints, lease, settings.expire_period, scope.clock)
         scope.spawn(collector.run(), name="collect expired endpoints")
         name = settings.name
+        passed_on = other_domains(
+            settings.proxy_registry_url,
+            runtime,
+            name=name,
+            period=settings.expire_period,
+            masks=settings.registry_client_policies,
+        )
         registry = registry_chain(
             services,
             endpoints,
             name=name,
             period=settings.expire_period,
-            front=front,
+            front=(*front, *passed_on),
             clock=runtime.clock,
             collected=True,
         )

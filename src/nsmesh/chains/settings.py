@@ -174,6 +174,8 @@ class RegistrySettings(Serves):
     """How long an endpoint stays without being registered again."""
     database: str = "/var/lib/nsmesh/registry.db"
     """The SQLite file (registry-sqlite only)."""
+    proxy_registry_url: str = ""
+    """The registry that what names another domain (x@domain) is passed on to; empty: kept here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +192,8 @@ class KubernetesRegistrySettings(Serves):
     """How long an endpoint stays without being registered again."""
     kubelet_qps: int = 205
     """The most calls per second to the API server."""
+    proxy_registry_url: str = ""
+    """The registry that what names another domain (x@domain) is passed on to; empty: kept here."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,7 +136,6 @@ _NSE = (
     _of(_NO_EFFECT, "NSM_BASE_DIR"),
     _of("SR-IOV: only virtual interfaces are made", "NSM_SRIOV_TOKENS_*"),
 )
-_REGISTRY = (_of("other domains: names with an @ are looked up here", "NSM_PROXY_REGISTRY_URL"),)
 _KUBELET = (
     _of("the API of Kubernetes: nsm run registry-k8s reads them", "NSM_NAMESPACE", "NSM_KUBELET_QPS"),
 )
@@ -145,8 +144,8 @@ UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
     NsmgrSettings: EVERYWHERE,
     ForwarderSettings: (*_FORWARDER, *EVERYWHERE),
     OvsForwarderSettings: (*_OVS, *EVERYWHERE),
-    RegistrySettings: (*_REGISTRY, *_KUBELET, *EVERYWHERE),
-    KubernetesRegistrySettings: (*_REGISTRY, *EVERYWHERE),
+    RegistrySettings: (*_KUBELET, *EVERYWHERE),
+    KubernetesRegistrySettings: EVERYWHERE,
     ExcludePrefixesSettings: EVERYWHERE,
     AdmissionWebhookSettings: EVERYWHERE,
     NodeAgentSettings: EVERYWHERE,
