@@ -6,32 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Self
 
 import structlog
-from google.protobuf.message import Message
 
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, Codec, Key, Peer
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.ending import hands_over
 from nsmesh.core.errors import REFUSALS, Internal, MeshError, TimedOut, Unanswered, Unavailable, Unreachable
 from nsmesh.core.farewell import ABSENT
 from nsmesh.core.journalling import Journal
 from nsmesh.core.life import LIFE, OWN, REACHED
 from nsmesh.core.living import Living
-from nsmesh.core.peering import (
-    DIALLED,
-    HOP,
-    NEXT_HOP,
-    TARGET,
-    Dialled,
-    Peers,
-    at_hand,
-    closing,
-    is_awaited,
-    peer_of,
-)
+from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Dialled, Peers, closing
+from nsmesh.core.reaching import TRIES, Reaching
 from nsmesh.core.unclosed import OWED, TRY, Unclosed
 from nsmesh.model.copying import copy_of
 from nsmesh.model.fileurl import GONE, after_restart
@@ -64,14 +52,6 @@ PLACE: Key[_Place] = Key(
         lambda body: _Place(after_restart(body.decode())),
     ),
 )
-
-AWAITED = 10.0
-"""Seconds for which a dial begins again, where somebody is to come who is not there yet."""
-TRIES = 3
-"""How often a Request, Close or Find is made, whose connection ends before the answer comes."""
-
-M = TypeVar("M", bound=Message)
-T = TypeVar("T")
 
 
 class Dial(Element):
@@ -109,10 +89,9 @@ class Dial(Element):
         successor: Callable[[str], Awaitable[str]] | None = None,
         files: Files = HELD,
     ) -> None:
-        self._peers = peers
         self._successor = successor
         self._target = target
-        self._timeout = timeout
+        self._reaching = Reaching(peers, timeout, lambda: self.scope.clock)
         self._next: Handler = Dialled()
         self._sockets = Receiver(files)
         self.unclosed = Unclosed(self._close_again, lambda: self.scope, journal, self._sockets)
@@ -157,38 +136,6 @@ class Dial(Element):
             target = place.target
         return target
 
-    async def _dial(self, call: Call, target: Handler | str) -> Handler:
-        if not isinstance(target, str):
-            return target
-        if self._peers is None:
-            raise Internal(f"cannot dial {target}: this chain reaches roles of its own process only")
-        near = at_hand(self._peers, target)
-        if near is not None:
-            return near
-        end, awaited = self.scope.clock.monotonic() + AWAITED, False
-        while True:
-            try:
-                return await self._reach(self._peers, target, _least(self._timeout, call.remaining()))
-            except (TimedOut, Unreachable):
-                if hands_over():  # whoever is to come may wait for our own end
-                    raise
-                before, awaited = awaited, is_awaited(self._peers, target)
-                if not (before or awaited) or self.scope.clock.monotonic() >= end:
-                    raise
-
-    async def _reach(self, peers: Peers, target: str, limit: float | None) -> Handler:
-        try:
-            async with asyncio.timeout(limit):
-                return await peers.get(target)
-        except TimeoutError as error:
-            raise Unreachable(
-                target,
-                f"nobody at {target} answered a dial in {limit:.3g} s",
-                remedy="check that the component runs and listens there",
-            ) from error
-        except Unavailable as error:
-            raise Unreachable(target, error.what, remedy=error.remedy) from error
-
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Dial, then pass on; leave an old place first."""
         target, connection_id = self._where(call), request.connection.id
@@ -210,7 +157,7 @@ class Dial(Element):
             return await next.request(call.put(DIALLED, handler), request)
 
         try:
-            answer = await self._answered(call, target, request, at)
+            answer = await self._reaching.answered(call, target, request, at)
         except MeshError as error:
             if place is None and error.status in REFUSALS and call.state.get(REACHED) is None:
                 # it said no to a first Request: it holds nothing that a Close could end
@@ -224,26 +171,6 @@ class Dial(Element):
     def _settled(self, target: Handler | str, connection_id: str) -> None:
         if isinstance(target, str):
             self.unclosed.settled(target, connection_id)
-
-    async def _answered(
-        self, call: Call, target: Handler | str, message: M, work: Callable[[Handler, M], Awaitable[T]]
-    ) -> T:
-        """Dial and do ``work`` with who answers; again on a new connection where an answer was cut off."""
-        handler = await self._dial(call, target)
-        if not isinstance(target, str) or peer_of(handler).in_process:
-            return await work(handler, message)
-        spare = copy_of(message)  # elements behind us write into theirs
-        for _ in range(TRIES - 1):
-            try:
-                return await work(handler, message)
-            except Unanswered as error:
-                log.info("asked again: the connection ended before the answer", at=target, error=str(error))
-                try:
-                    handler = await self._dial(call, target)
-                except MeshError:
-                    raise error from None
-                message = copy_of(spare)
-        return await work(handler, message)
 
     async def _move(self, call: Call, place: _Place, connection: Connection, next: Handler) -> None:
         log.info("target changed: close at the old one", connection=connection.id, old=_name(place.target))
@@ -287,7 +214,7 @@ class Dial(Element):
     ) -> None:
         if call.get(ABSENT):
             raise Unavailable(f"whoever answered at {_name(target)} has died")
-        await self._answered(
+        await self._reaching.answered(
             call,
             target,
             connection,
@@ -322,7 +249,7 @@ class Dial(Element):
                 await self._ask_to_close(call, other, connection, self._next)
 
     async def _with_handler(self, call: Call) -> Call:
-        return call.put(DIALLED, await self._dial(call, self._where(call)))
+        return call.put(DIALLED, await self._reaching.dial(call, self._where(call)))
 
     async def monitor(
         self, call: Call, selector: MonitorScopeSelector, next: Handler
@@ -354,10 +281,6 @@ class Dial(Element):
     async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
         """Dial, then pass on."""
         await next.unregister(await self._with_handler(call), entry)
-
-
-def _least(*limits: float | None) -> float | None:
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _name(target: Handler | str) -> str:
