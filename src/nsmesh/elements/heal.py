@@ -32,6 +32,8 @@ PAUSE = 0.2
 """Seconds after a first failed attempt; it grows by half each time."""
 LONGEST = 2.0
 """Most seconds between two attempts."""
+GLANCE = 0.02
+"""Seconds to the first look at a wire's carrier in a pause; to each next one twice as long."""
 MISSING = 10.0
 """Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
 AT_ONCE = 32
@@ -55,7 +57,8 @@ class Heal(Element):
     mechanism are chosen anew; a wire that was told as down is looked at for :data:`QUICK`, or less where its
     answers came fast, and for ``limit`` once it was found alive and nobody could be asked. An endpoint that
     nobody finds for :data:`MISSING` is given up, whatever its packets do. It goes on until it succeeds or
-    somebody closes; a stream that ends CANCELLED means nothing.
+    somebody closes; a stream that ends CANCELLED means nothing. One that was found alive and then loses its
+    carrier has died meanwhile: the pause ends, and the next look is a brief one.
     ``interval`` and ``limit``: seconds between two probes, and for one; ``count``: how many of them in a row
     have to find nothing. A wire that was told as down and has no carrier is not looked at any longer: both
     ``carries`` and the next hop say that it is dead.
@@ -171,8 +174,9 @@ class Heal(Element):
 
     async def _is_alive_after_all(self, watch: HealWatch, *, patient: bool) -> bool:
         """Look briefly, or as long as a probe does. A process that stood still meanwhile has not looked."""
-        for limit in (self._limit, self._limit) if patient else (watch.brief, QUICK, self._limit):
-            if not (patient or self._carries is None or self._carries(watch.connection)):
+        brief = (watch.brief, QUICK, self._limit)
+        for limit in (self._limit, self._limit) if patient and self._has_carrier(watch) else brief:
+            if not (patient or self._has_carrier(watch)):
                 return False
             began = self.scope.clock.monotonic()
             if await self._is_alive(watch.connection, min(limit, self._limit)):
@@ -180,6 +184,23 @@ class Heal(Element):
             if self.scope.clock.monotonic() - began <= limit + QUICKEST:
                 return False
         return False
+
+    def _has_carrier(self, watch: HealWatch) -> bool:
+        return self._carries is None or self._carries(watch.connection)
+
+    async def _pause(self, watch: HealWatch, seconds: float, *, alive: bool) -> None:
+        """Wait, but no longer than until a wire that was found alive loses its carrier.
+
+        An endpoint's namespace may answer a few milliseconds longer than its process lives.
+        """
+        over, glance = self.scope.clock.monotonic() + seconds, GLANCE
+        if alive and self._carries is not None and self._has_carrier(watch):
+            while self.scope.clock.monotonic() + glance < over:
+                await asyncio.sleep(glance)
+                if not self._has_carrier(watch):
+                    return
+                glance *= 2
+        await asyncio.sleep(max(0.0, over - self.scope.clock.monotonic()))
 
     async def _is_alive(self, connection: Connection, limit: float | None = None) -> bool:
         if self._alive is None:
@@ -211,7 +232,7 @@ class Heal(Element):
                     continue
                 # nobody answers and the wire lives on: one late echo on a busy machine must not end it
                 patient, alive = alive, None
-                await asyncio.sleep(pause * (1 + self._chance()) / 2)
+                await self._pause(watch, pause * (1 + self._chance()) / 2, alive=patient)
                 pause = min(pause * 1.5, LONGEST)
         finally:
             if watch.healing is asyncio.current_task():

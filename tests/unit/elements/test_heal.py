@@ -322,6 +322,41 @@ def test_a_late_echo_ends_no_wire_whose_control_plane_is_away():
     run(main())
 
 
+@pytest.mark.parametrize("when", [0.005, 0.1, 0.25])
+def test_a_wire_that_was_alive_and_loses_its_carrier_is_not_waited_for(when):
+    """A namespace answers a little longer than its process lives: the look after that is brief."""
+    pulse, carrier = Pulse(), [True]
+
+    async def body(begin, heal, far, handler):
+        far.failing = 100
+        far.say("x", State.DOWN)
+        await asyncio.sleep(when)
+        assert "reselect" not in far.seen
+        carrier[0] = False
+        pulse.alive = None
+        far.failing = 0
+        await asyncio.sleep(2 * when + 0.2)  # the field's own limit of a look is a second
+        assert far.seen[-2:] == ["close", "reselect"]
+
+    scenario(body, pulse, lambda _: carrier[0])
+
+
+def test_a_wire_that_was_alive_is_left_while_its_packets_come_back():
+    """Without a carrier, but with packets: nobody could be asked, and nothing is closed."""
+    carrier = [True]
+
+    async def body(begin, heal, far, handler):
+        far.failing = 10
+        far.say("x", State.DOWN)
+        await asyncio.sleep(0.05)
+        carrier[0] = False
+        await asyncio.sleep(30)
+        assert heal.healing == []
+        assert far.seen == ["request"] * 12
+
+    scenario(body, Pulse(), lambda _: carrier[0])
+
+
 def test_trouble_during_an_attempt_is_not_forgotten():
     """What goes down again right behind the answer that healed it is healed again."""
 
