@@ -52,6 +52,47 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def merged(old: str, heading: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of a table with ``rows`` in it, beside the other rows of ``old``, which stay.
+
+    A row is known by its scenario and situation; one that is there already is replaced where it stands.
+    ``heading`` says how ``rows`` were measured; where others stay, it names those that are meant.
+    """
+    fresh = {_key(line): line for line in table(rows).splitlines()[2:]}
+    known = {_key(line): line for line in old.splitlines() if line.startswith("|")}
+    kept = {key: line for key, line in list(known.items())[2:] if key not in fresh}
+    if not kept:
+        return f"{heading}\n\n{table(rows)}"
+    notes = [line for line in old.splitlines() if line and not line.startswith("|")]
+    names = ", ".join(map(_named, fresh))
+    headings = [_without(note, {_named(key) for key in fresh}) for note in notes]
+    headings.append(f"{heading}{_THESE}{names}.")
+    lines = {key: fresh.get(key, line) for key, line in known.items()} | fresh
+    return "\n\n".join([*filter(None, headings), "\n".join(lines.values())])
+
+
+_THESE = " So were measured, later than the others: "
+
+
+def _key(line: str) -> tuple[str, str]:
+    """Return scenario and situation of a table's row."""
+    cells = [cell.strip() for cell in line.split("|")]
+    return cells[1], cells[2]
+
+
+def _named(key: tuple[str, str]) -> str:
+    return f"{key[0]} ({key[1]})"
+
+
+def _without(note: str, names: set[str]) -> str:
+    """Return a heading without those of its rows that were measured anew; empty where none are left."""
+    heading, later, rows = note.partition(_THESE)
+    if not later:
+        return note
+    left = [name for name in rows.removesuffix(".").split(", ") if name not in names]
+    return f"{heading}{later}{', '.join(left)}." if left else ""
+
+
 def _time(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
 
@@ -81,8 +122,20 @@ def soaked(plain: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def update(file: Path, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put ``rows`` into the table of a document, see :func:`merged`; raises Invalid where it has no place."""
+    _, old, _ = _parts(file, TABLE)
+    write(file, TABLE, merged(old, heading, rows))
+
+
 def write(file: Path, part: str, text: str) -> None:
     """Put ``text`` between the marks of a part; raises Invalid where there is none."""
+    before, _, after = _parts(file, part)
+    file.write_text(f"{before}\n{text}\n{after}")
+
+
+def _parts(file: Path, part: str) -> tuple[str, str, str]:
+    """Return what is before a part with its mark, the part, and what is after it with its mark."""
     begin, end = f"<!-- {part}: measured -->", f"<!-- {part}: end -->"
     try:
         old = file.read_text()
@@ -91,10 +144,10 @@ def write(file: Path, part: str, text: str) -> None:
             f"{file} cannot be read: {error.strerror}", remedy="name a document that is there"
         ) from None
     before, found, rest = old.partition(begin)
-    _, closed, after = rest.partition(end)
+    inside, closed, after = rest.partition(end)
     if not found or not closed:
         raise Invalid(
             f"{file} has no place for what was measured",
             remedy=f"put two lines into it: {begin} and {end}",
         )
-    file.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+    return before + begin, inside, end + after

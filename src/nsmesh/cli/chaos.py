@@ -65,7 +65,7 @@ def list_scenarios(style: str) -> None:
 @click.option("--short", is_flag=True, help="A handful, once each.")
 @click.option("-o", "--output", "style", type=click.Choice(("table", "json")), default="table")
 @click.option("--json", "file", type=_FILE, help="Write JSON here too.")
-@click.option("--write-docs", "docs", type=_FILE, help="Fill the table of this document, between its marks.")
+@click.option("--write-docs", "docs", type=_FILE, help="Put the rows into this document, between its marks.")
 @click.pass_obj
 def run_scenarios(
     context: Context,
@@ -91,9 +91,7 @@ def run_scenarios(
     wanted = {one: chosen(scenarios, times, one, short=short) for one in situations}
     rows = [row for one, some in wanted.items() for row in run(_run(context, some, one))]
     if docs is not None:
-        publishing.write(
-            docs, publishing.TABLE, f"{publishing.surroundings(load)}\n\n{publishing.table(rows)}"
-        )
+        publishing.update(docs, publishing.surroundings(load), rows)
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     if file is not None:
         file.write_text(text + "\n")
