@@ -130,6 +130,8 @@ class Receiver:
 
         One call later, since what was made with a file (a wire) may still have to be taken away by its path.
         """
+        if not inodes and name not in self._names and name not in self._settled:
+            return
         current = frozenset(inodes)
         self._files.keep((self, name), current | self._settled.get(name, frozenset()))
         if current:
