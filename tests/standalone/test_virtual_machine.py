@@ -109,6 +109,25 @@ def test_a_machine_that_boots_again_has_its_wire_without_a_request(wired):
     assert (wired.row["since"], wired.row["hops"]) == (before["since"], before["hops"])
 
 
+def test_a_forwarder_that_starts_again_in_mid_traffic_loses_no_packet(wired):
+    """By the book, and after a SIGKILL of the daemon that it lives in: all pings of a machine come back."""
+    machine = wired.up()
+    wired.passes(wired.peer)
+    before = [hop["id"] for hop in wired.row["hops"]]
+    machine.run(f"(ping -i 0.05 {wired.peer} >/pings 2>&1 &)")
+    lab = wired.lab
+    lab.nsm("restart", "daemon").ok()
+    lab.kill_daemon()
+    lab.up("--forwarders", "linux,ovs")
+    until(lambda: wired.row["state"] == "up", PATIENCE, lambda: f"{wired.row}")
+    assert [hop["id"] for hop in wired.row["hops"]] == before
+    machine.run("sleep 2; killall -INT ping; sleep 1", PATIENCE)
+    count, last = machine.run("grep -c seq= /pings; grep seq= /pings | tail -n 1").splitlines()
+    (number,) = re.findall(r"seq=(\d+)", last)
+    assert int(number) > 40
+    assert int(count) == int(number) + 1
+
+
 def test_a_switch_that_is_killed_comes_back_to_the_running_machine(wired):
     """The machine's monitor connects again: neither a boot nor a Request is needed."""
     machine = wired.up()
