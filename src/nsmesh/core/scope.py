@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Self
 
 import structlog
@@ -87,14 +88,15 @@ class Scope:
         if not self.running:
             await work()
             return
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[None] = loop.create_future()
         task = self.spawn(_carry(work, outcome), name=name, inherit=True)
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        task.add_done_callback(lambda _: ended.set_result(None))
         cancelled: asyncio.CancelledError | None = None
-        while not ended.done():
+        while not task.done():
+            ended: asyncio.Future[None] = loop.create_future()  # a shield would cost two more
+            task.add_done_callback(partial(_tell, ended))
             try:
-                await asyncio.shield(ended)
+                await ended
             except asyncio.CancelledError as error:
                 cancelled = error
         failed = outcome.exception() if outcome.done() else None
@@ -138,6 +140,11 @@ class Scope:
             self._tasks.difference_update([task for task in pending if task.done()])
         if cancelled is not None:
             raise cancelled
+
+
+def _tell(ended: asyncio.Future[None], task: asyncio.Task[None]) -> None:  # noqa: ARG001 - what tasks call
+    if not ended.done():
+        ended.set_result(None)
 
 
 async def _carry(work: Callable[[], Coroutine[Any, Any, None]], outcome: asyncio.Future[None]) -> None:
