@@ -62,9 +62,17 @@ def _ip_interface(text: str) -> Interface:
     return Interface(str(parsed), ip, ip_text, f"{ip_text}/{ip.max_prefixlen}", parsed.network)
 
 
+class Prefix(NamedTuple):
+    """A prefix, and how the library writes it."""
+
+    text: str
+    network: Network
+
+
 @lru_cache(_KEPT)
-def _ip_network(text: str) -> Network:
-    return ipaddress.ip_network(text, strict=False)
+def _ip_network(text: str) -> Prefix:
+    network = ipaddress.ip_network(text, strict=False)
+    return Prefix(str(network), network)
 
 
 class WiringError(ValueError):
@@ -184,14 +192,14 @@ def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
     return list(found.values())
 
 
-def _network(text: str, field: str) -> Network:
+def _network(text: str, field: str) -> Prefix:
     try:
-        network = _ip_network(text)
+        prefix = _ip_network(text)
     except ValueError as error:
         raise WiringError(f"{field} has {text!r}, which is no prefix such as 10.0.0.0/24") from error
     if "/" not in text:
-        raise WiringError(f"{field} has {text!r} without a prefix length, such as {network}")
-    return network
+        raise WiringError(f"{field} has {text!r} without a prefix length, such as {prefix.text}")
+    return prefix
 
 
 def _address(text: str, field: str) -> Address:
@@ -227,11 +235,11 @@ def _routes(
 def _route(message: RouteMessage, peers: Sequence[Interface], field: str) -> Route:
     prefix = _network(message.prefix, field)
     if not message.nextHop:
-        return Route(str(prefix), _gateway(prefix, peers))
+        return Route(prefix.text, _gateway(prefix.network, peers))
     via = _address(message.nextHop, f"nextHop of {field} {message.prefix}")
-    if via.version != prefix.version:
+    if via.version != prefix.network.version:
         raise WiringError(f"{field} has {message.prefix} by way of {via}, which is of the other IP family")
-    return Route(str(prefix), str(via))
+    return Route(prefix.text, str(via))
 
 
 def _gateway(prefix: Network, peers: Sequence[Interface]) -> str:
@@ -243,10 +251,11 @@ def _gateway(prefix: Network, peers: Sequence[Interface]) -> str:
 
 def _rule(policy: PolicyRoute, peers: Sequence[Interface]) -> PolicyRule:
     source = getattr(policy, "from")
-    network = _network(source, "a policy's from") if source else None
-    messages = list(policy.routes) or [RouteMessage(prefix=_DEFAULT[network.version if network else 4])]
+    prefix = _network(source, "a policy's from") if source else None
+    default = _DEFAULT[prefix.network.version if prefix else 4]
+    messages = list(policy.routes) or [RouteMessage(prefix=default)]
     return PolicyRule(
-        source=str(network) if network else "",
+        source=prefix.text if prefix else "",
         protocol=_protocol(policy.proto),
         source_ports=_ports(policy.src_port, "src_port"),
         destination_ports=_ports(policy.dst_port, "dst_port"),
@@ -298,4 +307,4 @@ def _acquainted(port: KernelPort, own_mac: str, peers: Iterable[str], mac: str) 
 def derived_mac(connection_id: str, side: Side) -> str:
     """Return a locally administered MAC that is the same whenever the same wire is worked out again."""
     digest = hashlib.sha256(f"{connection_id} {side.value}".encode()).digest()
-    return ":".join(f"{byte:02x}" for byte in bytes([0x02]) + digest[:5])
+    return f"02:{digest[:5].hex(':')}"
