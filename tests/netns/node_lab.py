@@ -131,7 +131,7 @@ class Mesh(contextlib.ExitStack):
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    def until(self, name: str, text: str, seconds: float = 20, after: int = 0) -> None:
+    def until(self, name: str, text: str, seconds: float = 40, after: int = 0) -> None:
         """Wait for ``text`` in a log, behind its first ``after`` characters."""
         limit = time.monotonic() + seconds
         while not re.search(text, self.log(name)[after:]):

@@ -16,7 +16,7 @@ from node_lab import until
 from nsmesh.datapath import netns
 from nsmesh.elements.watch_endpoints import GRACE
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(150)]
 
 DEAD = r"node 192\.0\.2\.2 does not answer"
 

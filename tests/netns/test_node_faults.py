@@ -10,7 +10,7 @@ import pytest
 import vxlan_lab
 from node_lab import until
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(150)]
 
 SLOW = '''
 """An endpoint that takes its time, and says when it was asked."""
@@ -73,7 +73,11 @@ def test_an_underlay_that_is_cut_in_mid_request():
 
 
 def test_a_far_manager_that_is_frozen_is_named():
-    """It takes the Request and never answers: the client hears who it is, and not only its own manager."""
+    """It takes the Request and never answers: the client hears who it is, and not only its own manager.
+
+    On a busy machine it may take more than one try: a hop has a part of a second to say so
+    before its own caller gives up.
+    """
     with node_lab.Mesh() as mesh:
         mesh.roles()
         mesh.endpoint(2)
@@ -82,7 +86,7 @@ def test_a_far_manager_that_is_frozen_is_named():
         mesh.programs["nsmgr2"].send_signal(signal.SIGSTOP)
         try:
             mesh.client(1, "late", NSM_NETWORK_SERVICES="kernel://s/late", NSM_REQUEST_TIMEOUT="6s")
-            mesh.until("late", r"nse2: .*tcp://192\.0\.2\.2:5001", seconds=8)
+            mesh.until("late", r"nse2: .*tcp://192\.0\.2\.2:5001")
             assert lab.names(mesh.pods[1]) == {"nsm-1"}
             assert reaches(mesh, 1, "10.9.2.0")
         finally:

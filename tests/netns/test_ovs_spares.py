@@ -14,7 +14,7 @@ import datapath_lab as lab
 import pytest
 from ovs_lab import driver
 
-from nsmesh.datapath import netns
+from nsmesh.datapath import netns, redirect
 from nsmesh.datapath.ovs import names_of
 from nsmesh.datapath.ovs_database import transact
 from nsmesh.datapath.ovs_keeper import keeping
@@ -193,6 +193,29 @@ def test_ports_whose_other_ends_are_gone_are_taken_away(tmp_path):
         rows = (await transact(second.switch.database, select("Interface", ["name"])))[0]["rows"]
         assert len([row for row in rows if row["name"].startswith("nsm")]) == 2 * SIZE
         await second.aclose()
+
+    with switched(tmp_path) as (make, a, b):
+        asyncio.run(main(make, a, b))
+
+
+def test_a_kernel_that_cannot_lead_frames_gives_wires_ports_of_their_own(tmp_path, monkeypatch):
+    """The first wire finds it out and works all the same, as the next one does; what was made goes."""
+    monkeypatch.setattr(redirect, "join", lambda *_: "Operation not supported")
+
+    async def main(make, a, b):
+        datapath = make()
+        async with keeping(datapath.switch):
+            await filled(datapath)
+            for number in (1, 2):
+                await datapath.apply(lab.simple(a, b, f"w{number}", number))
+                assert lab.pings(a, f"10.0.{number}.2")
+            async with asyncio.timeout(20):
+                while await state(datapath) != (0, 0):  # noqa: ASYNC110 - rows of another process
+                    await asyncio.sleep(0.02)
+            assert set(await datapath.switch.ports.owners()) == {"w1", "w2"}
+            for wire in ("w1", "w2"):
+                await datapath.remove(wire)
+        await datapath.aclose()
 
     with switched(tmp_path) as (make, a, b):
         asyncio.run(main(make, a, b))

@@ -10,7 +10,7 @@ import vxlan_lab
 from node_lab import until
 from srv6_lab import PREFIXES, ROUTED, ip, pings
 
-pytestmark = [*srv6_lab.MARKS, pytest.mark.timeout(90)]
+pytestmark = [*srv6_lab.MARKS, pytest.mark.timeout(150)]
 
 SRV6 = {"NSM_MECHANISMS": "SRV6"}
 

@@ -8,7 +8,7 @@ import pytest
 import vxlan_lab
 from node_lab import until
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(150)]
 
 SERVICE = "s@floating.test"
 

@@ -14,7 +14,7 @@ import vxlan_lab
 
 from nsmesh.datapath.abilities import lacks
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(150)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from nsmesh.chains.runtime import runtime
 from nsmesh.core.call import Call, Peer
 from nsmesh.model.messages import NetworkServiceEndpoint
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(150)]
 
 UNKNOWN = {
     "silent": "tcp://192.0.2.99:5001",
