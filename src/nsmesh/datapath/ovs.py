@@ -97,7 +97,8 @@ class OvsDatapath:
         known = await self._ids()
         try:
             pair = await self.switch.spares.take(wire)
-            applied = await (self._by_pair(wire, pair) if pair else self._by_ports(wire))
+            applied = await self._by_pair(wire, pair) if pair else []
+            applied = applied or await self._by_ports(wire)
         except BaseException:
             if wire.id not in known:
                 await self.remove(wire.id)
@@ -126,14 +127,20 @@ class OvsDatapath:
         return applied
 
     async def _by_pair(self, wire: CrossConnect, pair: tuple[str, ...]) -> list[Applied]:
-        """Make a wire's ends beside those of two ports that are there, and lead its frames to them."""
+        """Make a wire's ends beside those of two ports that are there, and lead its frames to them.
+
+        Return nothing where that is not possible: then those ports are gone.
+        """
         names = names_of(wire.id)
         place = self.switch.spares.place
         applied = [
             await self._end(leg, wire, end, KernelPort(place, name))
             for leg, name, end in zip(self._legs, names, (wire.a, wire.b), strict=True)
         ]
-        await self.switch.spares.join(wire.id, dict(zip(pair, names, strict=True)))
+        try:
+            await self.switch.spares.join(wire.id, dict(zip(pair, names, strict=True)))
+        except MeshError:
+            return []
         return applied
 
     async def _connect(self, wire_id: str, one: SwitchPort, other: SwitchPort) -> None:

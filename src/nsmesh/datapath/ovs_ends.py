@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from nsmesh.core.errors import Conflict, MeshError, Unavailable
+from nsmesh.core.errors import Conflict, MeshError, Refused, Unavailable
 from nsmesh.datapath import netns, redirect, rtread, veth
 from nsmesh.datapath import rtnetlink as rt
 from nsmesh.datapath import traffic_control as tc
@@ -83,7 +83,8 @@ class Ends:
     def join(self, owner: str, ends: dict[str, str]) -> None:
         """Lead all frames of waiting ends to those of a wire and back: ``ends`` by the names of their ports.
 
-        What is so already stays. Raises Unavailable where one of them is gone.
+        What is so already stays. Raises Unavailable where one of them is gone, Refused where the kernel
+        cannot.
         """
         self._doors = self._doors or Doors()
         with self._doors.open([self.place]) as places:
@@ -93,7 +94,7 @@ class Ends:
                 if far is None or near is None or near.owner != owner:
                     raise Unavailable(f"{name} of connection {owner} cannot be joined", remedy=_UNREACHED)
                 if why := redirect.join(netlink, far, near.index):
-                    raise Unavailable(
+                    raise Refused(
                         f"frames of connection {owner} cannot be led to the switch: {why}",
                         remedy="the kernel needs sch_ingress, cls_u32 and act_mirred; or set "
                         "NSM_SPARE_WIRES to 0",

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import structlog
 
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, Refused
 from nsmesh.datapath.ovs_ends import MTU, Ends, new_pair
 from nsmesh.datapath.ovs_pairs import PairedPorts
 from nsmesh.datapath.ovs_rows import pair_of, ports_of
@@ -25,8 +25,8 @@ MOST = 128
 """Pairs that are in advance at most."""
 PATIENCE = 2.0
 """Seconds that a wire waits at most for pairs that are being made."""
-REST = 1.0
-"""Seconds after an attempt that failed."""
+REST, LONGEST = 1.0, 60.0
+"""Seconds after an attempt that failed: twice as long each time, but not longer."""
 
 
 class Spares:
@@ -54,7 +54,7 @@ class Spares:
             await self._part(wire.id)
             return ()
         pair = await self._ports.take(wire.id)
-        if pair is None and self._making:
+        if pair is None and self._making and self._size:
             pair = await self._wait(wire.id)
         if self._size and pair is None:
             self.look()
@@ -81,20 +81,26 @@ class Spares:
     async def join(self, owner: str, ends: dict[str, str]) -> None:
         """Lead frames between the ports of a pair and a wire's ends beside them (their names, by port).
 
-        Raises Unavailable where that is not possible: then the pair is taken away.
+        Raises MeshError where that is not possible: then the pair is taken away, and the wire shall have
+        ports of its own. Where the kernel cannot do it, no more are made.
         """
         try:
             self._ends.join(owner, ends)
-        except MeshError:
+        except MeshError as error:
+            log.warning("ports in advance are of no use", connection=owner, error=str(error))
+            if isinstance(error, Refused):
+                self._size = 0
             await self._discard({pair_of(port) for port in ends})
             raise
-        self.look()
+        finally:
+            self.look()
 
     async def keep(self) -> None:
         """Make pairs whenever there are few, for ever."""
         if not self._size:
             return
         self._making = True
+        rest = REST
         try:
             while True:
                 self._due.clear()
@@ -103,8 +109,10 @@ class Spares:
                 except MeshError as error:
                     log.warning("ports cannot be made in advance", error=str(error))
                     self._tell()
-                    await asyncio.sleep(REST)
+                    await asyncio.sleep(rest)
+                    rest = min(2 * rest, LONGEST)
                 else:
+                    rest = REST
                     await self._due.wait()
         finally:
             self._making = False
