@@ -2,7 +2,6 @@
 
 import re
 import signal
-import time
 
 import datapath_lab as lab
 import node_lab
@@ -60,10 +59,9 @@ def test_an_underlay_that_is_cut_in_mid_request():
         mesh.endpoint(2, kind=f"{mesh.folder}/functions.py:Slow")
         client = mesh.client(1, **life)
         mesh.until("nse2", "asked")
-        begun = time.monotonic()
         under(mesh, "down")
-        mesh.until("nsc", r"nse2: the connection to tcp://192\.0\.2\.2:5001 failed", seconds=15)
-        assert time.monotonic() - begun < 15  # one Request's deadline
+        mesh.until("nsc", "request failed")  # of the one that was asked when it was cut
+        assert re.search(r"nse2: the connection to tcp://192\.0\.2\.2:5001 failed", mesh.log("nsc"))
         until(lambda: clean(mesh, 1), 5, lambda: f"node 1 has {lab.names(mesh.pods[1])}")
         until(lambda: clean(mesh, 2), LIFE + 6, lambda: f"node 2 has {lab.names(mesh.pods[2])}")
         under(mesh, "up")
@@ -108,12 +106,11 @@ def test_a_far_node_whose_roles_are_killed_is_passed_over(victims):
         mesh.endpoint(1, NSM_REGISTER_SERVICE="false")
         for name in victims:
             node_lab.end(mesh.programs[name])
-        begun = time.monotonic()
         for number in range(2):  # in turn: one of them would go to the dead node
             mesh.client(1, f"late{number}", NSM_NETWORK_SERVICES=f"kernel://s/late-{number}")
         for number in range(2):
             mesh.until(f"late{number}", "all wires are up")
-        assert time.monotonic() - begun < 15
+            assert "request failed" not in mesh.log(f"late{number}")
         for number in range(2):
             assert lab.link(mesh.pods[1], f"late-{number}")["linkinfo"]["info_kind"] == "veth"
         assert reaches(mesh, 1, "10.9.1.0")

@@ -81,12 +81,11 @@ def test_a_node_that_dies_is_left(mesh):
     assert vxlan_lab.tunnel(mesh.pods[1], "nsm-1")["remote"] == node_lab.IPS[1]
     mesh.endpoint(1, NSM_REGISTER_SERVICE="false")
     lab.run(mesh.spaces[2], "ip", "link", "set", "under", "down")
-    start = time.monotonic()
     for number in range(2):  # in turn: one of them would go to the dead node
         mesh.client(1, f"late{number}", NSM_NETWORK_SERVICES=f"kernel://s/late-{number}")
     for number in range(2):
         wired(mesh, f"late{number}")
-    assert time.monotonic() - start < 15  # one Request's deadline
+        assert "request failed" not in mesh.log(f"late{number}")  # one Request was enough
     limit = time.monotonic() + 20
     while not vxlan_lab.pings(mesh.pods[1], "10.9.1.0"):
         assert time.monotonic() < limit, "the wire has not moved"
