@@ -56,17 +56,19 @@ def test_a_wire_of_another_driver_is_a_strangers():
 
 
 def test_wires_that_never_were_are_looked_for_once(monkeypatch):
-    """A Close of what was not made costs no look through namespaces; what a dead one left is known then."""
+    """Closes of what was not made share one look through namespaces; what a dead one left is known then."""
 
     async def main(a, b):
         looks = []
+        vanished = [f"{a}-{number}" for number in range(100)]  # so many that a look gives way to others
         survey = linux.survey
         monkeypatch.setattr(linux, "survey", lambda *more: looks.append(more) or survey(*more))
         dead = LinuxDatapath(owner="half-made")
         await dead.apply(lab.simple(a, b))
-        datapath = LinuxDatapath(owner="half-made", namespaces=lambda: [a, b])
-        for number in range(20):
-            await datapath.remove(f"never-{number}")
+        datapath = LinuxDatapath(owner="half-made", namespaces=lambda: [*vanished, a, b])
+        await asyncio.gather(*(datapath.remove(f"never-{number}") for number in range(20)))
+        assert len(looks) == 1
+        await datapath.remove("never-again")
         assert len(looks) == 1
         await datapath.remove("w1")
         await datapath.drain()

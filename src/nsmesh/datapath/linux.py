@@ -7,6 +7,7 @@ together. Deletions take 20 ms and go to the reaper.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -48,6 +49,7 @@ class LinuxDatapath(WireMaker):
         self, *, owner: str = "", namespaces: Callable[[], Iterable[str]] = _nowhere, node: str = ""
     ) -> None:
         super().__init__(owner, node, Tunnels(node, self._revive))
+        self._looking = asyncio.Lock()  # who waits for a look that is under way need not look as well
         self._namespaces = namespaces
         self._silenced: set[str] = set()
         self._metric = ExitStack()
@@ -172,8 +174,10 @@ class LinuxDatapath(WireMaker):
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`. The interfaces are down at once and deleted soon after."""
-        if not self._looked and wire_id not in self._records and wire_id not in self._met:
-            await self.has()
+        if self._may_exist(wire_id):
+            async with self._looking:
+                if self._may_exist(wire_id):
+                    await self.has()
         record = self._records.pop(wire_id, None)
         self._unwatch(wire_id)
         self._silenced.discard(wire_id)
@@ -185,6 +189,10 @@ class LinuxDatapath(WireMaker):
         close_ends(self._doors, self._reaper, ends, {wire_id}, rules=rules)
         self._looked = looked
         self._filters.forget(ends)
+
+    def _may_exist(self, wire_id: str) -> bool:
+        """Whether a wire that is not known may be somewhere that was not looked at."""
+        return not self._looked and wire_id not in self._records and wire_id not in self._met
 
     def refused(self) -> dict[str, Mapping[str, int]]:
         """See :meth:`Datapath.refused`."""
