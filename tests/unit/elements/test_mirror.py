@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nsmesh.core.call import Call
@@ -527,6 +527,9 @@ async def verify(world: World, own: dict[str, str | None], **template) -> None:
 
 @settings(deadline=None, max_examples=80)
 @given(STEPS, st.sampled_from([0.0, 0.3]))
+@example(
+    [("own", "a", "u"), ("wait", "", 1e-9), ("own-", "a", ""), ("wait", "", 0.0), ("wait", "", 1e-9)], 0.0
+)
 def test_any_order_reads_own_writes_and_serves_nothing_deleted(steps, delay):
     """Whatever others do and however late or broken the watch is.
 
