@@ -225,9 +225,10 @@ class Supervisor:
             if unit.timer is not None:
                 unit.timer.cancel()
                 unit.timer = None
-            if unit.process is not None:
-                if not await processes.succeed(unit.process):
-                    log.warning("process had to be killed", pid=unit.process.pid)
+            process = unit.process  # the unit has none any more as soon as its end is noticed
+            if process is not None:
+                if not await processes.succeed(process):
+                    log.warning("process had to be killed", pid=process.pid)
                 await self._ended(unit)
             between()
         finally:

@@ -175,3 +175,22 @@ def test_an_end_that_is_not_noticed_is_told(tmp_path, monkeypatch):
         assert unit.process is process
 
     run(tmp_path, work)
+
+
+def test_a_process_that_has_to_be_killed_for_its_successor_is_followed_by_it(tmp_path, monkeypatch):
+    """Its end is noticed while the restart still waits for it: nothing of the unit may be missed then."""
+
+    async def work(bench):
+        deaf = "import signal; signal.signal(signal.SIGQUIT, signal.SIG_IGN)"
+        unit = bench.start(f"{deaf}; open({str(tmp_path / 'deaf')!r}, 'w').close(); signal.pause()")
+        before = unit.process.pid
+        while not (tmp_path / "deaf").exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.01)
+        patient = supervisor.processes.succeed
+        monkeypatch.setattr(supervisor.processes, "succeed", lambda process: patient(process, 0.05))
+        await bench.supervisor.restart("u")
+        assert unit.state == "running"
+        assert unit.process.pid != before
+        assert (unit.restarts, list(bench.supervisor.deaths)) == (0, [])
+
+    run(tmp_path, work)
