@@ -21,7 +21,8 @@ from nsmesh.model.copying import copy_of
 from nsmesh.model.fileurl import INODE_URL
 from nsmesh.model.messages import IP, Connection, Mechanism, NetworkServiceRequest
 from nsmesh.model.tunnels import VlanPort
-from nsmesh.model.wiring import Side, WiringError, cross_connect, own_mac
+from nsmesh.model.wiring import Side, cross_connect, own_mac
+from nsmesh.model.wiring_texts import WiringError
 
 log = structlog.get_logger()
 

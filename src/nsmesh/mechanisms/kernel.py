@@ -12,7 +12,8 @@ from nsmesh.model.fileurl import INODE_URL, file_path
 from nsmesh.model.messages import KERNEL, LOCAL, PAYLOADS, Connection, Mechanism
 from nsmesh.model.names import interface_problem
 from nsmesh.model.wire import KernelPort
-from nsmesh.model.wiring import Side, WiringError, kernel_port
+from nsmesh.model.wiring import Side, kernel_port
+from nsmesh.model.wiring_texts import WiringError
 
 NAME = "name"
 VLAN = "vlan"

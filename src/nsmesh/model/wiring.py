@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import ipaddress
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import NamedTuple
 
 from nsmesh.model.messages import IP, Connection, IPContext, IpNeighbor, PolicyRoute
 from nsmesh.model.messages import Route as RouteMessage
@@ -28,55 +23,21 @@ from nsmesh.model.wire import (
     TunnelPort,
     VhostUserPort,
 )
+from nsmesh.model.wiring_texts import (
+    Address,
+    Interface,
+    Network,
+    WiringError,
+    interface_of,
+    parse_address,
+    parse_interfaces,
+    parse_mac,
+    parse_ports,
+    parse_prefix,
+    parse_protocol,
+)
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
-
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
-_KEPT = 1024
-"""Addresses of which the parsed form is remembered: each comes several times in the life of a wire, and with
-each refresh. They take half a MB."""
-
-_ip_address = lru_cache(_KEPT)(ipaddress.ip_address)
-
-
-class Interface(NamedTuple):
-    """An address with its prefix length, and all that is asked of it, worked out once."""
-
-    text: str
-    """The address with its prefix length, as the library writes it."""
-    ip: Address
-    ip_text: str
-    host: str
-    """The prefix of this address alone."""
-    network: Network
-
-
-@lru_cache(_KEPT)
-def _ip_interface(text: str) -> Interface:
-    parsed = ipaddress.ip_interface(text)
-    ip = parsed.ip
-    ip_text = str(ip)
-    return Interface(str(parsed), ip, ip_text, f"{ip_text}/{ip.max_prefixlen}", parsed.network)
-
-
-class Prefix(NamedTuple):
-    """A prefix, and how the library writes it."""
-
-    text: str
-    network: Network
-
-
-@lru_cache(_KEPT)
-def _ip_network(text: str) -> Prefix:
-    network = ipaddress.ip_network(text, strict=False)
-    return Prefix(str(network), network)
-
-
-class WiringError(ValueError):
-    """A connection's context that cannot be wired; the text names the field and the value."""
 
 
 class Side(enum.Enum):
@@ -99,14 +60,14 @@ def kernel_port(
         return KernelPort(netns, name, mtu=context.MTU, numbered=numbered)
     client = side is Side.CLIENT
     ip = context.ip_context
-    src = _interfaces(ip.src_ip_addrs, "src_ip_addrs")
-    dst = _interfaces(ip.dst_ip_addrs, "dst_ip_addrs")
+    src = parse_interfaces(ip.src_ip_addrs, "src_ip_addrs")
+    dst = parse_interfaces(ip.dst_ip_addrs, "dst_ip_addrs")
     own, peers = (src, dst) if client else (dst, src)
     ethernet = context.ethernet_context
     return KernelPort(
         netns,
         name,
-        mac=_mac(ethernet.src_mac, "src_mac") if client else _mac(ethernet.dst_mac, "dst_mac"),
+        mac=parse_mac(ethernet.src_mac, "src_mac") if client else parse_mac(ethernet.dst_mac, "dst_mac"),
         mtu=context.MTU,
         addresses=tuple(interface.text for interface in own),
         routes=_routes(ip, own, peers, client=client),
@@ -176,45 +137,7 @@ def _this_side(
         return replace(port, mac=own)
     ip = connection.context.ip_context
     far = (ip.dst_ip_addrs, "dst_ip_addrs") if side is Side.CLIENT else (ip.src_ip_addrs, "src_ip_addrs")
-    return _acquainted(port, own, (interface.text for interface in _interfaces(*far)), tunnel.peer_mac)
-
-
-def _interfaces(texts: Iterable[str], field: str) -> list[Interface]:
-    found: dict[str, Interface] = {}
-    for text in texts:
-        try:
-            interface = _ip_interface(text)
-        except ValueError as error:
-            raise WiringError(f"{field} has {text!r}, which is no address with a prefix length") from error
-        if "/" not in text:
-            raise WiringError(f"{field} has {text!r} without a prefix length, such as {interface.text}")
-        found[interface.text] = interface
-    return list(found.values())
-
-
-def _network(text: str, field: str) -> Prefix:
-    try:
-        prefix = _ip_network(text)
-    except ValueError as error:
-        raise WiringError(f"{field} has {text!r}, which is no prefix such as 10.0.0.0/24") from error
-    if "/" not in text:
-        raise WiringError(f"{field} has {text!r} without a prefix length, such as {prefix.text}")
-    return prefix
-
-
-def _address(text: str, field: str) -> Address:
-    try:
-        return _ip_address(text)
-    except ValueError as error:
-        raise WiringError(f"{field} has {text!r}, which is no IP address") from error
-
-
-def _mac(text: str, field: str) -> str:
-    if not text:
-        return ""
-    if not _MAC.fullmatch(text) or int(text[:2], 16) & 1:
-        raise WiringError(f"{field} has {text!r}, which is no MAC address of one interface")
-    return text.lower()
+    return _acquainted(port, own, (interface.text for interface in parse_interfaces(*far)), tunnel.peer_mac)
 
 
 def _routes(
@@ -233,10 +156,10 @@ def _routes(
 
 
 def _route(message: RouteMessage, peers: Sequence[Interface], field: str) -> Route:
-    prefix = _network(message.prefix, field)
+    prefix = parse_prefix(message.prefix, field)
     if not message.nextHop:
         return Route(prefix.text, _gateway(prefix.network, peers))
-    via = _address(message.nextHop, f"nextHop of {field} {message.prefix}")
+    via = parse_address(message.nextHop, f"nextHop of {field} {message.prefix}")
     if via.version != prefix.network.version:
         raise WiringError(f"{field} has {message.prefix} by way of {via}, which is of the other IP family")
     return Route(prefix.text, str(via))
@@ -251,44 +174,23 @@ def _gateway(prefix: Network, peers: Sequence[Interface]) -> str:
 
 def _rule(policy: PolicyRoute, peers: Sequence[Interface]) -> PolicyRule:
     source = getattr(policy, "from")
-    prefix = _network(source, "a policy's from") if source else None
+    prefix = parse_prefix(source, "a policy's from") if source else None
     default = _DEFAULT[prefix.network.version if prefix else 4]
     messages = list(policy.routes) or [RouteMessage(prefix=default)]
     return PolicyRule(
         source=prefix.text if prefix else "",
-        protocol=_protocol(policy.proto),
-        source_ports=_ports(policy.src_port, "src_port"),
-        destination_ports=_ports(policy.dst_port, "dst_port"),
+        protocol=parse_protocol(policy.proto),
+        source_ports=parse_ports(policy.src_port, "src_port"),
+        destination_ports=parse_ports(policy.dst_port, "dst_port"),
         routes=tuple(_route(message, peers, "a policy's routes") for message in messages),
     )
-
-
-def _protocol(text: str) -> int | None:
-    if not text:
-        return None
-    if not text.isdecimal() or not text.isascii() or int(text) > 255:
-        raise WiringError(f"a policy's proto has {text!r}, which is no IP protocol number such as 6")
-    return int(text)
-
-
-def _ports(text: str, field: str) -> tuple[int, int] | None:
-    if not text:
-        return None
-    found = _PORTS.fullmatch(text)
-    first = int(found[1]) if found else 1
-    last = int(found[2] or found[1]) if found else 0
-    if not first <= last <= 65535:
-        raise WiringError(
-            f"a policy's {field} has {text!r}, which is neither a port nor a range such as 80-90"
-        )
-    return first, last
 
 
 def _neighbours(messages: Iterable[IpNeighbor], own: Sequence[Interface]) -> tuple[Neighbour, ...]:
     found: dict[Address, Neighbour] = {}
     for message in messages:
-        address = _address(message.ip, "ip_neighbors")
-        mac = _mac(message.hardware_address, f"ip_neighbors {message.ip}")
+        address = parse_address(message.ip, "ip_neighbors")
+        mac = parse_mac(message.hardware_address, f"ip_neighbors {message.ip}")
         if not mac:
             raise WiringError(f"ip_neighbors has {message.ip} without a hardware address")
         if not any(address == interface.ip for interface in own):
@@ -299,7 +201,7 @@ def _neighbours(messages: Iterable[IpNeighbor], own: Sequence[Interface]) -> tup
 def _acquainted(port: KernelPort, own_mac: str, peers: Iterable[str], mac: str) -> KernelPort:
     """Return the port, at ``own_mac``, with addresses of its peer (CIDR) as neighbours at ``mac``."""
     known = {neighbour.ip for neighbour in port.neighbours}
-    met = [_ip_interface(address).ip_text for address in peers]
+    met = [interface_of(address).ip_text for address in peers]
     neighbours = port.neighbours + tuple(Neighbour(ip, mac) for ip in met if ip not in known)
     return replace(port, mac=own_mac, neighbours=neighbours)
 

@@ -10,7 +10,8 @@ from nsmesh.core.errors import Invalid
 from nsmesh.mechanisms.kernel import OWN_NAMESPACE, Kernel, namespace_path
 from nsmesh.model.messages import Connection, Mechanism
 from nsmesh.model.names import interface_problem
-from nsmesh.model.wiring import Side, WiringError
+from nsmesh.model.wiring import Side
+from nsmesh.model.wiring_texts import WiringError
 
 CONNECTION = Connection(id="fwd-1", network_service="icmp-responder")
 

@@ -19,7 +19,8 @@ from nsmesh.model.messages import (
 from nsmesh.model.messages import Route as RouteMessage
 from nsmesh.model.tunnels import VxlanPort
 from nsmesh.model.wire import KernelPort, Neighbour, PolicyRule, Route
-from nsmesh.model.wiring import Side, WiringError, cross_connect, kernel_port, own_mac
+from nsmesh.model.wiring import Side, cross_connect, kernel_port, own_mac
+from nsmesh.model.wiring_texts import WiringError
 
 
 def connection(payload="ETHERNET", mtu=0, ethernet=None, **ip):
