@@ -63,7 +63,7 @@ def test_another_version_takes_over(other, options):
 
 def test_one_that_cannot_read_what_is_kept_is_refused(other):
     """Nothing has begun then: the same processes run, and the error says which tables."""
-    other.edit("journal/file.py", "SCHEMA = 1", "SCHEMA = 3")
+    other.edit("journal/tables.py", "SCHEMA = 1", "SCHEMA = 3")
     with Lab() as lab:
         populated(lab)
         life = Life(lab)
@@ -92,8 +92,8 @@ def test_a_role_that_does_not_get_ready_sends_all_back(other):
     other.edit(
         "chains/processes.py", "    mechanisms = mechanisms_of(settings)", '    raise SystemExit("broken")'
     )
-    other.edit("journal/file.py", "SCHEMA = 1", "SCHEMA = 2")
-    other.edit("journal/file.py", "= {}\n", '= {1: ("ALTER TABLE connections ADD COLUMN more TEXT",)}\n')
+    other.edit("journal/tables.py", "SCHEMA = 1", "SCHEMA = 2")
+    other.edit("journal/tables.py", "= {}\n", '= {1: ("ALTER TABLE connections ADD COLUMN more TEXT",)}\n')
     with Lab() as lab:
         populated(lab, "--separate")
         life = Life(lab)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nsmesh.journal import file as journal
+from nsmesh.journal import tables as journal
 from nsmesh.registry import sqlite as registry
 
 Formats = dict[str, int]

@@ -21,7 +21,7 @@ from nsmesh.core.virtual import EPOCH, VirtualClock, run
 from nsmesh.elements.ipam import Ipam
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.timeout import Timeout
-from nsmesh.journal import file
+from nsmesh.journal import tables
 from nsmesh.journal.file import WRITES, FileJournal
 from nsmesh.model.messages import Connection, NetworkServiceRequest, Path, PathSegment
 from nsmesh.model.times import timestamp
@@ -111,9 +111,9 @@ def test_an_older_journal_is_migrated(tmp_path, monkeypatch):
     """Each step from its version to ours is taken in order, and every record is there afterwards."""
     path = tmp_path / "j.db"
     _filled(path)
-    monkeypatch.setattr("nsmesh.journal.file.SCHEMA", file.SCHEMA + 2)
+    monkeypatch.setattr("nsmesh.journal.tables.SCHEMA", tables.SCHEMA + 2)
     steps = {1: ["ALTER TABLE about ADD COLUMN note TEXT"], 2: ["UPDATE about SET note = 'moved'"]}
-    monkeypatch.setattr("nsmesh.journal.file.MIGRATIONS", steps)
+    monkeypatch.setattr("nsmesh.journal.tables.MIGRATIONS", steps)
     for _ in range(2):  # the second one finds a file of its own version
         with FileJournal(path) as journal:
             assert journal.records("chain") == {"a": RECORD}
@@ -127,9 +127,9 @@ def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "j.db"
     _filled(path)
     with monkeypatch.context() as patch, capture_logs() as logs:
-        patch.setattr("nsmesh.journal.file.SCHEMA", 2)
+        patch.setattr("nsmesh.journal.tables.SCHEMA", 2)
         steps = {1: ["ALTER TABLE about ADD COLUMN note TEXT", "INSERT INTO about VALUES (1)"]}
-        patch.setattr("nsmesh.journal.file.MIGRATIONS", steps)
+        patch.setattr("nsmesh.journal.tables.MIGRATIONS", steps)
         with FileJournal(path) as journal:
             assert journal.records("chain") == {}
     assert "cannot be migrated" in logs[0]["cause"]
@@ -161,7 +161,7 @@ def test_a_journal_of_an_earlier_boot_is_begun_anew(tmp_path, monkeypatch):
             await journal.written()
 
     asyncio.run(fill())
-    monkeypatch.setattr("nsmesh.journal.file.boot_id", lambda: "another")
+    monkeypatch.setattr("nsmesh.journal.tables.boot_id", lambda: "another")
     with FileJournal(tmp_path / "j.db") as journal:
         assert journal.records("chain") == {}
 
