@@ -65,6 +65,18 @@ def test_each_role_has_an_identity(mesh):
         assert f"spiffe://{mesh.mesh}.nsmesh/nsm/{role}" in mesh.nsm("logs", role).ok().out
 
 
+def test_an_endpoint_that_ends_by_force_is_deleted(mesh):
+    """It could not unregister itself, and nobody else may: it is gone all the same, and its name is free."""
+    file = mesh.write("mute.yaml", ENDPOINT.format(name="mute", cls="Slow", prefix="172.28.0.0/24"))
+    for _ in range(2):
+        mesh.nsm("apply", "-f", str(file)).ok()
+        pid = next(row["pid"] for row in mesh.get("endpoints") if row["name"] == "mute")
+        os.kill(pid, signal.SIGSTOP)  # deaf to SIGTERM
+        mesh.nsm("delete", "endpoint", "mute").ok()
+        until(lambda pid=pid: is_gone(pid))
+        assert not [row for row in mesh.get("endpoints") if row["name"] == "mute" and row["pid"]]
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_dies(mesh, role):
     """The wire goes on without losing a packet, the role is started again, new requests are served."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from nsmesh.core.errors import MeshError, NotFound, Unavailable
+from nsmesh.core.errors import MeshError, NotFound, Unauthorized, Unavailable
 from nsmesh.journal.file import forget_journal
 from nsmesh.model.manifest import Endpoint, Link, Workload
 from nsmesh.model.manifest_records import AT_REGISTRY
@@ -101,7 +101,7 @@ class Maker:
         unit = Unit(endpoint.name, "endpoint", self._endpoint_command(endpoint), restart=endpoint.restart)
         there = mesh.supervisor.adoptable(unit)
         if there is None:
-            await self.entries.drop_endpoint(endpoint.name)
+            await self._unregister(endpoint.name)
         await self._registered(unit)
         if there is not None:
             run.say("endpoint", f"endpoint {endpoint.name} ({endpoint.type}) goes on: pid {there.pid}")
@@ -236,9 +236,22 @@ class Maker:
                 await mesh.spaces.unlink(link.name)
         await mesh.spaces.drop(name)
         if kind == "endpoint":
-            await self.entries.drop_endpoint(name)
+            await self._unregister(name)
             forget_journal(mesh.paths.journal(name))
         mesh.placement.drop("client" if kind == "workload" else kind, name)
+
+    async def _unregister(self, name: str) -> None:
+        """Unregister an endpoint whose process has ended; one that died by force has not done it itself.
+
+        Only who registered may. Its next process, of the same identity, takes the entry over; where none
+        comes nobody refreshes it, and it ends by itself, a minute later at most.
+        """
+        try:
+            await self.entries.drop_endpoint(name)
+        except Unauthorized:
+            self.mesh.events.add(
+                "endpoint", f"endpoint {name} stays registered until it expires or is replaced"
+            )
 
 
 class NotWired(Unavailable):
