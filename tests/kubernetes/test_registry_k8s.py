@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -93,3 +94,44 @@ def test_the_process(api_server, api_namespace, tmp_path, there):
     text = log.read_text()
     assert "Traceback" not in text
     assert there or ("set KUBECONFIG" in text and str(tmp_path / "none") in text)
+
+
+@pytest.mark.parametrize("role", ["registry-k8s", "node-agent-k8s"])
+def test_a_process_that_waits_for_its_server_ends_when_told(tmp_path, role):
+    """Nothing answers at the API server's address: SIGTERM ends it all the same, without a traceback."""
+    place = {"name": "a", "cluster": {"server": "https://127.0.0.1:1"}}
+    (tmp_path / "kubeconfig").write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [place],
+                "users": [{"name": "a", "user": {"token": "none"}}],
+                "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+                "current-context": "a",
+            }
+        )
+    )
+    log = tmp_path / "log"
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(tmp_path / "kubeconfig"),
+        "NSM_LISTEN_ON": f"unix://{tmp_path}/r.sock",
+        "NODE_NAME": "a",
+        "NSM_FOLDER": str(tmp_path),
+    }
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nsmesh.cli.main", "run", role],
+            env=environment,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        until("it waits", lambda: "cannot be reached" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in log.read_text()

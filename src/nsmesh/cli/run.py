@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 import click
 import structlog
@@ -42,6 +43,34 @@ def _settings(cls: type[Any]) -> Any:
         ) from error
 
 
+PATIENCE = 2.0
+"""Seconds that a role gets to begin to wait for its end, once it is told to end while it starts."""
+
+
+class _Stop(asyncio.Event):
+    """Says that a role shall end, and ends one that is still starting, which may wait for others for ever."""
+
+    def __init__(self, role: asyncio.Task[None] | None) -> None:
+        super().__init__()
+        self._role = role
+        self._heeded = False
+
+    async def wait(self) -> Literal[True]:
+        """Wait, as each role does once it has started."""
+        self._heeded = True
+        return await super().wait()
+
+    def tell(self) -> None:
+        """Let the role end."""
+        self.set()
+        asyncio.get_running_loop().call_later(PATIENCE, self._insist)
+
+    def _insist(self) -> None:
+        if not self._heeded and self._role is not None:
+            log.info("ended while it started")
+            self._role.cancel()
+
+
 def _run(
     role: str,
     settings: Any,
@@ -62,7 +91,7 @@ def _run(
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
+        stop = _Stop(asyncio.current_task())
 
         def succeed() -> None:
             hand_over()
@@ -70,7 +99,7 @@ def _run(
 
         loop.add_signal_handler(signal.SIGQUIT, succeed)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop.tell)
         garbage.settle()
         async with level_file.followed(settings.log_level_file, settings.log_level) as told:
             loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
@@ -78,7 +107,8 @@ def _run(
             async with telemetry(settings, role):
                 await serve(stop)
 
-    asyncio.run(main())
+    with suppress(asyncio.CancelledError):
+        asyncio.run(main())
 
 
 def _default(item: Setting) -> str:
