@@ -51,7 +51,7 @@ def test_nothing_is_left_after_an_interrupt(late):
     time.sleep(late)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode in {130, -signal.SIGINT}  # the latter where Python still loads its modules
     until(lambda: not left_of(name, process.pid), 10, lambda: left_of(name, process.pid))
 
 
