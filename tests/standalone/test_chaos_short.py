@@ -43,15 +43,17 @@ def test_a_short_soak():
     assert all(row["memory_kib"][0] > 0 and row["threads"][0] > 0 for row in rows.values())
 
 
-@pytest.mark.parametrize("late", [0.7, 4.0])
-def test_nothing_is_left_after_an_interrupt(late):
-    """Whoever presses Ctrl-C, early or late, has no process, namespace or folder of the suite afterwards."""
+@pytest.mark.parametrize(
+    ("late", "number"), [(0.7, signal.SIGINT), (4.0, signal.SIGINT), (4.0, signal.SIGTERM)]
+)
+def test_nothing_is_left_after_an_interrupt(late, number):
+    """Ctrl-C, early or late, or SIGTERM leaves no process, namespace or folder of the suite."""
     process = nsm_process("chaos", "run", "local-forwarder-sigstop")
     name = f"chaos{process.pid}"
     time.sleep(late)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=60)
-    assert process.returncode in {130, -signal.SIGINT}  # the latter where Python still loads its modules
+    assert process.returncode in {130, -number}  # the latter where Python still loads its modules
     until(lambda: not left_of(name, process.pid), 10, lambda: left_of(name, process.pid))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ COLUMNS = (
 @click.group()
 def chaos() -> None:
     """Break parts of a mesh on purpose, and measure what its wires lose and how soon all is well."""
+    # SIGTERM ends a run as Ctrl-C does, by way of everything that takes its mesh away
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 @chaos.command("list")
