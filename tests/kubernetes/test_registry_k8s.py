@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from kubernetes_lab import until
@@ -65,6 +66,23 @@ def test_two_replicas_are_one_registry(api_server, api_namespace, tmp_path, monk
     asyncio.run(main())
 
 
+@contextmanager
+def running_role(role, log, environment):
+    """Run a role's process, which writes into ``log``; it is killed in the end where it still runs."""
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nsmesh.cli.main", "run", role],
+            env=environment,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_the_process(api_server, api_namespace, tmp_path, there):
     """It says when it is ready and ends by SIGTERM with 0; without a cluster it says what is missing."""
@@ -76,21 +94,11 @@ def test_the_process(api_server, api_namespace, tmp_path, there):
         "NSM_LISTEN_ON": f"unix://{tmp_path}/r.sock",
         "NSM_NAMESPACE": api_namespace,
     }
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nsmesh.cli.main", "run", "registry-k8s"],
-            env=environment,
-            stdout=out,
-            stderr=out,
-        )
-    try:
+    with running_role("registry-k8s", log, environment) as process:
         if there:
             until("it is ready", lambda: "registry ready" in log.read_text())
             process.send_signal(signal.SIGTERM)
         assert process.wait(20) == (0 if there else 1)
-    finally:
-        process.kill()
-        process.wait()
     text = log.read_text()
     assert "Traceback" not in text
     assert there or ("set KUBECONFIG" in text and str(tmp_path / "none") in text)
@@ -120,18 +128,8 @@ def test_a_process_that_waits_for_its_server_ends_when_told(tmp_path, role):
         "NODE_NAME": "a",
         "NSM_FOLDER": str(tmp_path),
     }
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nsmesh.cli.main", "run", role],
-            env=environment,
-            stdout=out,
-            stderr=out,
-        )
-    try:
+    with running_role(role, log, environment) as process:
         until("it waits", lambda: "cannot be reached" in log.read_text())
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait()
     assert "Traceback" not in log.read_text()
