@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import structlog
 
 from nsmesh.chains.other_domains import other_domains
 from nsmesh.chains.runtime import Runtime, served
-from nsmesh.chains.settings import RegistrySettings
+from nsmesh.chains.settings import KubernetesRegistrySettings, RegistrySettings
 from nsmesh.core.begin import Begin
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, chain
@@ -99,34 +99,54 @@ async def running_registry(
     settings: RegistrySettings, runtime: Runtime, *, sqlite: bool, front: Sequence[Element] = ()
 ) -> AsyncIterator[Chain]:
     """Run a registry while the block runs: in the file that the settings name, or in memory."""
-    name = settings.name
-    with ExitStack() as files:
-        file = files.enter_context(RegistryFile(Path(settings.database))) if sqlite else None
+    async with AsyncExitStack() as stack:
+        file = stack.enter_context(RegistryFile(Path(settings.database))) if sqlite else None
         services = file.services if file else MemoryStore(SERVICE)
         endpoints = file.endpoints if file else MemoryStore(ENDPOINT)
-        passed_on = other_domains(
-            settings.proxy_registry_url,
-            runtime,
-            name=name,
-            period=settings.expire_period,
-            masks=settings.registry_client_policies,
-        )
-        registry = registry_chain(
-            services,
-            endpoints,
-            name=name,
-            period=settings.expire_period,
-            front=(*front, *passed_on),
-            clock=runtime.clock,
-        )
+        serving = serving_registry(settings, runtime, services, endpoints, front=front)
+        registry, urls = await stack.enter_async_context(serving)
+        log.info("registry ready", name=settings.name, urls=urls, in_file=sqlite)
+        yield registry
 
-        def entries() -> dict[tuple[str, ...], float]:
-            return {(name, "services"): len(services), (name, "endpoints"): len(endpoints)}
 
-        files.enter_context(ENTRIES.reading(entries))
+@asynccontextmanager
+async def serving_registry(
+    settings: RegistrySettings | KubernetesRegistrySettings,
+    runtime: Runtime,
+    services: Store[NetworkService],
+    endpoints: Store[NetworkServiceEndpoint],
+    *,
+    front: Sequence[Element] = (),
+    collected: bool = False,
+) -> AsyncIterator[tuple[Chain, Sequence[str]]]:
+    """Serve what stores hold, and tell how much that is, while the block runs; gives the chain and its URLs.
+
+    ``front`` and ``collected`` as of :func:`registry_chain`.
+    """
+    name = settings.name
+    passed_on = other_domains(
+        settings.proxy_registry_url,
+        runtime,
+        name=name,
+        period=settings.expire_period,
+        masks=settings.registry_client_policies,
+    )
+    registry = registry_chain(
+        services,
+        endpoints,
+        name=name,
+        period=settings.expire_period,
+        front=(*front, *passed_on),
+        clock=runtime.clock,
+        collected=collected,
+    )
+
+    def entries() -> dict[tuple[str, ...], float]:
+        return {(name, "services"): len(services), (name, "endpoints"): len(endpoints)}
+
+    with ENTRIES.reading(entries):
         async with (
             registry.running(),
             served(runtime, settings.listen_on, registry, connections=False, registry=True) as urls,
         ):
-            log.info("registry ready", name=settings.name, urls=urls, in_file=sqlite)
-            yield registry
+            yield registry, urls

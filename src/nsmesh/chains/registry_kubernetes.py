@@ -9,9 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
-from nsmesh.chains.other_domains import other_domains
-from nsmesh.chains.registry import ENTRIES, registry_chain
-from nsmesh.chains.runtime import Runtime, served
+from nsmesh.chains.registry import serving_registry
+from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings import KubernetesRegistrySettings
 from nsmesh.core.element import Chain, Element
 from nsmesh.core.scope import Scope
@@ -47,31 +46,7 @@ async def running_kubernetes_registry(
         lease = Lease(server, settings.namespace, LEASE, identity, scope.clock)
         collector = Collector(endpoints, lease, settings.expire_period, scope.clock)
         scope.spawn(collector.run(), name="collect expired endpoints")
-        name = settings.name
-        passed_on = other_domains(
-            settings.proxy_registry_url,
-            runtime,
-            name=name,
-            period=settings.expire_period,
-            masks=settings.registry_client_policies,
-        )
-        registry = registry_chain(
-            services,
-            endpoints,
-            name=name,
-            period=settings.expire_period,
-            front=(*front, *passed_on),
-            clock=runtime.clock,
-            collected=True,
-        )
-
-        def entries() -> dict[tuple[str, ...], float]:
-            return {(name, "services"): len(services), (name, "endpoints"): len(endpoints)}
-
-        stack.enter_context(ENTRIES.reading(entries))
-        async with (
-            registry.running(),
-            served(runtime, settings.listen_on, registry, connections=False, registry=True) as urls,
-        ):
-            log.info("registry ready", name=name, urls=urls, namespace=settings.namespace)
-            yield registry
+        serving = serving_registry(settings, runtime, services, endpoints, front=front, collected=True)
+        registry, urls = await stack.enter_async_context(serving)
+        log.info("registry ready", name=settings.name, urls=urls, namespace=settings.namespace)
+        yield registry

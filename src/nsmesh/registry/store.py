@@ -50,6 +50,10 @@ class Store(Protocol[E]):
         """What is stored."""
         ...
 
+    def __len__(self) -> int:
+        """Return how many entries there are."""
+        ...
+
     async def put(self, entry: E) -> E:
         """Store ``entry`` in place of what has its name, tell the watchers, return it as stored."""
         ...
