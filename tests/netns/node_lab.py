@@ -12,11 +12,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import vxlan_lab
 
+from nsmesh.chains.registrar import registrar
+from nsmesh.chains.runtime import runtime
 from nsmesh.chains.workload_api import served_workload_api
+from nsmesh.core.call import Call, Peer
+from nsmesh.model.messages import Entry
 from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.entries import Entries, Template
 from nsmesh.security.workload_api import WorkloadApi
@@ -24,6 +29,21 @@ from nsmesh.security.workload_api import WorkloadApi
 NSM = Path(sys.executable).with_name("nsm")
 DOMAIN = "nodes.test"
 IPS = vxlan_lab.UNDERLAY[4]
+
+
+async def register(mesh: Mesh, at: str, entries: Iterable[Entry]) -> None:
+    """Register entries at the program ``at`` of a mesh, in the name of nobody who runs there."""
+    async with runtime(lifetime=600, dial_timeout=5, workload_api=mesh.url("workload")) as held:
+        made = registrar(
+            "test",
+            manager=mesh.url(at),
+            peers=held.peers,
+            tokens=held.tokens,
+            checks=held.registry_checks(),
+        )
+        async with made.running():
+            for entry in entries:
+                await made.register(Call(peer=Peer(in_process=True)), entry)
 
 
 class Mesh(contextlib.ExitStack):

@@ -12,9 +12,6 @@ import node_lab
 import pytest
 import vxlan_lab
 
-from nsmesh.chains.registrar import registrar
-from nsmesh.chains.runtime import runtime
-from nsmesh.core.call import Call, Peer
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.model.messages import Destination, Match, Metadata, NetworkService
@@ -44,20 +41,14 @@ def forwarder(mesh, kind):
 
 async def services(mesh):
     """Register a service for each forwarder, whose only match names it."""
-    workload = mesh.url("workload")
-    async with runtime(lifetime=600, dial_timeout=5, workload_api=workload) as held:
-        made = registrar(
-            "test",
-            manager=mesh.url("nsmgr1"),
-            peers=held.peers,
-            tokens=held.tokens,
-            checks=held.registry_checks(),
+    entries = (
+        NetworkService(
+            name=f"by-{kind}",
+            matches=[Match(routes=[Destination()], metadata=Metadata(labels={"forwarder": kind}))],
         )
-        async with made.running():
-            for kind in KINDS:
-                match = Match(routes=[Destination()], metadata=Metadata(labels={"forwarder": kind}))
-                entry = NetworkService(name=f"by-{kind}", matches=[match])
-                await made.register(Call(peer=Peer(in_process=True)), entry)
+        for kind in KINDS
+    )
+    await node_lab.register(mesh, "nsmgr1", entries)
 
 
 @pytest.fixture

@@ -7,9 +7,6 @@ import node_lab
 import pytest
 import vxlan_lab
 
-from nsmesh.chains.registrar import registrar
-from nsmesh.chains.runtime import runtime
-from nsmesh.core.call import Call, Peer
 from nsmesh.model.messages import NetworkServiceEndpoint
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(150)]
@@ -30,18 +27,11 @@ ANSWERS = (
 
 async def told(mesh):
     """Register their endpoints at the registry itself, in front of that of a manager that is there."""
-    async with runtime(lifetime=600, dial_timeout=5, workload_api=mesh.url("workload")) as held:
-        made = registrar(
-            "test",
-            manager=mesh.url("registry"),
-            peers=held.peers,
-            tokens=held.tokens,
-            checks=held.registry_checks(),
-        )
-        async with made.running():
-            for name, url in UNKNOWN.items():
-                entry = NetworkServiceEndpoint(name=name, network_service_names=["s"], url=url)
-                await made.register(Call(peer=Peer(in_process=True)), entry)
+    entries = (
+        NetworkServiceEndpoint(name=name, network_service_names=["s"], url=url)
+        for name, url in UNKNOWN.items()
+    )
+    await node_lab.register(mesh, "registry", entries)
 
 
 def test_managers_that_nobody_knows_are_named_and_passed_over():
