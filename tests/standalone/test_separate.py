@@ -66,7 +66,7 @@ def test_each_role_has_an_identity(mesh):
 
 
 def test_an_endpoint_that_ends_by_force_is_deleted(mesh):
-    """It could not unregister itself, and nobody else may: it is gone all the same, and its name is free."""
+    """It could not unregister itself, and nobody else may: it is shown as deleted, and its name is free."""
     file = mesh.write("mute.yaml", ENDPOINT.format(name="mute", cls="Slow", prefix="172.28.0.0/24"))
     for _ in range(2):
         mesh.nsm("apply", "-f", str(file)).ok()
@@ -74,7 +74,8 @@ def test_an_endpoint_that_ends_by_force_is_deleted(mesh):
         os.kill(pid, signal.SIGSTOP)  # deaf to SIGTERM
         mesh.nsm("delete", "endpoint", "mute").ok()
         until(lambda pid=pid: is_gone(pid))
-        assert not [row for row in mesh.get("endpoints") if row["name"] == "mute" and row["pid"]]
+        left = [row for row in mesh.get("endpoints") if row["name"] == "mute"]
+        assert [(row["pid"], row["state"]) for row in left] in ([], [(None, "deleted")])
 
 
 @pytest.mark.parametrize("role", ROLES)

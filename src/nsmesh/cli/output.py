@@ -18,6 +18,7 @@ _COLOURS = {
     "ready": "green",
     "down": "red",
     "dead": "red",
+    "deleted": "red",
     "failed": "red",
 }
 

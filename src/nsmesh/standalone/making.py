@@ -249,6 +249,8 @@ class Maker:
         try:
             await self.entries.drop_endpoint(name)
         except Unauthorized:
+            if entry := self.mesh.model.endpoints.get(name):
+                self.mesh.left[name] = entry.expiration_time.seconds
             self.mesh.events.add(
                 "endpoint", f"endpoint {name} stays registered until it expires or is replaced"
             )

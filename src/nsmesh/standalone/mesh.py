@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -89,6 +89,8 @@ class Mesh:
     """Whether the end of this daemon is not the end of the mesh: another one goes on with it."""
     state: str = "restoring"
     """``restoring`` what an earlier run had, ``up``, or ``going down``."""
+    left: dict[str, int] = field(default_factory=dict)
+    """Until when entries of deleted endpoints stay, by name: only those could have taken them away."""
 
     @property
     def several(self) -> bool:

@@ -84,7 +84,7 @@ class Rows:
     def _endpoint(self, name: str, entry: NetworkServiceEndpoint | None, document: Endpoint | None) -> Row:
         unit = self._mesh.supervisor.units.get(name)
         space = self._mesh.spaces.known.get(name)
-        state = "ready" if entry is not None else "not registered"
+        state = self._registered(entry)
         if document is not None and (unit is None or unit.process is None):
             state = f"dead ({unit.state})" if unit is not None else "dead"
         labels: dict[str, str] = {}
@@ -108,6 +108,13 @@ class Rows:
             "restarts": unit.restarts if unit else 0,
             "status": {},
         }
+
+    def _registered(self, entry: NetworkServiceEndpoint | None) -> str:
+        """Return how an entry is called; one whose endpoint was deleted is refreshed by nobody."""
+        if entry is None:
+            return "not registered"
+        left = self._mesh.left.get(entry.name) == entry.expiration_time.seconds
+        return "deleted" if left else "ready"
 
     def _url(self, name: str, entry: NetworkServiceEndpoint | None, document: Endpoint | None) -> str:
         """Return where an endpoint listens; in the registry that may be a descriptor of the manager."""
