@@ -24,7 +24,7 @@ from nsmesh.standalone.control_messages import documents_of, kind_of, parsed, st
 from nsmesh.standalone.events import Event
 from nsmesh.standalone.hosting import first_host
 from nsmesh.standalone.leaks import leaked
-from nsmesh.standalone.making import Tell
+from nsmesh.standalone.making_run import Tell
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import wanted_node
 from nsmesh.standalone.reconcile import Reconciler

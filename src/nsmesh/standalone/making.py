@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from nsmesh.core.errors import MeshError, NotFound, Unauthorized, Unavailable
 from nsmesh.journal.file import forget_journal
@@ -13,9 +12,9 @@ from nsmesh.model.manifest import Endpoint, Link, Workload
 from nsmesh.model.manifest_records import AT_REGISTRY
 from nsmesh.model.messages import NetworkService
 from nsmesh.standalone.client import Client
-from nsmesh.standalone.documents import Local, key
+from nsmesh.standalone.documents import Local
 from nsmesh.standalone.entries import Entries
-from nsmesh.standalone.events import Event
+from nsmesh.standalone.making_run import Failure, NotWired, Run, Tell
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.processes import Command
 from nsmesh.standalone.roles import command, search_path
@@ -24,17 +23,6 @@ from nsmesh.standalone.telling import last_words, told
 
 READY = 10.0
 """Seconds within which a new endpoint must have registered, and a workload must have its wires."""
-
-Tell = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One document that could not be made, or (``stays``) is not complete yet and is worked on."""
-
-    item: Local
-    error: MeshError
-    stays: bool = False
 
 
 class Maker:
@@ -55,7 +43,7 @@ class Maker:
 
     async def make(self, items: Iterable[Local], tell: Tell, *, wait: bool) -> list[Failure]:
         """Make documents; return what failed. What was begun of a failed one is taken away again."""
-        run = _Run(self, list(items), tell, wait=wait)
+        run = Run(self.mesh, self.unmake, list(items), tell, wait=wait)
         await run.spaces()
         await run.each(Link, self._link)
         await run.each(Workload, self._workload, among=lambda item: not item.services)
@@ -65,12 +53,12 @@ class Maker:
         await run.together(Workload, self._workload, among=lambda item: bool(item.services))
         return run.failures
 
-    async def _link(self, link: Link, run: _Run) -> None:
+    async def _link(self, link: Link, run: Run) -> None:
         await self.mesh.spaces.link(link)
         ends = " - ".join(f"{end.of}/{end.interface}" for end in link.ends)
         run.say("link", f"link {link.name} made: {ends}")
 
-    async def _implied_services(self, run: _Run) -> list[str]:
+    async def _implied_services(self, run: Run) -> list[str]:
         """Register the services that endpoints offer and nobody has described; return their names."""
         made: list[str] = []
         for item in list(run.items):
@@ -96,7 +84,7 @@ class Maker:
             if not offered:
                 await self.entries.drop_service(name)
 
-    async def _endpoint(self, endpoint: Endpoint, run: _Run) -> None:
+    async def _endpoint(self, endpoint: Endpoint, run: Run) -> None:
         mesh, started = self.mesh, self.mesh.scope.clock.monotonic()
         unit = Unit(endpoint.name, "endpoint", self._endpoint_command(endpoint), restart=endpoint.restart)
         there = mesh.supervisor.adoptable(unit)
@@ -163,7 +151,7 @@ class Maker:
                 remedy=f"see: nsm logs {name}",
             )
 
-    async def _workload(self, workload: Workload, run: _Run) -> None:
+    async def _workload(self, workload: Workload, run: Run) -> None:
         mesh = self.mesh
         mesh.placement.put("client", workload.name, workload.node)
         client = await mesh.clients.add(workload.name, mesh.spaces.of(workload.name).path)
@@ -203,7 +191,7 @@ class Maker:
         )
         mesh.supervisor.start(Unit(workload.name, "workload", run, restart=workload.restart))
 
-    def _tell_wires(self, client: Client, run: _Run) -> None:
+    def _tell_wires(self, client: Client, run: Run) -> None:
         """Tell each wire that is there; raises Unavailable for the first that is not."""
         missing = None
         for wire in client.wires.values():
@@ -254,64 +242,3 @@ class Maker:
             self.mesh.events.add(
                 "endpoint", f"endpoint {name} stays registered until it expires or is replaced"
             )
-
-
-class NotWired(Unavailable):
-    """A workload has not got all its wires yet; the mesh goes on trying."""
-
-
-class _Run:
-    """One call of ``make``: what is still to be made, what failed, and who hears of it."""
-
-    def __init__(self, maker: Maker, items: list[Local], tell: Tell, *, wait: bool) -> None:
-        self.maker = maker
-        self.items = items
-        self.tell = tell
-        self.wait = wait
-        self.failures: list[Failure] = []
-
-    def say(self, kind: str, text: str, *, connection: str = "") -> None:
-        self.tell(self.maker.mesh.events.add(kind, text, connection=connection))
-
-    async def spaces(self) -> None:
-        for item in list(self.items):
-            if isinstance(item, Endpoint | Workload):
-                await self.guard(item, self._space(item))
-
-    async def _space(self, item: Endpoint | Workload) -> None:
-        await self.maker.mesh.spaces.make(item.name, item.netns, getattr(item, "pid", 0))
-
-    async def each(
-        self,
-        kind: type,
-        make: Callable[..., Awaitable[None]],
-        among: Callable[..., bool] = lambda _item: True,
-    ) -> None:
-        for item in list(self.items):
-            if isinstance(item, kind) and among(item):
-                await self.guard(item, make(item, self))
-
-    async def together(
-        self,
-        kind: type,
-        make: Callable[..., Awaitable[None]],
-        among: Callable[..., bool] = lambda _item: True,
-    ) -> None:
-        chosen = [item for item in self.items if isinstance(item, kind) and among(item)]
-        await asyncio.gather(*(self.guard(item, make(item, self)) for item in chosen))
-
-    async def guard(self, item: Local, work: Awaitable[None]) -> None:
-        """Do work for an item; where it fails, take away what was begun and note it."""
-        try:
-            await work
-        except NotWired as error:
-            self.failures.append(Failure(item, error, stays=True))
-        except BaseException as error:
-            self.items.remove(item)
-            try:
-                await self.maker.unmake(*key(item))
-            except MeshError as second:
-                error.add_note(f"and undoing it failed: {second}")
-            if not isinstance(error, MeshError):
-                raise
-            self.failures.append(Failure(item, error))

@@ -14,7 +14,8 @@ from nsmesh.standalone.check import Surroundings, check
 from nsmesh.standalone.documents import Local, key
 from nsmesh.standalone.entries import Entries, rules
 from nsmesh.standalone.events import Event
-from nsmesh.standalone.making import Failure, Maker, Tell
+from nsmesh.standalone.making import Maker
+from nsmesh.standalone.making_run import Failure, Tell
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.roles import search_path
 

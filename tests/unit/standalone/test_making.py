@@ -7,7 +7,8 @@ import pytest
 
 from nsmesh.core.errors import NotFound
 from nsmesh.model.manifest import load
-from nsmesh.standalone.making import Maker, NotWired
+from nsmesh.standalone.making import Maker
+from nsmesh.standalone.making_run import NotWired
 
 TEXT = """
 apiVersion: nsmesh/v1
