@@ -245,6 +245,22 @@ def test_each_node_has_a_segment_identifier_for_a_wire():
         plugin("SRV6", "192.0.2.1")
 
 
+def test_keys_of_srv6_that_others_set_are_passed_on():
+    """Those that NSM names and no wire of ours needs stay as they are, also when the tunnel is exchanged."""
+    near, far = pair("SRV6")
+    offer = near.offer(ASKING)
+    others = {
+        f"{side}_{key}": f"2001:db8:{number}::{side == 'dst':d}"
+        for number, key in enumerate(("bsid", "host_localsid"), 1)
+        for side in ("src", "dst")
+    }
+    offer.parameters.update(others)
+    made = far.accept(offer, SERVING)
+    for mechanism in (made, far.another(made), far.accept(made, SERVING)):
+        assert others.items() <= dict(mechanism.parameters).items()
+    assert far.port(SERVING, made, Side.CLIENT).remote_sid == offer.parameters["src_localsid"]
+
+
 def test_segment_identifiers_are_from_the_prefix_of_the_node():
     """The same for the same connection; another one of it is from there too; what is no prefix is refused."""
     routed = Srv6("2001:db8::1", link_mtu=lambda: 1500, prefix="2001:db8:5e:1::/64")
