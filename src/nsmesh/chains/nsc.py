@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -24,6 +25,7 @@ from nsmesh.datapath.echo import Echoes
 from nsmesh.elements.client_info import ClientInfo
 from nsmesh.elements.heal import MISSING, Alive, Carries, Heal
 from nsmesh.elements.keep_apart import KeepApart
+from nsmesh.elements.keep_resolver import KeepResolver
 from nsmesh.elements.receive_fd import ReceiveFdClient
 from nsmesh.mechanisms.kernel import NAME, OWN_NAMESPACE, Kernel
 from nsmesh.mechanisms.memif import Memif
@@ -132,6 +134,7 @@ async def running_nsc(
     the pause between two tries grows.
     """
     wires = [Wanted.of(settings, number, url) for number, url in enumerate(wanted_services(settings))]
+    resolver = KeepResolver(Path(settings.resolver_file)) if settings.resolver_file else None
     carries: Carries | None = None
     if alive is None and settings.liveness_check_enabled:
         limit = settings.liveness_check_timeout
@@ -153,7 +156,12 @@ async def running_nsc(
             limit=settings.liveness_check_timeout + 0.1,
             count=settings.liveness_check_count,
         ),
-        function=(ClientInfo(settings.place), KeepApart(), *_receiving(wires)),
+        function=(
+            ClientInfo(settings.place),
+            KeepApart(),
+            *((resolver,) if resolver else ()),
+            *_receiving(wires),
+        ),
         checks=runtime.checks(),
         dial_timeout=settings.dial_timeout,
         journal=runtime.journal,
@@ -170,6 +178,8 @@ async def running_nsc(
             await asyncio.wait([work])
             if not leaves():
                 await _close(settings, chain, wires)
+                if resolver:
+                    resolver.restore()
 
 
 class _Asking:
@@ -182,7 +192,7 @@ class _Asking:
         self._longest_pause = longest_pause
         self._chain = chain
         self._alive = alive
-        self._told_of_names = not settings.local_dns_server_enabled
+        self._told_of_names = bool(settings.resolver_file) or not settings.local_dns_server_enabled
 
     async def ask_all(self, wires: Sequence[Wanted]) -> None:
         for wire in wires:
@@ -239,7 +249,8 @@ class _Asking:
             self._told_of_names = True
             log.warning(
                 "the endpoint names DNS servers, and this client has no local one: they are not put to use",
-                remedy="set NSM_LOCAL_DNS_SERVER_ENABLED=false to say so no more",
+                remedy="set NSM_RESOLVER_FILE to have them written into a resolver file, or "
+                "NSM_LOCAL_DNS_SERVER_ENABLED=false to say so no more",
             )
 
 

@@ -228,6 +228,8 @@ class NscSettings(Asks):
 
     local_dns_server_enabled: bool = True
     """Not served: there is no local DNS server. False: do not say so when an endpoint names DNS servers."""
+    resolver_file: str = ""
+    """File, as /etc/resolv.conf, in which the wires' name servers are put first; empty: none is written."""
     liveness_check_enabled: bool = True
     """Whether the wire itself is probed, to tell a dead path from a dead control plane."""
     liveness_check_interval: Seconds = Seconds(0.2)

@@ -125,7 +125,7 @@ _FORWARDER = (
 )
 _NSC = (
     Unserved(
-        "a DNS server for the names of wires: what endpoints say of name servers is not put to use",
+        "a DNS server for the names of wires: NSM_RESOLVER_FILE of nsc writes their name servers into a file",
         {"NSM_LOCAL_DNS_SERVER_ENABLED": _FALSE, "NSM_LOCAL_DNS_SERVER_ADDRESS": ("",)},
     ),
     _of("groups of services whose addresses may overlap", "NSM_AWARENESS_GROUPS", refused=True),
