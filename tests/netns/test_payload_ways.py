@@ -12,10 +12,12 @@ import vxlan_lab
 from ovs_lab import driver
 from test_payload_frames import KERNELS, PAYLOADS, bare, exchange, local, total
 
-from nsmesh.datapath import ovs_programs
+from nsmesh.datapath import netns, ovs_programs
 from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.base import KernelPort
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.segments import SegmentDatapath
 from nsmesh.datapath.vlans import VlanDatapath
 
 pytestmark = pytest.mark.root
@@ -84,6 +86,38 @@ def test_a_wire_through_a_switch_carries_its_payload_and_nothing_else(tmp_path, 
 
     with driver(tmp_path, pods=2) as (make, a, b):
         asyncio.run(main(make, a, b))
+
+
+@pytest.mark.skipif(bool(ovs_programs.lacks_switch()), reason="Open vSwitch is not installed")
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_wire_from_a_switch_to_another_node_carries_its_payload_and_nothing_else(tmp_path, payload):
+    """VXLAN, with the kernel's forwarder at the other node: refused at the sender's end, either way."""
+
+    async def main(found, here):
+        first, second = (bare(wire) for wire in tunnel_lab.wires(found, "VXLAN", payload=payload))
+        there = SegmentDatapath(node=found.b)
+        await here.apply(first)
+        await there.apply(second)
+        ends = ((found.pod_a, "nsm-1"), (found.pod_b, "nse-1"))
+        but = (
+            (*KERNELS, "MPLS without a label") if payload == "ETHERNET" else ()
+        )  # as where tunnels end apart
+        assert exchange(ends, payload, but) == []
+        refused = sum(not payload_lab.passes(payload, name) for name in payload_lab.FRAMES)
+        assert (total(here.refused()), total(there.refused())) == (refused, refused)
+        await here.aclose()
+        await there.aclose()
+
+    with vxlan_lab.nodes() as found:
+
+        def make():
+            return OvsDatapath(tmp_path / "ovs", node=found.a, namespaces=lambda: [found.pod_a])
+
+        here = netns.call_in(found.a, make)  # its tunnels are in the namespace in which it is made
+        try:
+            asyncio.run(main(found, here))
+        finally:
+            asyncio.run(make().switch.stop())
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
