@@ -138,17 +138,20 @@ def test_a_client_may_want_less():
     scenario(body)
 
 
-def test_payload_ethernet_leaves_neighbours_to_arp():
-    """Frames of any kind pass; no MAC is told and no neighbour is permanent."""
+@pytest.mark.parametrize("payload", ["ETHERNET", "MPLS", "L2TP"])
+def test_payloads_but_ip_leave_neighbours_to_the_ends(payload):
+    """They cross by VXLAN, too; no MAC is told and no neighbour is permanent."""
 
     async def body(mesh):
         await mesh[2].offer()
-        await mesh[1].ask()
+        answer = await mesh[1].ask()
+        assert answer.payload == payload
         near, _ = mesh.wired(1, 2)
+        assert answer.path.path_segments[2].metrics["client_interface"] == f"VXLAN/{near.vni}"
         assert (near.mac, near.peer_mac) == ("", "")
         assert interface(mesh[1], "app1").neighbours == interface(mesh[2], "nse2").neighbours == ()
 
-    scenario(body, payload="ETHERNET")
+    scenario(body, payload=payload)
 
 
 def test_a_mac_that_is_asked_for_is_told():
