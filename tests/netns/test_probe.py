@@ -1,8 +1,10 @@
 """Probing a wire: who is there answers, who is not does not, and nothing stays behind."""
 
 import asyncio
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from endpoint_lab import Lab, ip, until
 
 from nsmesh.chains.liveness import carrier
+from nsmesh.datapath import probe
 from nsmesh.datapath.probe import answers, running
 from nsmesh.model.messages import KERNEL, MEMIF, Connection, Mechanism
 
@@ -94,6 +97,7 @@ def test_a_wire_that_is_cut_does_not_run(pair):
 ASKED = """
 import sys
 from nsmesh.chains.liveness import carrier
+from nsmesh.datapath import probe
 from nsmesh.model.messages import KERNEL, Connection, Mechanism
 
 for place, name in (("", "eth0"), ("", "none"), (sys.argv[1], "eth0"), (sys.argv[1] + "-gone", "eth0")):
@@ -136,3 +140,39 @@ def test_no_descriptor_stays(pair):
         for _ in range(3):
             ask(pair[0], "192.0.2.1", target, seconds=0.05)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+class Slow:
+    """A question whose answer comes from elsewhere, two milliseconds later."""
+
+    def __init__(self):
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.ours.settimeout(0)
+
+    def send(self, _sock):
+        threading.Timer(0.002, self.theirs.send, (b"here",)).start()
+
+    def answered(self, data):
+        return data == b"here"
+
+
+def test_a_process_that_is_busy_hears_the_answer_too(monkeypatch):
+    """What came in while it did something else counts, though the time for it is over when it looks."""
+    slow = Slow()
+    monkeypatch.setattr(probe, "_opened", lambda *_, **__: (slow, slow.ours))
+
+    async def busy():
+        while True:
+            time.sleep(0.06)  # noqa: ASYNC251 - longer than the time between two questions
+            await asyncio.sleep(0)
+
+    async def look():
+        other = asyncio.create_task(busy())
+        try:
+            return await answers("/proc/self/ns/net", "lo", "192.0.2.1", "192.0.2.2", 0.1)
+        finally:
+            other.cancel()
+
+    with slow.theirs:
+        assert asyncio.run(look())
+        time.sleep(0.05)  # for the last answer

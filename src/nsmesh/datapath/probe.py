@@ -113,19 +113,39 @@ async def _ask(sock: socket.socket, question: Question, seconds: float) -> bool:
     end, pause = loop.time() + seconds, FIRST
     while (left := end - loop.time()) > 0:
         question.send(sock)
-        try:
-            async with asyncio.timeout(min(pause, left)):
-                await _hear(sock, question)
-        except TimeoutError:
-            pause = min(2 * pause, AGAIN)
-        else:
+        if await _heard(sock, question, min(pause, left)):
             return True
+        pause = min(2 * pause, AGAIN)
     return False
 
 
-async def _hear(sock: socket.socket, question: Question) -> None:
-    while not question.answered(await asyncio.get_running_loop().sock_recv(sock, 1500)):
-        pass
+async def _heard(sock: socket.socket, question: Question, seconds: float) -> bool:
+    """Return whether the answer comes in time; what is there counts, however late this process looks."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not _is_there(sock, question):
+        if (left := end - loop.time()) <= 0:
+            return False
+        something = asyncio.Event()
+        loop.add_reader(sock, something.set)
+        try:
+            async with asyncio.timeout(left):
+                await something.wait()
+        except TimeoutError:
+            pass  # it may have come together with the end of the time
+        finally:
+            loop.remove_reader(sock)
+    return True
+
+
+def _is_there(sock: socket.socket, question: Question) -> bool:
+    """Read all that has come in; say whether the answer is among it."""
+    try:
+        while not question.answered(sock.recv(1500)):
+            pass
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Question(Protocol):

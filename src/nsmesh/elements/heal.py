@@ -14,7 +14,7 @@ from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Status
 from nsmesh.core.follow import Follower, Ours
-from nsmesh.core.heal_watch import QUICK, QUICKEST, HealWatch
+from nsmesh.core.heal_watch import QUICK, HealWatch
 from nsmesh.core.life import LIFE, OWN
 from nsmesh.core.metrics import Counter
 from nsmesh.core.peering import NEXT_HOP
@@ -34,6 +34,8 @@ LONGEST = 2.0
 """Most seconds between two attempts."""
 GLANCE = 0.02
 """Seconds to the first look at a wire's carrier in a pause; to each next one twice as long."""
+STOOD_STILL = 0.01
+"""Seconds by which a look ends late, from which on this process did not look all the time."""
 MISSING = 10.0
 """Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
 AT_ONCE = 32
@@ -181,7 +183,7 @@ class Heal(Element):
             began = self.scope.clock.monotonic()
             if await self._is_alive(watch.connection, min(limit, self._limit)):
                 return True
-            if self.scope.clock.monotonic() - began <= limit + QUICKEST:
+            if self.scope.clock.monotonic() - began <= limit + STOOD_STILL:
                 return False
         return False
 
