@@ -1,7 +1,10 @@
 """The short form of chaos: what is promised without a time holds, whatever the machine does besides."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -55,6 +58,18 @@ def test_nothing_is_left_after_an_interrupt(late, number):
     process.communicate(timeout=60)
     assert process.returncode in {130, -number}  # the latter where Python still loads its modules
     until(lambda: not left_of(name, process.pid), 10, lambda: left_of(name, process.pid))
+
+
+def test_a_run_in_the_background_heeds_sigterm(tmp_path):
+    """A shell's ``&`` has it ignore Ctrl-C, and SIGTERM leaves nothing all the same."""
+    started = tmp_path / "pid"
+    words = f"{sys.executable} -m nsmesh.cli.main chaos run local-forwarder-sigstop"
+    subprocess.run(["sh", "-c", f"{words} >/dev/null 2>&1 & echo $! > {started}"], check=True)
+    pid = int(started.read_text())
+    until(lambda: left_of(f"chaos{pid}", pid), 30)
+    time.sleep(3.0)
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: not left_of(f"chaos{pid}", pid), 60, lambda: left_of(f"chaos{pid}", pid))
 
 
 def left_of(name: str, pid: int) -> list[str]:

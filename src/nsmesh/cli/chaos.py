@@ -37,8 +37,17 @@ COLUMNS = (
 @click.group()
 def chaos() -> None:
     """Break parts of a mesh on purpose, and measure what its wires lose and how soon all is well."""
-    # SIGTERM ends a run as Ctrl-C does, by way of everything that takes its mesh away
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    """End a run as Ctrl-C does, by way of everything that takes its mesh away.
+
+    A shell that starts it in the background has it ignore SIGINT itself.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 @chaos.command("list")
