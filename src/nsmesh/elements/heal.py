@@ -14,7 +14,7 @@ from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Status
 from nsmesh.core.follow import Follower, Ours
-from nsmesh.core.heal_watch import QUICK, HealWatch
+from nsmesh.core.heal_watch import QUICK, QUICKEST, HealWatch
 from nsmesh.core.life import LIFE, OWN
 from nsmesh.core.metrics import Counter
 from nsmesh.core.peering import NEXT_HOP
@@ -34,8 +34,8 @@ LONGEST = 2.0
 """Most seconds between two attempts."""
 GLANCE = 0.02
 """Seconds to the first look at a wire's carrier in a pause; to each next one twice as long."""
-STOOD_STILL = 0.01
-"""Seconds by which a look ends late, from which on this process did not look all the time."""
+TURNS = 10
+"""Turns of the loop in which an answer is read that came together with the end of the time for it."""
 MISSING = 10.0
 """Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
 AT_ONCE = 32
@@ -183,7 +183,7 @@ class Heal(Element):
             began = self.scope.clock.monotonic()
             if await self._is_alive(watch.connection, min(limit, self._limit)):
                 return True
-            if self.scope.clock.monotonic() - began <= limit + STOOD_STILL:
+            if self.scope.clock.monotonic() - began <= limit + QUICKEST:
                 return False
         return False
 
@@ -207,12 +207,21 @@ class Heal(Element):
     async def _is_alive(self, connection: Connection, limit: float | None = None) -> bool:
         if self._alive is None:
             return False
+        look = asyncio.ensure_future(self._alive(connection))
         try:
-            async with asyncio.timeout(limit or self._limit):
-                return await self._alive(connection)
+            await asyncio.wait((look,), timeout=limit or self._limit)
+            for _ in range(TURNS):
+                if look.done():
+                    return look.result()
+                await asyncio.sleep(0)
+            log.info("probe failed", connection=connection.id, error="no answer in time")
         except (TimeoutError, OSError, MeshError) as error:
             log.info("probe failed", connection=connection.id, error=str(error))
-            return False
+        finally:
+            if not look.done():
+                look.cancel()
+                await asyncio.wait((look,))
+        return False
 
     def _start(self, watch: HealWatch, why: str, *, alive: bool | None = None) -> None:
         if watch.healing is None and self.scope.running:

@@ -202,6 +202,24 @@ def test_a_look_takes_as_long_as_the_wire_does(way, least, most):
     scenario(body, looks)
 
 
+def test_an_answer_that_comes_with_the_end_of_its_time_counts():
+    """A process that was busy sees both at once; the wire lives, and the same endpoint is asked for."""
+    pulse = Pulse()
+
+    async def looks(connection):
+        await asyncio.sleep(0.001 if pulse.alive else 0.04)
+        return True
+
+    async def body(begin, heal, far, handler):
+        await asyncio.sleep(2)
+        pulse.alive = False
+        far.say("x", State.DOWN)
+        await asyncio.sleep(0.1)
+        assert far.seen == ["request", "request"]
+
+    scenario(body, looks)
+
+
 def test_as_many_looks_in_a_row_as_wanted_have_to_find_nothing():
     """One that finds something begins the count anew; the last of a row makes it choose anew, at once."""
     found = [False, False, True, False, False, False]
