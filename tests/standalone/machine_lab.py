@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -58,9 +59,16 @@ class Wired:
         return running(self.lab.run / "ovs" / "ovs-vswitchd.pid", "ovs-vswitchd")
 
     def held(self) -> tuple[int, int]:
-        """Return how many sockets of machines and shared memories the switch has."""
+        """Return how many event descriptors and shared memories the switch has: those of machines' rings.
+
+        Its sockets are not counted: those to the kernel and to who asks it come and go by themselves.
+        """
         maps = Path(f"/proc/{self.switch}/maps").read_text().count("/memfd:")
-        return len(list(Path(f"/proc/{self.switch}/fd").iterdir())), maps
+        kinds = []
+        for file in Path(f"/proc/{self.switch}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                kinds.append(str(file.readlink()))
+        return kinds.count("anon_inode:[eventfd]"), maps
 
     def up(self, *, boot: bool = True) -> Machine:
         """Return the machine, which answers and has its addresses."""

@@ -148,6 +148,7 @@ def test_a_machine_that_is_killed_in_mid_traffic_leaves_nothing(wired):
     idle = wired.held()
     machine = wired.up()
     wired.passes(wired.peer)
+    assert wired.held() > idle
     pid = machine.pid
     with wired.iperf_server():
         machine.run(f"(iperf3 -c {wired.peer} -p {PORT} -t 60 >/dev/null 2>&1 &)")
