@@ -15,6 +15,9 @@ from nsmesh.standalone.mesh import Mesh
 Tell = Callable[[Event], None]
 Unmake = Callable[[str, str], Awaitable[None]]
 """Takes away what there is of a document, by its kind and name."""
+Make = Callable[..., Awaitable[None]]
+"""Makes a document of some kind, for a run."""
+Among = Callable[..., bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +57,17 @@ class Run:
     async def _space(self, item: Endpoint | Workload) -> None:
         await self._mesh.spaces.make(item.name, item.netns, getattr(item, "pid", 0))
 
-    async def each(
-        self,
-        kind: type,
-        make: Callable[..., Awaitable[None]],
-        among: Callable[..., bool] = lambda _item: True,
-    ) -> None:
+    async def each(self, kind: type, make: Make, among: Among = lambda _item: True) -> None:
         """Make the documents of a kind, those for which ``among`` holds, one after the other."""
-        for item in list(self.items):
-            if isinstance(item, kind) and among(item):
-                await self.guard(item, make(item, self))
+        for item in self._chosen(kind, among):
+            await self.guard(item, make(item, self))
 
-    async def together(
-        self,
-        kind: type,
-        make: Callable[..., Awaitable[None]],
-        among: Callable[..., bool] = lambda _item: True,
-    ) -> None:
+    async def together(self, kind: type, make: Make, among: Among = lambda _item: True) -> None:
         """Make them all at once."""
-        chosen = [item for item in self.items if isinstance(item, kind) and among(item)]
-        await asyncio.gather(*(self.guard(item, make(item, self)) for item in chosen))
+        await asyncio.gather(*(self.guard(item, make(item, self)) for item in self._chosen(kind, among)))
+
+    def _chosen(self, kind: type, among: Among) -> list[Local]:
+        return [item for item in self.items if isinstance(item, kind) and among(item)]
 
     async def guard(self, item: Local, work: Awaitable[None]) -> None:
         """Do work for an item; where it fails, take away what was begun and note it."""
