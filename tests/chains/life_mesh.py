@@ -6,6 +6,7 @@ Two nodes, a registry, clients on the first node, endpoints of one service on bo
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from random import Random
 
 from life_network import LIFETIME, THIEF, Faults, MortalDatapath, Network, Process, Tokens
@@ -86,9 +87,11 @@ def element_of(chain, kind):
 class LifeMesh:
     """The processes by name, None where one is dead; what clients have asked for; the kernels by node."""
 
-    def __init__(self, *, journals=False):
+    def __init__(self, *, journals=False, descriptors=False):
         self.journals = {} if journals else None
         """What each process has written, by its name: it outlives the process."""
+        self.descriptors = count(1) if descriptors else None
+        """Numbers of processes: sockets of forwarders and endpoints are reached by a descriptor, or by a path."""
         self.clock = VirtualClock()
         self.network = Network()
         self.faults = Faults(self)
@@ -119,6 +122,9 @@ class LifeMesh:
             process = Process(name)
             process.peers = self.network.peers(process)
             process.journal = None
+            process.url = f"unix:///{name}"
+            if self.descriptors is not None:
+                process.url = f"unix:///proc/{next(self.descriptors)}/fd/9"
             if self.journals is not None:
                 process.journal = MemoryJournal(self.journals.setdefault(name, {}))
             with self.faults.watching(process):
@@ -145,6 +151,12 @@ class LifeMesh:
         task = asyncio.ensure_future(process.crash())
         self.crashing.add(task)
         task.add_done_callback(self.crashing.discard)
+
+    def crash_all_soon(self):
+        """Let all processes but those of clients die at once."""
+        for name, process in list(self.processes.items()):
+            if name not in CLIENTS:
+                self.crash_soon(process)
 
     async def stop(self):
         """End all in order: clients first, the registry last."""
@@ -200,9 +212,7 @@ class LifeMesh:
             journal=process.journal,
             clock=self.clock,
         )
-        await self._run(
-            process, f"unix:///{process.name}", made.server, register, made.registry, made.onward, made.server
-        )
+        await self._run(process, process.url, made.server, register, made.registry, made.onward, made.server)
         await self._register(process, register, "forwarder", p2p="true")
 
     def driver(self, number, process):
@@ -227,7 +237,7 @@ class LifeMesh:
             clock=self.clock,
         )
         register = self._registration(process, node)
-        await self._run(process, f"unix:///{process.name}", made, made, register)
+        await self._run(process, process.url, made, made, register)
         await self._register(process, register, service, SERVICES[service], app=process.name)
 
     async def _middle(self, process):
@@ -245,7 +255,7 @@ class LifeMesh:
             clock=self.clock,
         )
         register = self._registration(process, 1)
-        await self._run(process, f"unix:///{process.name}", made.server, made.onward, made.server, register)
+        await self._run(process, process.url, made.server, made.onward, made.server, register)
         await self._register(process, register, "secure", SERVICES["secure"], app=MIDDLE)
 
     async def _client(self, process):
@@ -277,7 +287,7 @@ class LifeMesh:
             name=process.name,
             network_service_names=[service],
             network_service_labels={service: NetworkServiceLabels(labels=labels)},
-            url=f"unix:///{process.name}",
+            url=process.url,
         )
         await process.stack.enter_async_context(registered(register, [*entries, entry]))
 

@@ -223,7 +223,8 @@ class _Peers:
 class Faults:
     """One planned fault at a time, after so many steps between elements; an observer of all chains.
 
-    ``kind``: ``error``, ``cancel`` (whoever asked goes away), ``crash`` (of whoever comes by), ``stall``.
+    ``kind``: ``error``, ``cancel`` (whoever asked goes away), ``crash`` (of whoever comes by), ``outage`` (of
+    all but clients), ``stall``.
     """
 
     def __init__(self, mesh):
@@ -270,6 +271,9 @@ class Faults:
         elif self.kind == "crash":
             self.mesh.crash_soon(process)
             await asyncio.sleep(3600)
+        elif self.kind == "outage":
+            self.mesh.crash_all_soon()
+            await asyncio.sleep(3600 if not process.alive else 0)
         elif self.kind == "stall":
             await asyncio.sleep(20)
 

@@ -60,7 +60,7 @@ async def _one(mesh, fault, after, service, *, closing):
 
 
 async def _each(fault, service, first, *, closing):
-    mesh = LifeMesh(journals=True)
+    mesh = LifeMesh(journals=True, descriptors=fault == "outage")
     try:
         await mesh.start()
         await asyncio.sleep(1)
@@ -80,3 +80,10 @@ async def _each(fault, service, first, *, closing):
 def test_whoever_comes_by_dies(first, closing):
     """Any role is killed at any step of a Request over two nodes, or of its Close: all is well soon."""
     run(_each("crash", "intranet", first, closing=closing))
+
+
+@pytest.mark.parametrize("first", range(0, SPACING, 2))
+@pytest.mark.parametrize("closing", [False, True], ids=["request", "close"])
+def test_all_die_at_once(first, closing):
+    """All but the client are killed at any step; who comes after them is reached by other descriptors."""
+    run(_each("outage", "intranet", first, closing=closing))

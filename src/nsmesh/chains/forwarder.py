@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nsmesh.chains.onward import onward
 from nsmesh.core.begin import Begin
+from nsmesh.core.call import Call, Peer
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
 from nsmesh.core.journalling import Journal
@@ -39,6 +40,7 @@ from nsmesh.elements.update_token import UpdateToken
 from nsmesh.elements.uplink import Uplink
 from nsmesh.elements.watch_endpoints import WatchEndpoints
 from nsmesh.elements.watch_nodes import WatchNodes
+from nsmesh.model.fileurl import is_passing
 
 
 class Forwarder:
@@ -71,6 +73,14 @@ class Forwarder:
         self.begin = Begin(journal)
         mirror = Mirror()
         self.registry: Chain = chain(mirror, end=registry, name=f"forwarder {name} registry", clock=clock)
+        lookup = Lookup(self.registry, mirror.version)
+
+        async def successor(endpoint: str) -> str:
+            now, call = self.server.scope.clock.now(), Call(peer=Peer(in_process=True)).within(dial_timeout)
+            found = await lookup.named(call, endpoint, now)
+            sockets = (entry.url for entry in found if entry.name == endpoint and is_passing(entry.url))
+            return next(sockets, "")  # any other URL leads where it always did
+
         self.onward: Chain = onward(
             name,
             role="forwarder",
@@ -79,6 +89,7 @@ class Forwarder:
             dial_timeout=dial_timeout,
             journal=journal,
             clock=clock,
+            successor=successor,
         )
         monitor = Monitor(name, tokens)
 
@@ -104,7 +115,7 @@ class Forwarder:
             sweep,
             SendFd(),
             ReceiveFd(),
-            DiscoverEndpoint(Lookup(self.registry, mirror.version), silent),
+            DiscoverEndpoint(lookup, silent),
             RoundRobin(silent),
             FitUnderlay(mechanisms, paths),
             ChangeTunnel(mechanisms),

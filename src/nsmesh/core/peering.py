@@ -81,6 +81,8 @@ class Hop:
 
 TARGET: Key[Handler | str] = Key("target")
 """In ``call.values``: where this call shall go, as a URL or as a Handler of this process."""
+TARGET_NAME: Key[str] = Key("target-name")
+"""In ``call.values``: under what name the target is registered, where it was found by one."""
 DIALLED: Key[Handler] = Key("dialled")
 """In ``call.values``, behind ``Dial``: the Handler that was reached."""
 HOP: Key[Hop] = Key("hop")
@@ -89,7 +91,7 @@ NEXT_HOP: Key[Handler] = Key("next-hop")
 """In ``call.state`` of either half: the Handler at which this connection lives on, to follow its monitor."""
 
 _OURSELVES = Peer(in_process=True)
-_OURS = (TARGET, DIALLED, HOP, OUTGOING, OWN, PASSING)
+_OURS = (TARGET, TARGET_NAME, DIALLED, HOP, OUTGOING, OWN, PASSING)
 
 
 def peer_of(handler: Handler) -> Peer:

@@ -12,7 +12,7 @@ from nsmesh.core.deciding import Candidate, is_refresh, listed
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import MeshError, TimedOut, Unavailable, Unreachable, from_status
 from nsmesh.core.life import BUDGET, REACHED
-from nsmesh.core.peering import TARGET
+from nsmesh.core.peering import TARGET, TARGET_NAME
 from nsmesh.core.unreached import Unreached
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest
@@ -46,12 +46,12 @@ async def try_in_order(
 ) -> tuple[Candidate, Connection]:
     """Send the Request to one candidate after the other until one grants it; return who, and the answer.
 
-    Each gets a copy of its own, with TARGET set, and half of the time that is left, the last one all of it.
-    Those who lately could not be reached come late, and last of all those at a URL of which ``silent`` says
-    that nobody answers; what was learnt while one was asked counts for the next. What a failed try of a first
-    Request left behind is closed before the next one. ``bound``: the connection lives at the first; others
-    are asked only when nobody can be reached there. When all fail, the error begins with ``complaint`` and
-    lists what each answered; it has the status that they agree on, else UNAVAILABLE.
+    Each gets a copy of its own, with TARGET and its name set, and half of the time that is left, the last one
+    all of it. Those who lately could not be reached come late, and last of all those at a URL of which
+    ``silent`` says that nobody answers; what was learnt while one was asked counts for the next. What a
+    failed try of a first Request left behind is closed before the next one. ``bound``: the connection lives
+    at the first; others are asked only when nobody can be reached there. When all fail, the error begins with
+    ``complaint`` and lists what each answered; it has the status that they agree on, else UNAVAILABLE.
     """
     now = asyncio.get_running_loop().time
     waiting = list(candidates)
@@ -68,7 +68,8 @@ async def try_in_order(
         prepare(attempt, candidate)
         share = _half(call) if waiting and not bound else call
         try:
-            answer = await next.request(share.put(TARGET, candidate.url), attempt)
+            there = share.put(TARGET, candidate.url).put(TARGET_NAME, candidate.name)
+            answer = await next.request(there, attempt)
         except MeshError as error:
             unreached.note(candidate, error, now())
             failures.append((candidate.name, error))

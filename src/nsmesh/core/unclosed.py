@@ -19,7 +19,7 @@ from nsmesh.core.journalling import Journal, Record
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.scope import Scope
 from nsmesh.model.copying import copy_of
-from nsmesh.model.fileurl import Inode, after_restart, socket_path
+from nsmesh.model.fileurl import GONE, Inode, after_restart, socket_path
 from nsmesh.model.messages import Connection
 from nsmesh.model.times import seconds
 
@@ -61,9 +61,10 @@ class Sockets(Protocol):
 
 
 class _Debt:
-    __slots__ = ("connection", "refused", "until")
+    __slots__ = ("connection", "name", "refused", "until")
 
-    def __init__(self, connection: bytes, until: float) -> None:
+    def __init__(self, name: str, connection: bytes, until: float) -> None:
+        self.name = name
         self.connection = connection
         self.until = until
         self.refused = 0
@@ -72,14 +73,16 @@ class _Debt:
 class Unclosed:
     """Notes what one chain asks of next hops, and closes there what they did not answer.
 
-    ``close`` makes one try at a target (a URL, or empty for the only one there is). ``scope`` is entered
-    while the chain runs; without it nothing is tried again. Times are wall times in seconds. ``sockets`` are
-    held where something is owed: else the number of a descriptor might lead to somebody else.
+    ``close`` makes one try at a target (a URL, or empty for the only one there is), of whom it is told the
+    name too, where it is known: a URL that leads to a descriptor means nothing to the next process, which
+    finds who was asked by the name alone. ``scope`` is entered while the chain runs; without it nothing is
+    tried again. Times are wall times in seconds. ``sockets`` are held where something is owed: else the
+    number of a descriptor might lead to somebody else.
     """
 
     def __init__(
         self,
-        close: Callable[[str, Connection], Awaitable[None]],
+        close: Callable[[str, str, Connection], Awaitable[None]],
         scope: Callable[[], Scope],
         journal: Journal | None,
         sockets: Sockets,
@@ -88,7 +91,7 @@ class Unclosed:
         self._close = close
         self._scope = scope
         self._journal = journal
-        self._noted: dict[Key, None] = {}
+        self._noted: dict[Key, str] = {}
         self._told: set[Key] = set()
         self._debts: dict[str, dict[str, _Debt]] = {}
         self._awake: dict[str, asyncio.Event] = {}
@@ -122,26 +125,29 @@ class Unclosed:
         """Owe what an earlier process of ours did; ``alive`` says of target and id that it was agreed."""
         if self._journal is None:
             return
-        for name, record in self._journal.records(self.chain).items():
-            target, connection_id = after_restart(record.peer), ""
+        for row, record in self._journal.records(self.chain).items():
+            target, connection_id, name = after_restart(record.peer), "", ""
             try:
-                connection_id = Connection.FromString(record.connection).id
+                connection = Connection.FromString(record.connection)
+                connection_id = connection.id
+                name = record.state.get("name", b"").decode() or _behind(connection)
                 until = float(json.loads(record.state.get("until", b"0")))
             except (DecodeError, ValueError, TypeError):
                 until = 0.0
             if not until or alive(target, connection_id):
-                self._journal.drop(self.chain, name)
+                self._journal.drop(self.chain, row)
                 continue
             if target != record.peer:
-                self._journal.drop(self.chain, name)
-                self._note((target, connection_id), record.connection, until)
-            self._noted[target, connection_id] = None
-            self._owe((target, connection_id), _Debt(record.connection, until))
+                self._journal.drop(self.chain, row)
+            debt = _Debt(name, record.connection, until)
+            self._note((target, connection_id), debt)
+            self._owe((target, connection_id), debt)
 
-    async def ask(self, target: str, connection: Connection) -> None:
+    async def ask(self, target: str, connection: Connection, name: str = "") -> None:
         """Note a first Request before it leaves; it stands in the place of a Close that was owed there.
 
         Where that Close is just under way its end is waited for: it must not meet what comes after it.
+        ``name``: of who is asked, where the target was found by one.
         """
         key = target, connection.id
         while (trying := self._trying.get(key)) is not None:
@@ -149,7 +155,7 @@ class Unclosed:
         self._pay(key)
         self._told.discard(key)
         if self._journal is not None:
-            self._note(key, connection.SerializeToString(), self._until(connection))
+            self._note(key, _Debt(name, connection.SerializeToString(), self._until(connection)))
             await self._journal.written()
 
     def answered(self, target: str, connection_id: str) -> None:
@@ -166,12 +172,20 @@ class Unclosed:
         self._pay(key)
         self._drop(key)
 
-    def owe(self, target: str, connection: Connection) -> None:
-        """Take on a Close that was not answered."""
+    def owe(self, target: str, connection: Connection, *, lost: bool = False) -> None:
+        """Take on a Close that was not answered.
+
+        ``lost``: nobody listens there. Behind a descriptor nobody comes again, and its number may become
+        somebody else's: who was asked is found by name from then on.
+        """
         key = target, connection.id
+        name = self._noted.get(key, "") or _behind(connection)
+        if lost and (left := after_restart(target)) != target:
+            self._drop(key)
+            key = left, connection.id
         self._told.discard(key)
-        debt = _Debt(connection.SerializeToString(), self._until(connection))
-        self._note(key, debt.connection, debt.until)
+        debt = _Debt(name, connection.SerializeToString(), self._until(connection))
+        self._note(key, debt)
         if self._scope().running:  # else it is for the process that comes after us
             self._owe(key, debt)
 
@@ -187,11 +201,11 @@ class Unclosed:
         ends = seconds(segments[index].expires) if index < len(segments) else 0.0
         return max(ends, now + ENDS)
 
-    def _note(self, key: Key, connection: bytes, until: float) -> None:
+    def _note(self, key: Key, debt: _Debt) -> None:
         if self._journal is not None:
-            self._noted[key] = None
-            state = {"until": json.dumps(until).encode()}
-            self._journal.put(self.chain, " ".join(key), Record(connection, b"", key[0], state))
+            self._noted[key] = debt.name
+            state = {"until": json.dumps(debt.until).encode(), "name": debt.name.encode()}
+            self._journal.put(self.chain, " ".join(key), Record(debt.connection, b"", key[0], state))
 
     def _drop(self, key: Key) -> None:
         self._told.discard(key)
@@ -236,7 +250,9 @@ class Unclosed:
                 else:
                     pause = FIRST
                 for connection_id in list(debts):
-                    if connection_id in debts and not await self._try((target, connection_id)):
+                    if connection_id not in debts or await self._try((target, connection_id)):
+                        continue
+                    if target != GONE:  # behind that each is somebody else
                         break
         finally:
             del self._debts[target], self._awake[target], self._workers[target]
@@ -252,7 +268,7 @@ class Unclosed:
             return True
         trying = self._trying[key] = asyncio.get_running_loop().create_future()
         try:
-            await self._close(key[0], copy_of(connection))
+            await self._close(key[0], debt.name, copy_of(connection))
         except MeshError as error:
             return self._failed(key, debt, error)
         finally:
@@ -275,3 +291,8 @@ class Unclosed:
         """Let go of a debt, unless it was taken on anew meanwhile."""
         if self._debts[key[0]].get(key[1]) is debt:
             self.settled(*key)
+
+
+def _behind(connection: Connection) -> str:
+    behind = connection.path.path_segments[connection.path.index + 1 :]
+    return behind[0].name if behind else ""

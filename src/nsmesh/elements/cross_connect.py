@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
+from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, State
 from nsmesh.core.deciding import DOWNSTREAM
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Conflict, Internal, Invalid, NotFound, Refused, TimedOut
-from nsmesh.core.life import LIFE, REPLACED, Life
+from nsmesh.core.holders import Holder, Holders, Place, has_lost, origin_of
+from nsmesh.core.life import LIFE, REPLACED
 from nsmesh.core.mechanism import NEAR_MAC, MechanismPlugin, by_type, handing, tunnels
 from nsmesh.datapath.base import Applied, CrossConnect, Datapath, KernelPort, Port, TunnelPort
 from nsmesh.datapath.netns import identity
@@ -25,9 +27,6 @@ from nsmesh.model.wiring import Side, cross_connect, own_mac
 from nsmesh.model.wiring_texts import WiringError
 
 log = structlog.get_logger()
-
-Place = tuple[Hashable, str]
-"""A network namespace and an interface name in it."""
 
 
 def namespace_identity(path: str) -> Hashable:
@@ -46,22 +45,12 @@ async def _never(wire_id: str) -> bool:  # noqa: ARG001 - it may be anybody's
     return False
 
 
-@dataclass(slots=True)
-class _Holder:
-    """A connection with the interfaces that it holds, and whose it is: the first segment's name and id."""
-
-    id: str
-    origin: tuple[str, str]
-    life: Life | None
-    places: set[Place] = field(default_factory=set)
-
-
 class CrossConnectWire(Element):
     """Makes the wire once both sides have agreed, takes it away on Close.
 
     An interface that another living connection holds is refused. Only the same client may take its own over:
-    it was restarted and asks anew, so its old connection is closed first. ``reclaim`` removes a wire that is
-    known to belong to no connection, and says whether it did.
+    it was restarted, or never heard the answer, and asks anew, so its old connection is closed first.
+    ``reclaim`` removes a wire that is known to belong to no connection, and says whether it did.
 
     After:  Begin, SelectMechanism
     Reads:  REPLACED, mechanism (upstream), DOWNSTREAM (left by TranslateMechanism behind it), context,
@@ -89,25 +78,22 @@ class CrossConnectWire(Element):
         self._handing = handing(plugins)
         self._identify = identify
         self._reclaim = reclaim
-        self._holders: dict[str, _Holder] = {}
-        self._held: dict[Place, _Holder] = {}
+        self._held = Holders()
 
     def keeps(self) -> Collection[str]:
         """Return who has interfaces."""
-        return {*self._holders, *(holder.id for holder in self._held.values())}
+        return self._held.ids
 
     async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
         """Let go of the interfaces; Sweep takes the wire away if it is still there."""
-        holder = self._holders.get(connection_id)
-        if holder is not None:
-            self._let_go(holder, keep=set())
+        self._held.forget(connection_id)
 
     async def resume(self, call: Call, connection: Connection) -> None:
         """Hold its interfaces. The wire is in the kernel, and the next Request of its client looks at it.
 
         A namespace that came as a descriptor comes again with that Request: until then nothing is held there.
         """
-        holder = self._holder(call, connection)
+        holder = self._held.of(connection, call.state.get(LIFE))
         downstream = call.state.get(DOWNSTREAM)
         if _can_be_opened(connection.mechanism):
             near = self._port(connection, connection.mechanism, Side.CLIENT)
@@ -115,13 +101,13 @@ class CrossConnectWire(Element):
         if downstream is not None and _can_be_opened(downstream):
             far = self._port(connection, downstream, Side.ENDPOINT)
             await self._hold(call, connection, holder, far, far=True)
-        self._let_go(holder, keep=set(holder.places))
+        self._held.let_go(holder, keep=set(holder.places))
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Check the client's interface, ask on, then wire."""
         connection = request.connection
         upstream = copy_of(connection.mechanism)
-        holder = self._holder(call, connection)
+        holder = self._held.of(connection, call.state.get(LIFE))
         before = set(holder.places)
         try:
             near = self._port(Connection(id=connection.id), upstream, Side.CLIENT)
@@ -136,13 +122,13 @@ class CrossConnectWire(Element):
                 if formerly := call.get(REPLACED):
                     wire = replace(wire, formerly=formerly)
                 wanted |= await self._hold(call, connection, holder, wire.b, far=True)
-                applied = await self._apply(wire)
+                applied = await self._apply(call, connection, wire)
                 log.debug("wire applied", connection=wire.id, outcome=applied.outcome)
                 self._introduce(answer, wire)
         except BaseException:
-            self._let_go(holder, keep=before)
+            self._held.let_go(holder, keep=before)
             raise
-        self._let_go(holder, keep=wanted)
+        self._held.let_go(holder, keep=wanted)
         return answer
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
@@ -153,7 +139,7 @@ class CrossConnectWire(Element):
             await self.forget(connection.id, call.state)
             await next.close(call, connection)
 
-    async def _apply(self, wire: CrossConnect) -> Applied:
+    async def _apply(self, call: Call, connection: Connection, wire: CrossConnect) -> Applied:
         """Make the wire. Raises InterfaceTaken for the endpoint's name alone: the client chose its own.
 
         What a dead forwarder made and never agreed is in nobody's way, at either end.
@@ -162,13 +148,29 @@ class CrossConnectWire(Element):
             try:
                 return await self._datapath.apply(wire)
             except InterfaceTaken as error:
-                if left and error.owner and await self._reclaim(error.owner):
+                if left and error.owner and await self._free(call, connection, error.owner):
                     continue
                 far = wire.b
                 if isinstance(far, KernelPort) and (far.netns, far.name) == (error.netns, error.name):
                     raise
                 raise Conflict(error.what, remedy=error.remedy) from error
         raise AssertionError  # the last one returns or raises
+
+    async def _free(self, call: Call, connection: Connection, owner: str) -> bool:
+        """Take away a wire that is nobody's, or that the same client has lost; say whether it was one.
+
+        That of a client whose namespace came as a descriptor is not held after a restart of ours.
+        """
+        begin = next((one for one in self.companions if isinstance(one, Begin)), None)
+        life = begin.life(owner) if begin is not None else None
+        known = life.connection if life is not None else None
+        if known is None:
+            return await self._reclaim(owner)
+        lost = Holder(owner, origin_of(known), life)
+        if not has_lost(connection, self._held.of(connection, call.state.get(LIFE)), lost):
+            return False
+        await self._replace(call, lost)
+        return True
 
     def _port(self, connection: Connection, mechanism: Mechanism, side: Side) -> Port | None:
         plugin = self._plugins.get(mechanism.type)
@@ -230,26 +232,17 @@ class CrossConnectWire(Element):
             told = wire.payload == IP and wire.b.numbered
             tunnel.introduce(answer.mechanism, Side.ENDPOINT, wire.b.mac if told else "")
 
-    def _holder(self, call: Call, connection: Connection) -> _Holder:
-        segments = connection.path.path_segments
-        origin = (segments[0].name, segments[0].id) if segments else ("", connection.id)
-        holder = self._holders.get(connection.id)
-        if holder is None:
-            holder = self._holders[connection.id] = _Holder(connection.id, origin, None)
-        holder.life = call.state.get(LIFE)
-        return holder
-
     async def _hold(
-        self, call: Call, connection: Connection, holder: _Holder, port: Port | None, *, far: bool = False
+        self, call: Call, connection: Connection, holder: Holder, port: Port | None, *, far: bool = False
     ) -> set[Place]:
         if not isinstance(port, KernelPort):
             return set()
         place = (self._identify(port.netns), port.name)
-        other = self._held.get(place)
-        if other is not None and other is not holder and _is_successor(connection, holder, other):
+        other = self._held.other(place, holder)
+        if other is not None and has_lost(connection, holder, other):
             await self._replace(call, other)
-            other = self._held.get(place)
-        if other is not None and other is not holder:
+            other = self._held.other(place, holder)
+        if other is not None:
             what = (
                 f"interface {port.name} in network namespace {port.netns} is held by connection {other.id} "
                 f"of {other.origin[0]}"
@@ -258,30 +251,14 @@ class CrossConnectWire(Element):
             if far:
                 raise InterfaceTaken(what, netns=port.netns, name=port.name, remedy=remedy)
             raise Conflict(what, remedy=remedy)
-        self._held[place] = holder
-        holder.places.add(place)
+        self._held.take(place, holder)
         return {place}
 
-    async def _replace(self, call: Call, old: _Holder) -> None:
-        log.warning("a restarted client asks anew: close its old connection", connection=old.id)
+    async def _replace(self, call: Call, old: Holder) -> None:
+        log.warning("a client asks anew for what it has lost: close its old connection", connection=old.id)
         assert old.life is not None
         try:
             async with asyncio.timeout(call.remaining()):
                 await old.life.close()
         except TimeoutError as error:
             raise TimedOut(f"the old connection {old.id} of the same client did not close in time") from error
-
-    def _let_go(self, holder: _Holder, *, keep: set[Place]) -> None:
-        for place in holder.places - keep:
-            holder.places.discard(place)
-            if self._held.get(place) is holder:
-                del self._held[place]
-        if not holder.places and self._holders.get(holder.id) is holder:
-            del self._holders[holder.id]
-
-
-def _is_successor(connection: Connection, holder: _Holder, other: _Holder) -> bool:
-    """Return whether ``other`` is what the same client has lost, and not a part of this very path."""
-    if other.life is None or other.origin != holder.origin:
-        return False
-    return all(segment.id != other.id for segment in connection.path.path_segments)

@@ -18,7 +18,7 @@ from nsmesh.core.farewell import ABSENT
 from nsmesh.core.journalling import Journal
 from nsmesh.core.life import LIFE, OWN, REACHED
 from nsmesh.core.living import Living
-from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, Dialled, Peers, closing
+from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, TARGET_NAME, Dialled, Peers, closing
 from nsmesh.core.reaching import TRIES, Reaching
 from nsmesh.core.unclosed import OWED, TRY, Unclosed
 from nsmesh.model.copying import copy_of
@@ -153,7 +153,7 @@ class Dial(Element):
             if hop is not None:
                 hop.handler = handler
             if new and isinstance(target, str):
-                await self.unclosed.ask(target, request.connection)
+                await self.unclosed.ask(target, request.connection, call.get(TARGET_NAME) or "")
             return await next.request(call.put(DIALLED, handler), request)
 
         try:
@@ -199,9 +199,7 @@ class Dial(Element):
             await self._ask_to_close(call, target, connection, next)
         except BaseException as error:
             if isinstance(target, str) and not (isinstance(error, MeshError) and error.status in REFUSALS):
-                # behind a descriptor nobody comes again, and its number may become somebody else's
-                lost = isinstance(error, Unreachable)
-                self.unclosed.owe(after_restart(target) if lost else target, known)
+                self.unclosed.owe(target, known, lost=isinstance(error, Unreachable))
             if not isinstance(error, Unavailable):
                 raise
             if not call.get(ABSENT):
@@ -221,27 +219,26 @@ class Dial(Element):
             lambda handler, connection: next.close(call.put(DIALLED, handler), connection),
         )
 
-    async def _close_again(self, target: str, connection: Connection) -> None:
-        """Make one more try at what is owed."""
+    async def _close_again(self, target: str, name: str, connection: Connection) -> None:
+        """Make one more try at what is owed; ``name``: of who was asked, where that is known."""
         call = Call(peer=Peer(in_process=True), values={OWN: True}).within(TRY)
         try:
             async with asyncio.timeout(TRY):
                 try:
                     await self._ask_to_close(call, target, copy_of(connection), self._next)
                 except Unavailable as error:
-                    await self._close_at_successor(call, target, connection, error)
+                    await self._close_at_successor(call, target, name, connection, error)
         except TimeoutError as error:
             raise TimedOut(f"{target} did not answer a Close in {TRY:g} s") from error
 
     async def _close_at_successor(
-        self, call: Call, target: str, connection: Connection, error: Unavailable
+        self, call: Call, target: str, name: str, connection: Connection, error: Unavailable
     ) -> None:
         """Close at who has come in the place of a next hop, with its journal, unless it lives on there."""
-        behind = connection.path.path_segments[connection.path.index + 1 :]
         begin = self._begin()
-        if self._successor is None or begin is None or not behind:
+        if self._successor is None or begin is None or not name:
             raise error
-        other = await self._successor(behind[0].name)
+        other = await self._successor(name)
         if not other or other == target:
             raise error
         async with begin.turns.turn(connection.id):

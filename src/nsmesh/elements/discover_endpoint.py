@@ -11,7 +11,7 @@ from nsmesh.core.deciding import CANDIDATES, ENDPOINT, Candidate, Candidates, li
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import NotFound, Unavailable
 from nsmesh.core.lookup import Lookup, has_expired
-from nsmesh.core.peering import TARGET
+from nsmesh.core.peering import TARGET, TARGET_NAME
 from nsmesh.core.trying import never
 from nsmesh.model.fileurl import GONE
 from nsmesh.model.match import match_endpoints
@@ -32,7 +32,7 @@ class DiscoverEndpoint(Element):
 
     After:  Begin
     Reads:  endpoint name, network service, payload, labels
-    Writes: TARGET where the endpoint is named, else CANDIDATES; the payload, from the service, where empty
+    Writes: TARGET and its name where the endpoint is named, else CANDIDATES; the payload, from the service, where empty
     Close:  passes on; the client half knows where the connection lives
     """
 
@@ -48,7 +48,8 @@ class DiscoverEndpoint(Element):
         if connection.network_service_endpoint_name:
             endpoint = await self._named(call, connection)
             share = call.within(BRIEFLY) if self._silent(endpoint.url) else call
-            answer = await next.request(share.put(TARGET, endpoint.url), request)
+            there = share.put(TARGET, endpoint.url).put(TARGET_NAME, endpoint.name)
+            answer = await next.request(there, request)
             call.state.set(ENDPOINT, endpoint)
             return answer
         return await next.request(call.put(CANDIDATES, await self._matching(call, connection)), request)

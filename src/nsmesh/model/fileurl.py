@@ -68,7 +68,12 @@ def after_restart(url: str) -> str:
 
     Numbers of processes and descriptors begin anew with a pod: the same path may lead to somebody else.
     """
-    return GONE if url.startswith("unix:///proc/") else url
+    return GONE if is_passing(url) else url
+
+
+def is_passing(url: str) -> bool:
+    """Whether a URL leads to a descriptor of some process, and ends with it."""
+    return url.startswith("unix:///proc/")
 
 
 def means_its_reader(path: str) -> bool:

@@ -82,7 +82,7 @@ class Mesh:
 
     @property
     def clean(self):
-        return not self.wires and not self.wire._holders and not self.wire._held
+        return not self.wires and not self.wire.keeps()
 
     async def ask(self, connection_id, mechanism=None, *, origin=None, behind=()):
         origin = origin or f"nsc-{connection_id}"
@@ -165,9 +165,9 @@ def test_a_failed_refresh_keeps_wire_and_interfaces():
         with pytest.raises(Unavailable):
             await mesh.again(answer)
         assert mesh.wires["c1"][1].port.name == "nc1"
-        assert {name for _, name in mesh.wire._held} == {"nsm-1", "nc1"}
+        assert {name for _, name in mesh.wire._held.places} == {"nsm-1", "nc1"}
         await mesh.again(answer)
-        assert {name for _, name in mesh.wire._held} == {"nsm-1", "other"}
+        assert {name for _, name in mesh.wire._held.places} == {"nsm-1", "other"}
 
     run(scenario())
 
@@ -312,7 +312,7 @@ def test_close_reaches_the_endpoint_when_the_datapath_fails():
         with pytest.raises(Unavailable):
             await mesh.close(answer)
         assert mesh.nse.closed == ["c1"]
-        assert not mesh.wire._held
+        assert not mesh.wire.keeps()
 
     run(scenario())
 
@@ -348,6 +348,28 @@ def test_a_namespace_that_came_as_a_descriptor_is_no_mistake_after_a_restart():
         segments = [PathSegment(name="nsc", id="nsc-0"), PathSegment(name="fwd", id="c1")]
         path = Path(index=1, path_segments=segments)
         await mesh.wire.resume(call, Connection(id="c1", mechanism=named, path=path))
-        assert [name for _, name in mesh.wire._held] == ["n1"]
+        assert mesh.wire.keeps() == {"c1"}
+        mesh.nse.interface = kernel("n1", "nse")
+        with pytest.raises(InterfaceTaken, match=r"interface n1 .* is held by connection c1 of nsc"):
+            await mesh.ask("c2")
+
+
+def test_a_client_that_was_not_answered_gets_its_interface_from_what_it_lost():
+    """Its namespace came as a descriptor: nothing is held after a restart, the interface says whose it is."""
+
+    async def scenario():
+        mesh = Mesh()
+        await mesh.ask("c1", origin="nsc-0")
+        await mesh.ask("c2", kernel("nsm-2", "app"), origin="nsc-1")
+        for connection_id in ("c1", "c2"):
+            mesh.wire._held.forget(connection_id)
+        taken = "it exists already"
+        mesh.datapath.fail("apply", InterfaceTaken(taken, netns="/run/netns/app", name="nsm-1", owner="c2"))
+        with pytest.raises(Conflict):
+            await mesh.ask("c3", origin="nsc-0")
+        assert (set(mesh.wires), mesh.nse.closed) == ({"c1", "c2"}, ["c3"]), "another's stays"
+        mesh.datapath.fail("apply", InterfaceTaken(taken, netns="/run/netns/app", name="nsm-1", owner="c1"))
+        await mesh.ask("c4", origin="nsc-0")
+        assert (set(mesh.wires), mesh.nse.closed) == ({"c2", "c4"}, ["c3", "c1"])
 
     run(scenario())

@@ -14,7 +14,7 @@ from nsmesh.core.element import chain
 from nsmesh.core.errors import MeshError, Refused, TimedOut, Unavailable
 from nsmesh.core.farewell import ABSENT
 from nsmesh.core.metrics import DECLARED
-from nsmesh.core.peering import TARGET, Dialled
+from nsmesh.core.peering import TARGET, TARGET_NAME, Dialled
 from nsmesh.core.unclosed import ENDS, LONGEST
 from nsmesh.core.virtual import VirtualClock, run
 from nsmesh.elements.dial import Dial
@@ -67,9 +67,10 @@ class Book:
         self.now_at = {}
 
     async def get(self, url):
-        far = self.far[url]
-        if far.away:
-            far.tries += 1
+        far = self.far.get(url)
+        if far is None or far.away:
+            if far is not None:
+                far.tries += 1
             raise Unavailable(f"nobody listens at {url}")
         return far
 
@@ -262,6 +263,37 @@ def test_the_next_process_finds_a_next_hop_by_its_name_as_well():
             await asyncio.sleep(2 * LONGEST)
             assert new.held == set()
             assert unclosed([made]) == []
+
+    run(main())
+
+
+def test_who_died_without_an_answer_is_found_by_the_name_under_which_it_was_asked():
+    """All were killed at once: no answer says who is behind us, and a descriptor's path leads nowhere."""
+
+    async def main():
+        book, first = Book(), "unix:///proc/1/fd/7"
+        book.far[first] = old = Far(first)
+        new = book.far["b"]
+        async with book.process() as made:
+            old.delay = 1.0
+            for number in range(2):  # one of them behind a next hop that does not come back
+                name = f"c-{number}"
+                call, request = ask(name, first)
+                call = call.put(TARGET_NAME, ("gone", "f")[number])
+                asyncio.ensure_future(made.request(call, request)).add_done_callback(
+                    lambda it: it.exception()
+                )
+            await asyncio.sleep(0.5)
+            book.journal.lose()
+            await asyncio.sleep(1.0)
+        assert old.held == {"c-0", "c-1"}
+        old.away = True
+        new.held.add("c-1")  # it has the journal of the one that died
+        book.now_at["f"] = "b"
+        async with book.process() as made:
+            await asyncio.sleep(2 * LONGEST)
+            assert new.held == set()
+            assert [one.connection for one in unclosed([made])] == ["c-0"]
 
     run(main())
 
