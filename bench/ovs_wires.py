@@ -75,7 +75,7 @@ async def by_driver(way: Way, folder: Path, count: int) -> None:
     with spaces(3) as (node, a, b):
         datapath = OvsDatapath(folder, node=node, namespaces=lambda: [a, b], spares=way.spares)
         try:
-            async with keeping(datapath.switch):
+            async with keeping(datapath.switches):
                 while way.spares and not (await datapath.switch.ports.ready())[0]:  # noqa: ASYNC110 - rows
                     await asyncio.sleep(0.1)
 

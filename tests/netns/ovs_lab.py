@@ -36,7 +36,7 @@ def driver(tmp_path, *, pods=1, **given):
         try:
             yield make, *inside
         finally:
-            asyncio.run(make().switch.stop())
+            asyncio.run(make().switches.stop())
 
 
 def kernel(pod, number=1):

@@ -59,7 +59,7 @@ def test_machines_meet_whoever_listens(tmp_path):
         one, other = (Machine(tmp_path / name) for name in ("one", "other"))
         pid_file = datapath.switch.directory / "ovs-vswitchd.pid"
         try:
-            async with keeping(datapath.switch):
+            async with keeping(datapath.switches):
                 booting = asyncio.create_task(
                     asyncio.to_thread(one.start, Card(str(path), listens=True), made)
                 )

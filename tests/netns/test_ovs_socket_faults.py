@@ -157,7 +157,7 @@ def test_a_driver_that_starts_again_loses_no_packet(tmp_path, kind):
                 await stream.more()
                 await first.aclose()
                 second = make()
-                async with keeping(second.switch):
+                async with keeping(second.switches):
                     assert await second.sweep(["w1"]) == []
                     assert (await second.apply(wire)).outcome == "unchanged"
                     await stream.more()
@@ -175,7 +175,7 @@ def test_a_daemon_that_dies_in_the_middle_of_a_stream(tmp_path, program):
     async def body(make, pod):
         datapath = make()
         near = listening(datapath)
-        async with keeping(datapath.switch):
+        async with keeping(datapath.switches):
             await datapath.apply(CrossConnect("w1", kernel(pod), near))
             async with reflecting(near.socket):
                 await begun(pod)
@@ -274,7 +274,7 @@ def test_a_peer_that_breaks_the_rules_harms_its_own_wire(tmp_path):
         datapath = make()
         near, bad = listening(datapath), listening(datapath, "bad.memif")
         pid_file = datapath.switch.directory / "ovs-vswitchd.pid"
-        async with keeping(datapath.switch):
+        async with keeping(datapath.switches):
             await datapath.apply(CrossConnect("w1", kernel(pod), near))
             await datapath.apply(CrossConnect("w2", kernel(pod, 2), bad))
             pid = running(pid_file, "ovs-vswitchd")
@@ -306,7 +306,7 @@ def test_a_peer_that_names_memory_that_is_not_there_may_end_the_switch_and_all_w
         datapath = make()
         near, bad = listening(datapath), listening(datapath, "bad.memif")
         pid_file = datapath.switch.directory / "ovs-vswitchd.pid"
-        async with keeping(datapath.switch):
+        async with keeping(datapath.switches):
             await datapath.apply(CrossConnect("w1", kernel(pod), near))
             await datapath.apply(CrossConnect("w2", kernel(pod, 2), bad))
             await datapath.apply(lab.simple(pod, other, "w3", 3))

@@ -37,9 +37,9 @@ def switched(tmp_path):
         try:
             yield make, a, b
         finally:
-            asyncio.run(last.switch.stop())
+            asyncio.run(last.switches.stop())
             assert not Path(last.switch.spares.place).exists()
-            assert lab.names(last.switch._node) == set()
+            assert lab.names(last.switch.node) == set()
 
 
 async def state(datapath):
@@ -67,7 +67,7 @@ def test_a_wire_takes_ports_that_are_there_and_the_switch_does_not_look_at_them(
 
     async def main(make, a, b):
         datapath = make()
-        async with keeping(datapath.switch):
+        async with keeping(datapath.switches):
             await filled(datapath)
             before = await looks(datapath)
             wire = lab.simple(a, b)
@@ -98,7 +98,7 @@ def test_more_wires_than_ports_in_advance_all_carry_frames(tmp_path):
 
     async def main(make, a, b):
         datapath = make()
-        async with keeping(datapath.switch):
+        async with keeping(datapath.switches):
             wires = [lab.simple(a, b, f"w{number}", number) for number in range(1, 5 * SIZE + 1)]
             await asyncio.gather(*map(datapath.apply, wires))
             owners = await datapath.switch.ports.owners()
@@ -153,7 +153,7 @@ def test_a_switch_that_is_killed_comes_back_with_wires_and_free_ports(tmp_path):
 
     async def main(make, a, b):
         datapath = make()
-        async with keeping(datapath.switch):
+        async with keeping(datapath.switches):
             await filled(datapath)
             await datapath.apply(lab.simple(a, b))
             pid_file = datapath.switch.directory / "ovs-vswitchd.pid"
@@ -205,7 +205,7 @@ def test_a_kernel_that_cannot_lead_frames_gives_wires_ports_of_their_own(tmp_pat
 
     async def main(make, a, b):
         datapath = make()
-        async with keeping(datapath.switch):
+        async with keeping(datapath.switches):
             await filled(datapath)
             for number in (1, 2):
                 await datapath.apply(lab.simple(a, b, f"w{number}", number))

@@ -67,7 +67,7 @@ def test_a_switch_that_has_used_its_memory_up_is_followed_by_another(tmp_path, m
         switch = datapath.switch
         pid_file = switch.directory / "ovs-vswitchd.pid"
         near, more = listening(datapath), listening(datapath, "y.memif")
-        async with keeping(switch):
+        async with keeping(datapath.switches):
             await datapath.apply(CrossConnect("w1", kernel(pod), near))
             pid = running(pid_file, "ovs-vswitchd")
             assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] > 1024

@@ -101,7 +101,7 @@ def test_a_kept_switch_comes_back_by_itself_with_all_wires(tmp_path, program):
             await maker.apply(lab.simple(a, b, f"w{number}", number))
         await maker.aclose()
         keeper = make()
-        async with keeping(keeper.switch):
+        async with keeping(keeper.switches):
             for _ in range(2):
                 dead = await gone(keeper.switch, program)
                 async with asyncio.timeout(10):
@@ -120,7 +120,7 @@ def test_a_stopped_switch_leaves_no_device(tmp_path):
     async def main(make):
         datapath = make()
         await datapath.switch.ensure()
-        node = datapath.switch._node
+        node = datapath.switch.node
         assert {"ovs-netdev", "br-nsm"} <= lab.names(node)
         await datapath.switch.stop()
         assert lab.names(node) == set()

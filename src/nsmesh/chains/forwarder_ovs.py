@@ -48,7 +48,7 @@ def mechanisms_of_switch(settings: ForwarderSettings, sockets: Path | None) -> l
 async def running_ovs_forwarder(settings: OvsForwarderSettings, runtime: Runtime) -> AsyncIterator[Forwarder]:
     """Run a forwarder of wires through a switch of its own while the block runs; the switch stays.
 
-    Raises NotFound without Open vSwitch, Unavailable where it does not start.
+    Raises NotFound without Open vSwitch, Unavailable where it does not start, Invalid for settings.
     """
     memory = settings.dpdk_memory
     if memory and (why := lacks_dpdk()):
@@ -64,11 +64,12 @@ async def running_ovs_forwarder(settings: OvsForwarderSettings, runtime: Runtime
         memory=memory,
         spares=settings.spare_wires,
         ends=settings.spare_netns,
+        most=settings.most_switches,
     )
     plain = settings.plain
     mechanisms = mechanisms_of_switch(plain, folder / SOCKETS if memory else None)
     async with (
-        keeping(datapath.switch),
+        keeping(datapath.switches),
         running_forwarder(plain, runtime, datapath, mechanisms) as forwarder,
     ):
         yield forwarder

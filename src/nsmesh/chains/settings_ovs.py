@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from nsmesh.chains.settings import ForwarderSettings, Forwards
 from nsmesh.datapath.ovs_dpdk import MEMORY
+from nsmesh.datapath.ovs_switches import MOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class OvsForwarderSettings(Forwards):
     """Path of the network namespace in which ends of these wait; empty: one that is made in /run/netns."""
     dpdk_memory: int = MEMORY
     """MiB that DPDK takes with the first wire of memif or vhost-user; 0: no such wires through the switch."""
+    most_switches: int = MOST
+    """Switches at most, 1 to 8: one more is started when those that there are have 31 memif ends each."""
 
     @property
     def plain(self) -> ForwarderSettings:

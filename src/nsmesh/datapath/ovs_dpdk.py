@@ -41,13 +41,17 @@ SOCKETS, PEERS = "sockets", "peers"
 """Folders of a switch: where it listens itself, and links to where others do."""
 
 
-def options(memory: int, directory: Path) -> dict[str, str]:
-    """Return the configuration of a switch whose DPDK has ``memory`` MiB: no huge pages, no devices."""
+def options(memory: int, directory: Path, core: int | None = None) -> dict[str, str]:
+    """Return the configuration of a switch whose DPDK has ``memory`` MiB: no huge pages, no devices.
+
+    ``core``: on which one it polls; None: Open vSwitch chooses.
+    """
     prefix = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
     extra = f"--no-huge --legacy-mem -m {memory} --no-pci --file-prefix=nsm{prefix}"
     # the name of the last one changed with Open vSwitch 3.2
     sleep = dict.fromkeys(("pmd-maxsleep", "pmd-sleep-max"), str(SLEEP))
-    return {"dpdk-init": "try", "dpdk-extra": extra, **sleep}
+    where = {} if core is None else {"pmd-cpu-mask": hex(1 << core)}
+    return {"dpdk-init": "try", "dpdk-extra": extra, **sleep, **where}
 
 
 def new_device() -> str:
@@ -66,12 +70,14 @@ def socket_of(row: Row) -> str:
 class Sockets:
     """The sockets of a switch's ports: those at which it listens, and a link to the socket of each port.
 
-    ``directory``: the switch's own, where nobody else can put or open anything. A port keeps the path of a
-    link, which leads to wherever the peer's socket is now: a forwarder that starts again has it by another
-    descriptor, and a peer that starts again has another socket.
+    ``directory``: the switch's own, where nobody else can put or open anything. ``listening``: where it
+    listens for wires, as other switches of its forwarder do. A port keeps the path of a link, which leads to
+    wherever the peer's socket is now: a forwarder that starts again has it by another descriptor, and a peer
+    that starts again has another socket.
     """
 
     directory: Path
+    listening: Path
 
     def port(self, name: str, end: SocketPort, wire: CrossConnect) -> SwitchPort:
         """Return the port of an end, and put its link where it belongs.
@@ -110,7 +116,7 @@ class Sockets:
     def _own(self, name: str, end: SocketPort, wire: CrossConnect) -> Path:
         """Return where the switch listens: only in its own folder, whatever path was agreed on."""
         path = Path(end.socket)
-        if path.parent != self.directory / SOCKETS:
+        if path.parent != self.listening:
             raise Refused(
                 f"connection {wire.id} would have the switch listen at {end.socket}, outside of its folder",
                 remedy="leave the choice of the socket to the forwarder",
@@ -138,14 +144,16 @@ class Sockets:
             link = self.directory / PEERS / name
             if link.is_symlink():
                 target = link.readlink()
-                if target.parent == self.directory / SOCKETS:
+                if target.parent == self.listening:
                     target.unlink(missing_ok=True)
                 link.unlink()
 
     def sweep(self) -> None:
         """Take away the sockets of a switch that was killed: a new one could not listen there."""
-        for path in (self.directory / SOCKETS).glob("*"):
-            if not path.is_symlink():
+        (self.directory / SOCKETS / KEEPER).unlink(missing_ok=True)
+        for link in (self.directory / PEERS).glob("nsmo*"):
+            path = link.readlink()
+            if path.parent == self.listening and not path.is_symlink():
                 path.unlink(missing_ok=True)
         for path in self.directory.glob("nsmo*"):
             path.unlink(missing_ok=True)

@@ -1,11 +1,11 @@
-"""Keeping a switch alive: a daemon of it that dies is started again at once, without a request."""
+"""Keeping switches alive: a daemon of theirs that dies is started again at once, without a request."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import structlog
 
@@ -14,6 +14,7 @@ from nsmesh.core.scope import Scope
 from nsmesh.datapath.ovs_callers import Callers
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.datapath.ovs_switch import PROGRAMS, Switch
+from nsmesh.datapath.ovs_switches import Switches
 
 log = structlog.get_logger()
 
@@ -23,21 +24,56 @@ REST = 0.02
 """Seconds between two starts: a daemon that dies as soon as it runs shall not take the processor."""
 
 
-@asynccontextmanager
-async def keeping(switch: Switch) -> AsyncIterator[None]:
-    """Keep the daemons of a switch running while the block runs; they stay when it ends.
+LOOK = 1.0
+"""Seconds between two looks at which switches there are."""
 
-    Raises what :meth:`Switch.ensure` raises where they cannot be started at first.
+
+@asynccontextmanager
+async def keeping(switches: Switches) -> AsyncIterator[None]:
+    """Keep the daemons of a node's switches running while the block runs; they stay when it ends.
+
+    Those that come are kept from then on, and those that have had no wire for a while are ended. Raises what
+    :meth:`Switch.ensure` raises where the first one cannot be started at first.
     """
-    await switch.ensure()
+    await switches.first.ensure()
     async with Scope("ovs") as scope:
-        scope.spawn(_keep(switch), name="switch")
-        scope.spawn(Callers(switch.ports, scope.clock.monotonic).keep(), name="memif endpoints")
-        scope.spawn(switch.spares.keep(), name="ports in advance")
+        _keep_one(scope, switches.first)
+        scope.spawn(_tend(scope, switches), name="switches")
         yield
 
 
+def _keep_one(scope: Scope, switch: Switch) -> list[asyncio.Task[None]]:
+    callers = Callers(switch.ports, scope.clock.monotonic)
+    return [
+        scope.spawn(_keep(switch), name="switch"),
+        scope.spawn(callers.keep(), name="memif endpoints"),
+        scope.spawn(switch.spares.keep(), name="ports in advance"),
+    ]
+
+
+async def _tend(scope: Scope, switches: Switches) -> None:
+    """Keep the switches beside the first one for ever."""
+    kept: dict[int, list[asyncio.Task[None]]] = {}
+    while True:
+        for number, switch in switches.more.items():
+            if number not in kept:
+                kept[number] = _keep_one(scope, switch)
+        for number in switches.idle():
+            tasks = kept.pop(number, [])
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            try:
+                await switches.end(number)
+            except MeshError as error:
+                log.warning("a switch without wires does not end", number=number, error=str(error))
+        await asyncio.sleep(LOOK)
+
+
 async def _keep(switch: Switch) -> None:
+    with suppress(MeshError):
+        await switch.ensure()  # one that is just being started is not dead
     while True:
         dead = await _a_death(switch)
         log.warning("a daemon of the switch is gone: it is started again", program=dead)

@@ -79,7 +79,7 @@ class PairedPorts(SwitchPorts):
                     for row in rows.new_port(port, number=numbers[port.name])
                 ]
                 await transact(self._database, *operations, rows.plugged(self._bridge, names))
-            await self._all_taken_up(list(made.items()), numbers)
+            await self._uptake.demand(list(made.items()), numbers)
             await self._send_flows(known, pairs)
         except BaseException:
             self.forget()

@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nsmesh.core.errors import MeshError, Refused, Unavailable
+from nsmesh.core.errors import MeshError, Refused
 from nsmesh.datapath import ovs_openflow as openflow
 from nsmesh.datapath import ovs_rows as rows
 from nsmesh.datapath.ovs_batch import Batch
-from nsmesh.datapath.ovs_database import Row, mapping, members, transact, unmapped
-from nsmesh.datapath.ovs_dpdk import DEVICE, MEMIF_ROLE, explained, new_device
+from nsmesh.datapath.ovs_database import Row, mapping, transact, unmapped
+from nsmesh.datapath.ovs_dpdk import DEVICE, MEMIF_ROLE, new_device
 from nsmesh.datapath.ovs_rows import Inventory, KnownPort, SwitchPort
+from nsmesh.datapath.ovs_uptake import Uptake
 from nsmesh.model.messages import ETHERNET
 
 Wish = tuple[str, tuple[SwitchPort, SwitchPort]]
 """A wire's id, and its two ports."""
-Wishes = Sequence[tuple[str, tuple[SwitchPort, ...]]]
-"""Ids with their ports."""
-_ATTEMPTS = 3
-PATIENCE = 5000
-"""Milliseconds within which the switch must take up a port."""
 
 
 class SwitchPorts:
@@ -36,8 +32,8 @@ class SwitchPorts:
 
     def __init__(self, bridge: str, database: Path, flows: Path, memory: int = 0) -> None:
         self._bridge = bridge
-        self._memory = memory
         self._database = database
+        self._uptake = Uptake(database, memory)
         self._flows = openflow.Connection(flows)
         self._known: Inventory | None = None
         self._turn = asyncio.Lock()
@@ -89,7 +85,7 @@ class SwitchPorts:
                 made = rows.new_port(port, number=rows.HIGHEST)
                 await transact(self._database, *made, rows.plugged(self._bridge, [port.name]))
             try:
-                await self._all_taken_up([("the switch itself", (port,))], {port.name: rows.HIGHEST})
+                await self._uptake.demand([("the switch itself", (port,))], {port.name: rows.HIGHEST})
             except MeshError:
                 await self._take_out(Inventory(), [port.name])
                 raise
@@ -103,6 +99,13 @@ class SwitchPorts:
                 if port.owner:
                     found.setdefault(port.owner, []).append(name)
         return found
+
+    async def with_memif(self) -> set[str]:
+        """Return the ids of the wires that have a memif end here."""
+        async with self._turn:
+            known = await self._inventory()
+        roles = tuple(MEMIF_ROLE.values())
+        return {port.owner for port in known.ports.values() if port.mark.startswith(roles)}
 
     async def refused(self, wires: Collection[str] | None = None) -> dict[str, Counter[str]]:
         """Return what flows have refused, by wire and kind of frame; ``wires``: of these alone.
@@ -123,7 +126,7 @@ class SwitchPorts:
     async def connect_again(self) -> None:
         """Give a new ``ovs-vswitchd`` the flows of all wires: ports are in the database, flows are not."""
         async with self._turn:
-            await self._look_again()
+            await self._uptake.look_again()
             self.forget()
             await self._send_flows(await self._inventory())
 
@@ -161,14 +164,6 @@ class SwitchPorts:
         }
         await transact(self._database, put)
 
-    async def _look_again(self) -> None:
-        """Have the switch compare itself with its database, and wait until it has."""
-        count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
-        counted = await transact(self._database, count, rows.select("Open_vSwitch", ["next_cfg"]))
-        until = counted[1]["rows"][0]["next_cfg"]
-        awaited = rows.await_value("Open_vSwitch", "cur_cfg", until, PATIENCE)
-        await transact(self._database, awaited)
-
     async def close(self) -> None:
         """Let go of the kept connection."""
         self._flows.close()
@@ -201,7 +196,7 @@ class SwitchPorts:
             self.forget()  # what became of it is not known
             raise
         numbers = {name: port.number for name, port in known.ports.items()}
-        return await self._outcomes(wishes, numbers)
+        return await self._uptake.outcomes(wishes, numbers)
 
     async def _bring(self, known: Inventory, wishes: list[Wish]) -> None:
         new = [(owner, port) for owner, ports in wishes for port in ports if port.name not in known.ports]
@@ -219,50 +214,6 @@ class SwitchPorts:
             flow for owner, ports in wishes for flow in _flows(known, owner, [port.name for port in ports])
         ]
         await self._flows.send(flows)
-
-    async def _all_taken_up(self, wishes: Wishes, numbers: Mapping[str, int]) -> None:
-        for problem in filter(None, await self._outcomes(wishes, numbers)):
-            raise problem
-
-    async def _outcomes(self, wishes: Wishes, numbers: Mapping[str, int]) -> list[MeshError | None]:
-        """Return what became of each wire, whose ports shall have these numbers; what fails is tried again.
-
-        The first port of DPDK makes its pool of buffers, and where the largest pool does not fit, one of the
-        next attempts comes to a smaller one.
-        """
-        for _ in range(_ATTEMPTS):
-            found = await self._taken_up(wishes, numbers)
-            if not any(found):
-                break
-            await self._look_again()
-        return found
-
-    async def _taken_up(self, wishes: Wishes, numbers: Mapping[str, int]) -> list[MeshError | None]:
-        names = [port.name for _, ports in wishes for port in ports]
-        waits = [rows.taken_up(name, PATIENCE) for name in names]
-        looks = [rows.select("Interface", ["ofport", "error"], name) for name in names]
-        answers = await transact(self._database, *waits, *looks)
-        found = {name: answer["rows"][0] for name, answer in zip(names, answers[len(names) :], strict=True)}
-        return [
-            next(
-                (one for port in ports if (one := self._problem(owner, port, found[port.name], numbers))),
-                None,
-            )
-            for owner, ports in wishes
-        ]
-
-    def _problem(
-        self, owner: str, port: SwitchPort, row: Row, numbers: Mapping[str, int]
-    ) -> MeshError | None:
-        if row["ofport"] == numbers[port.name]:
-            return None
-        said = members(row["error"])
-        log = self._database.parent / "ovs-vswitchd.log"
-        why, remedy = explained(port, said[0] if said else "it does not say why", log, self._memory)
-        return Unavailable(
-            f"the switch does not take up {port.name} for connection {owner}: {why}",
-            remedy=remedy,
-        )
 
     async def _remove(self, owners: list[str]) -> list[MeshError | None]:
         known = await self._inventory()

@@ -17,13 +17,13 @@ import structlog
 from nsmesh.core.errors import NotFound, Refused, Unavailable
 from nsmesh.datapath import netns
 from nsmesh.datapath.ovs_database import mapping, transact
-from nsmesh.datapath.ovs_dpdk import KINDS, Sockets, options
+from nsmesh.datapath.ovs_dpdk import KINDS, SOCKETS, Sockets, options
 from nsmesh.datapath.ovs_ends import default_place, take_away
 from nsmesh.datapath.ovs_pairs import PairedPorts
-from nsmesh.datapath.ovs_ports import PATIENCE
 from nsmesh.datapath.ovs_programs import running, switch_program
 from nsmesh.datapath.ovs_rows import SwitchPort, await_value, named, new_port, put, select
 from nsmesh.datapath.ovs_spares import Spares
+from nsmesh.datapath.ovs_uptake import PATIENCE
 from nsmesh.datapath.ovs_wear import allow_descriptors, is_worn_out, memory
 
 log = structlog.get_logger()
@@ -41,7 +41,8 @@ class Switch:
     A namespace can have one such switch: its device ``ovs-netdev`` has the same name in all of them.
     ``memory``: MiB that DPDK may have, once there is a port that needs it; 0: there will be none.
     ``spares``: pairs of ports in advance, whose other ends wait in the namespace at ``ends``; empty: one that
-    is made for it.
+    is made for it. ``listening``: where it listens for memif clients; None: in a folder of its own.
+    ``core``: on which it polls DPDK's ports; None: one that Open vSwitch chooses.
     """
 
     def __init__(
@@ -53,14 +54,17 @@ class Switch:
         *,
         spares: int = 0,
         ends: str = "",
+        listening: Path | None = None,
+        core: int | None = None,
     ) -> None:
         self.directory = directory
+        self.node = node
         self.bridge = bridge
         self.database = directory / "db.sock"
         self.flows = directory / f"{bridge}.mgmt"
-        self._node = node
         self.memory = memory
-        self.sockets = Sockets(directory)
+        self._core = core
+        self.sockets = Sockets(directory, listening or directory / SOCKETS)
         self.ports = PairedPorts(bridge, self.database, self.flows, memory)
         self._home = node or netns.of_pid(os.getpid())
         self.spares = Spares(self.ports, self._home, ends or default_place(directory), spares)
@@ -163,7 +167,7 @@ class Switch:
         self._has_dpdk = True
 
     async def _start_dpdk(self) -> None:
-        wanted = options(self.memory, self.directory)
+        wanted = options(self.memory, self.directory, self._core)
         keys = ["set", list(wanted)]
         mutations = [["other_config", "delete", keys], ["other_config", "insert", mapping(wanted)]]
         change = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": mutations}
@@ -190,7 +194,7 @@ class Switch:
         )
 
     async def _run(self, *command: str) -> None:
-        inside = ("nsenter", f"--net={self._node}") if self._node else ()
+        inside = ("nsenter", f"--net={self.node}") if self.node else ()
         where = str(self.directory)
         names = ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")
         environment = {**os.environ, **dict.fromkeys(names, where)}

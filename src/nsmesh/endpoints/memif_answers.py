@@ -22,13 +22,13 @@ from nsmesh.model.messages import MEMIF, Connection, NetworkServiceRequest
 from nsmesh.model.wiring import Side, derived_mac
 
 
-def folder_of(name: str) -> Path:
+def folder_of(name: str, directory: Path | None = None) -> Path:
     """Return where an endpoint has its memif sockets: the same after a restart, another for each mesh.
 
-    What tells endpoints of one name apart is the directory that they work in.
+    What tells endpoints of one name apart is the directory that they work in; None: that of this process.
     """
     place = Path("/run") if os.access("/run", os.W_OK) else Path(tempfile.gettempdir())
-    digest = hashlib.sha256(f"{Path.cwd()} {name}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{directory or Path.cwd()} {name}".encode()).hexdigest()[:16]
     return place / f"nsm-memif-{digest}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import structlog
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath import netns
 from nsmesh.datapath.vlans import VlanDatapath
+from nsmesh.endpoints.memif_answers import folder_of
 from nsmesh.standalone import processes
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.hosting import remembered
@@ -51,6 +53,8 @@ async def clean(paths: MeshPaths) -> list[str]:
         await processes.stop(list(children.processes.values()), GRACE)
         for name in sorted(children.namespaces):
             await end_inside(f"{netns.RUN_NETNS}/{name}")
+        for name in children.processes:
+            shutil.rmtree(folder_of(name, paths.files.resolve()), ignore_errors=True)
         left += await _sweep(paths, children.places, _owners(paths, children.namespaces))
         for name in sorted(children.namespaces):
             netns.delete(name)

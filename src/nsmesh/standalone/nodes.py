@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from nsmesh.core.errors import NotFound, Refused
 from nsmesh.datapath import netns
+from nsmesh.datapath.ovs_switches import MOST as MOST_SWITCHES
 from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.paths import MeshPaths
 
@@ -42,7 +43,8 @@ class NodeForwarder:
     """One forwarder of a node: its kind, its name in paths and in the registry, its process and its socket.
 
     ``switch``: the folder of its Open vSwitch; ``space``: the name of the namespace where that lives, and
-    ``ends`` of the one where ends wait that are made in advance.
+    ``ends`` of the one where ends wait that are made in advance. Switches beside the first one have a number
+    behind that name.
     """
 
     kind: str
@@ -55,8 +57,10 @@ class NodeForwarder:
 
     @property
     def spaces(self) -> set[str]:
-        """The names of all namespaces of its switch."""
-        return {self.space, self.ends} - {""}
+        """The names of all namespaces that its switches may have."""
+        if not self.space:
+            return set()
+        return {self.space, self.ends, *(f"{self.space}-{number}" for number in range(2, MOST_SWITCHES + 1))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ FORWARDER_WISHES = (
     "srv6_prefix",
 )
 """Settings of a forwarder that a mesh takes from its environment."""
-OVS_WISHES = ("vxlan_port", "mechanism_priority", "mechanisms", "dpdk_memory", "spare_wires")
+OVS_WISHES = ("vxlan_port", "mechanism_priority", "mechanisms", "dpdk_memory", "spare_wires", "most_switches")
 """The same of a forwarder with a switch."""
 READY = 10.0
 """Seconds within which a role that runs apart must answer."""

@@ -10,16 +10,12 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-import structlog
-
-from nsmesh.core.errors import MeshError
 from nsmesh.datapath.ovs_switch import Switch
+from nsmesh.datapath.ovs_switches import Switches as SwitchesOfNode
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.nodes import NodeForwarder
 from nsmesh.standalone.paths import MeshPaths
 from nsmesh.standalone.spaces import delete_namespace, own_namespace
-
-log = structlog.get_logger()
 
 
 class Switches:
@@ -28,43 +24,42 @@ class Switches:
     def __init__(self, paths: MeshPaths, children: Children) -> None:
         self._paths = paths
         self._children = children
-        self._made: dict[tuple[str, str], Switch] = {}
+        self._made: dict[tuple[str, ...], SwitchesOfNode] = {}
 
     async def make(self, forwarder: NodeForwarder) -> tuple[str, str]:
-        """Return the paths of the namespaces of a forwarder's switch: its own, and of ends in advance.
+        """Return the paths of the namespaces of a forwarder's first switch: its own, and of ends in advance.
 
-        Those of a killed mesh are gone on with.
-
-        The switch itself is started by its forwarder.
+        Those of a killed mesh are gone on with. The forwarder starts the switch, and others with their
+        namespaces when it needs them: their names are kept here already.
         """
         name, ends = self._paths.netns(forwarder.space), self._paths.netns(forwarder.ends)
         path = await own_namespace(self._children, name)
         place = await own_namespace(self._children, ends)
-        self._made[name, ends] = Switch(Path(forwarder.switch), path, ends=place)
+        more = sorted(set(map(self._paths.netns, forwarder.spaces)) - {name, ends})
+        for one in more:
+            self._children.add_namespace(one)
+        first = Switch(Path(forwarder.switch), path, ends=place)
+        self._made[name, ends, *more] = SwitchesOfNode(first)
         return path, place
 
     async def refused(self, wires: Collection[str]) -> Counter[str]:
         """Return what the switches themselves have refused of wires (ids); who does not answer has none."""
         total: Counter[str] = Counter()
-        for switch in self._made.values():
-            if not switch.flows.exists():
-                continue
-            try:
-                for counts in (await switch.ports.refused(wires)).values():
-                    total += counts
-            except MeshError as error:
-                log.debug("counters of a switch not read", error=str(error))
-            finally:
+        for made in self._made.values():
+            switches = SwitchesOfNode(made.first)  # as many as there are now
+            for counts in (await switches.refused(wires)).values():
+                total += counts
+            for switch in switches:
                 switch.ports.forget()  # the forwarder has others made, and is not the only one who asks
-                await switch.ports.close()
+            await switches.close()
         return total
 
     async def aclose(self) -> None:
         """End the switches by the book, and delete their namespaces."""
         while self._made:
-            names, switch = self._made.popitem()
+            names, switches = self._made.popitem()
             try:
-                await switch.stop()
+                await switches.stop()
             finally:
                 for name in names:
                     await delete_namespace(name)

@@ -29,12 +29,19 @@ class Ports:
         self.closed += 1
 
 
+def switch_with(ports, flows):
+    """Return a node's only switch, with the socket of its flows at a path."""
+    spares = SimpleNamespace(close=lambda: None)
+    first = SimpleNamespace(flows=Path(flows), ports=ports, spares=spares, directory=Path("/nowhere"))
+    return SimpleNamespace(first=first)
+
+
 def test_counts_of_all_switches_are_added_to_those_of_the_kernel():
     """Of the wires of its hops alone; a row for which nobody looks stays as it is; connections are closed."""
     ports = [Ports({"w1": {"ipv4": 2}, "w9": {"arp": 9}}), Ports(None), Ports({"w2": {"ipv4": 1, "vlan": 3}})]
     switches = Switches(None, None)
-    switches._made = {str(at): SimpleNamespace(flows=Path("/"), ports=one) for at, one in enumerate(ports)}
-    switches._made["not there"] = SimpleNamespace(flows=Path("/nowhere/at-all"), ports=None)
+    made = {str(at): switch_with(one, "/") for at, one in enumerate(ports)}
+    switches._made = {**made, "not there": switch_with(Ports({"w1": {"ipv4": 7}}), "/nowhere/at-all")}
     hops = [{"id": "c"}, {"id": "w1"}, {"id": "w2"}]
     rows = [{"refused": {"ipv4": 5}, "hops": hops}, {"refused": None, "hops": hops}]
     asyncio.run(add_refused(SimpleNamespace(switches=switches), rows))
