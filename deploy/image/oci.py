@@ -73,7 +73,7 @@ def image(name: str, content: bytes) -> Layout:
         "architecture": MACHINES[os.uname().machine],
         "os": "linux",
         "config": {
-            "Env": [f"PATH={PATH}", "PYTHONDONTWRITEBYTECODE=1"],
+            "Env": [f"PATH={PATH}", "PYTHONDONTWRITEBYTECODE=1", "NSM_RESOLVER_FILE=/etc/resolv.conf"],
             "Entrypoint": ["/usr/bin/nsm"],
         },
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(content).hexdigest()]},

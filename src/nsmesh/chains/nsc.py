@@ -22,10 +22,11 @@ from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.core.mechanism import CLIENT_INTERFACE, MechanismPlugin, by_type, note_interface
 from nsmesh.datapath import netns
 from nsmesh.datapath.echo import Echoes
+from nsmesh.dns.asking import PORT
 from nsmesh.elements.client_info import ClientInfo
 from nsmesh.elements.heal import MISSING, Alive, Carries, Heal
 from nsmesh.elements.keep_apart import KeepApart
-from nsmesh.elements.keep_resolver import KeepResolver
+from nsmesh.elements.local_dns import LocalDns
 from nsmesh.elements.receive_fd import ReceiveFdClient
 from nsmesh.mechanisms.kernel import NAME, OWN_NAMESPACE, Kernel
 from nsmesh.mechanisms.memif import Memif
@@ -34,6 +35,8 @@ from nsmesh.mechanisms.vhost_user import CLIENT, VhostUser
 from nsmesh.model.fileurl import INODE_URL
 from nsmesh.model.messages import MEMIF, VHOST_USER, Connection, Mechanism, NetworkServiceRequest, State
 from nsmesh.model.nsurl import NetworkServiceUrl, NsUrlError, parse_list
+from nsmesh.model.resolver_text import is_server
+from nsmesh.rpc import address
 
 log = structlog.get_logger()
 
@@ -52,6 +55,25 @@ def wanted_services(settings: Asks) -> list[NetworkServiceUrl]:
             "NSM_NETWORK_SERVICES names no service", remedy="set it: kernel://SERVICE/INTERFACE?label=value"
         )
     return urls
+
+
+def serves_names(settings: NscSettings) -> bool:
+    """Return whether names of wires are served: in the pod of this process alone, whose loopback it has."""
+    return settings.local_dns_server_enabled and bool(settings.resolver_file) and not settings.netns
+
+
+def local_dns(settings: NscSettings) -> LocalDns | None:
+    """Return what serves names of wires, where that is wanted; raises Invalid for where it cannot listen."""
+    if not serves_names(settings):
+        return None
+    where = address.parse(settings.local_dns_server_address)
+    if where.unix or where.port != PORT or not is_server(where.host):
+        written = settings.local_dns_server_address
+        raise Invalid(
+            f"NSM_LOCAL_DNS_SERVER_ADDRESS: {written} cannot stand in a resolver file",
+            remedy=f"name an address of the loopback and port {PORT}: 127.0.0.1:{PORT}",
+        )
+    return LocalDns(Path(settings.resolver_file), where.host, where.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +156,7 @@ async def running_nsc(
     the pause between two tries grows.
     """
     wires = [Wanted.of(settings, number, url) for number, url in enumerate(wanted_services(settings))]
-    resolver = KeepResolver(Path(settings.resolver_file)) if settings.resolver_file else None
+    dns = local_dns(settings)
     carries: Carries | None = None
     if alive is None and settings.liveness_check_enabled:
         limit = settings.liveness_check_timeout
@@ -159,7 +181,7 @@ async def running_nsc(
         function=(
             ClientInfo(settings.place),
             KeepApart(),
-            *((resolver,) if resolver else ()),
+            *((dns,) if dns else ()),
             *_receiving(wires),
         ),
         checks=runtime.checks(),
@@ -178,8 +200,8 @@ async def running_nsc(
             await asyncio.wait([work])
             if not leaves():
                 await _close(settings, chain, wires)
-                if resolver:
-                    resolver.restore()
+                if dns:
+                    dns.restore()
 
 
 class _Asking:
@@ -192,7 +214,7 @@ class _Asking:
         self._longest_pause = longest_pause
         self._chain = chain
         self._alive = alive
-        self._told_of_names = bool(settings.resolver_file) or not settings.local_dns_server_enabled
+        self._told_of_names = serves_names(settings) or not settings.local_dns_server_enabled
 
     async def ask_all(self, wires: Sequence[Wanted]) -> None:
         for wire in wires:
@@ -248,8 +270,8 @@ class _Asking:
         if context.dns_context.configs and not self._told_of_names:
             self._told_of_names = True
             log.warning(
-                "the endpoint names DNS servers, and this client has no local one: they are not put to use",
-                remedy="set NSM_RESOLVER_FILE to have them written into a resolver file, or "
+                "the endpoint names DNS servers, and they are not put to use: this client serves no names",
+                remedy="set NSM_RESOLVER_FILE to the resolver file of the pod (without NSM_NETNS), or "
                 "NSM_LOCAL_DNS_SERVER_ENABLED=false to say so no more",
             )
 

@@ -227,9 +227,11 @@ class NscSettings(Asks):
     """The client: asks for services and keeps their wires alive."""
 
     local_dns_server_enabled: bool = True
-    """Not served: there is no local DNS server. False: do not say so when an endpoint names DNS servers."""
+    """Whether names of wires are served by a DNS server of this client; it needs NSM_RESOLVER_FILE."""
+    local_dns_server_address: str = "127.0.0.1:53"
+    """Where it listens; the port is 53, as a resolver file names none."""
     resolver_file: str = ""
-    """File, as /etc/resolv.conf, in which the wires' name servers are put first; empty: none is written."""
+    """File that names it while wires bring DNS servers; set in the image: /etc/resolv.conf. Empty: none."""
     liveness_check_enabled: bool = True
     """Whether the wire itself is probed, to tell a dead path from a dead control plane."""
     liveness_check_interval: Seconds = Seconds(0.2)

@@ -46,6 +46,8 @@ _OF_FORWARDERS = frozenset(
     }
 )
 """Variables by which a mesh tells its forwarders; its other roles find them in their environment too."""
+_OF_CLIENTS = frozenset({"NSM_RESOLVER_FILE", "NSM_LOCAL_DNS_SERVER_ENABLED", "NSM_LOCAL_DNS_SERVER_ADDRESS"})
+"""Variables of nsc that other roles find in their environment: of the image, or of a pod's first client."""
 _OF_KUBERNETES = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 """What a pod finds in its environment for each Service whose name begins with ``nsm-``."""
 
@@ -124,10 +126,6 @@ _FORWARDER = (
     ),
 )
 _NSC = (
-    Unserved(
-        "a DNS server for the names of wires: NSM_RESOLVER_FILE of nsc writes their name servers into a file",
-        {"NSM_LOCAL_DNS_SERVER_ENABLED": _FALSE, "NSM_LOCAL_DNS_SERVER_ADDRESS": ("",)},
-    ),
     _of("groups of services whose addresses may overlap", "NSM_AWARENESS_GROUPS", refused=True),
     _of(f"{_NO_EFFECT} (labels of a request stand in NSM_NETWORK_SERVICES)", "NSM_LABELS", "NSM_MECHANISM"),
     _of("SR-IOV: only virtual interfaces are made", "NSM_SRIOV_TOKENS_*"),
@@ -173,7 +171,8 @@ def notices(cls: type[Common], environment: Mapping[str, str], also: Iterable[st
         if feature.refused:
             raise Invalid(line, remedy=f"unset {', '.join(sorted(asked))}")
         lines.append(line)
-    known = {setting.variable for setting in describe(cls)} | set(also) | _OWN | _OF_FORWARDERS
+    known = {setting.variable for setting in describe(cls)} | set(also)
+    known |= _OWN | _OF_FORWARDERS | _OF_CLIENTS
     for name in sorted(environment):
         if name in known or not name.startswith(PREFIX) or _OF_KUBERNETES.fullmatch(name):
             continue

@@ -1,4 +1,4 @@
-"""What stands in a resolver file (resolv.conf(5)): the name servers of wires, put before the original ones.
+"""What stands in a resolver file (resolv.conf(5)) while a DNS server of ours answers for it.
 
 The original stands in the new text as comments, line by line. Whoever finds the text can so give the original
 back, also in a container that was restarted and whose other files are gone.
@@ -10,12 +10,8 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from nsmesh.model.messages import DNSConfig
-
 HEADER = "# nsmesh keeps this file while wires name DNS servers. The lines with # | are the original."
 KEPT = "# | "
-ASKED = 3
-"""How many name servers resolvers ask, at most: MAXNS of resolv.h."""
 
 _DOMAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})\Z")
 _SERVER = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\Z")
@@ -50,28 +46,26 @@ def servers(text: str) -> list[str]:
     ]
 
 
-def with_wires(before: str, configs: Iterable[DNSConfig]) -> str:
-    """Return the text of the file: ``configs`` first, then what ``before``, the original, says.
+def domains(text: str) -> list[str]:
+    """Return the domains that a resolver file has searched: of several such lines the last one's."""
+    lines = [words[1:] for words in map(str.split, text.split("\n")) if words[:1] in _SEARCHED]
+    return lines[-1] if lines else []
 
-    Without a name server or domain in ``configs`` that is the original itself. What is no address or no
-    domain is left out.
+
+_SEARCHED = (["search"], ["domain"])
+
+
+def with_server(before: str, server: str, more: Iterable[str]) -> str:
+    """Return the text of the file by which ``server`` alone is asked, and the domains ``more`` are searched.
+
+    ``before`` is the original. Its own domains are searched first, so that a short name that was known before
+    the wires means the same as it did. What is no domain is left out.
     """
-    configs = list(configs)
-    ours = [ip for config in configs for ip in config.dns_server_ips if is_server(ip)]
-    domains = [name for config in configs for name in config.search_domains if is_domain(name)]
-    if not ours and not domains:
-        return before
-    theirs: list[str] = []
-    others = []
-    for line in before.split("\n"):
-        words = line.split()
-        if words[:1] in (["search"], ["domain"]):
-            theirs = words[1:]  # of several such lines a resolver takes the last
-        elif words[:1] != ["nameserver"] and words:
-            others.append(line)
-    lines = [HEADER]
-    lines += [f"nameserver {server}" for server in dict.fromkeys([*ours, *servers(before)])]
-    if searched := list(dict.fromkeys([*domains, *theirs])):
+    lines = [HEADER, f"nameserver {server}"]
+    theirs = domains(before)
+    if searched := list(dict.fromkeys([*theirs, *(name for name in more if is_domain(name))])):
         lines.append(f"search {' '.join(searched)}")
+    replaced = (["nameserver"], *_SEARCHED)
+    lines += [line for line in before.split("\n") if line.split() and line.split()[:1] not in replaced]
     kept = [f"{KEPT}{line}" for line in before.split("\n")]
-    return "\n".join([*lines, *others, *kept, ""])
+    return "\n".join([*lines, *kept, ""])

@@ -1,6 +1,7 @@
-"""KeepResolver: the resolver file of a client with wires that name DNS servers."""
+"""LocalDns: the resolver file of a client, and whom it asks, with wires that name DNS servers."""
 
 import asyncio
+import socket
 
 import pytest
 from structlog.testing import capture_logs
@@ -8,16 +9,20 @@ from structlog.testing import capture_logs
 from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Tail, chain
-from nsmesh.core.errors import Invalid, Refused
+from nsmesh.core.errors import Refused
 from nsmesh.core.probes import Inject
 from nsmesh.elements.dns_context import DnsContext
-from nsmesh.elements.keep_resolver import KeepResolver
+from nsmesh.elements.local_dns import LocalDns
 from nsmesh.model.messages import Connection, DNSConfig, NetworkServiceRequest
-from nsmesh.model.resolver_text import servers
+from nsmesh.model.resolver_text import domains, servers
 
-POD = "nameserver 10.96.0.10\noptions ndots:5"
+POD = "nameserver 10.96.0.10\nsearch cluster.local\noptions ndots:5"
 OURS = Call(peer=Peer(in_process=True))
-CONFIGS = {"a": DNSConfig(dns_server_ips=["10.1.0.53"]), "b": DNSConfig(dns_server_ips=["10.2.0.53"])}
+LOCAL, OWN = "127.0.0.1", ("10.96.0.10",)
+CONFIGS = {
+    "a": DNSConfig(dns_server_ips=["10.1.0.53"], search_domains=["red.example"]),
+    "b": DNSConfig(dns_server_ips=["10.2.0.53"], search_domains=["blue.example"]),
+}
 
 
 class ByName(DnsContext):
@@ -38,9 +43,9 @@ def ask(name):
     return NetworkServiceRequest(connection=connection)
 
 
-def run(path, body):
+def run(path, body, port=0):
     async def main():
-        keeper, fault = KeepResolver(path), Inject(lambda: Refused("no"), "close", times=0)
+        keeper, fault = LocalDns(path, LOCAL, port), Inject(lambda: Refused("no"), "close", times=0)
         made = chain(BeginClient(), keeper, fault, ByName(), end=Tail(), name="client nsc")
         async with made.running():
             await body(made, keeper, fault)
@@ -55,6 +60,11 @@ def path(tmp_path):
     return path
 
 
+def asked(keeper):
+    """Return who is asked for a name of each wire."""
+    return [keeper._groups(f"web.{colour}.example") for colour in ("red", "blue")]
+
+
 def test_each_wire_adds_and_takes_its_own(path):
     """A Close takes its wire's servers alone; the last gives all back, to the byte, in place."""
     inode = path.stat().st_ino
@@ -62,15 +72,36 @@ def test_each_wire_adds_and_takes_its_own(path):
     async def body(made, keeper, fault):
         await made.request(OURS, ask("a"))
         await made.request(OURS, ask("b"))
-        assert servers(path.read_text()) == ["10.1.0.53", "10.2.0.53", "10.96.0.10"]
+        assert servers(path.read_text()) == [LOCAL]
+        assert domains(path.read_text()) == ["cluster.local", "red.example", "blue.example"]
+        assert asked(keeper) == [[("10.1.0.53",)], [("10.2.0.53",)]]
         await made.close(OURS, ask("a").connection)
-        assert servers(path.read_text()) == ["10.2.0.53", "10.96.0.10"]
+        assert domains(path.read_text()) == ["cluster.local", "blue.example"]
+        assert asked(keeper) == [[OWN], [("10.2.0.53",)]]
         await made.close(OURS, ask("b").connection)
         assert path.read_text() == POD
+        assert asked(keeper) == [[OWN], [OWN]]
         assert not keeper.keeps()
 
     run(path, body)
     assert path.stat().st_ino == inode
+
+
+def test_without_servers_of_wires_nothing_is_done(path):
+    """No file is written, and no socket is held: the pod may serve DNS itself."""
+
+    async def body(made, keeper, fault):
+        stamp = path.stat().st_mtime_ns
+        CONFIGS["quiet"] = DNSConfig()
+        try:
+            await made.request(OURS, ask("quiet"))
+        finally:
+            del CONFIGS["quiet"]
+        await made.close(OURS, ask("quiet").connection)
+        assert path.stat().st_mtime_ns == stamp
+        assert keeper._server._udp is None
+
+    run(path, body)
 
 
 def test_a_changed_answer_is_written(path):
@@ -78,25 +109,28 @@ def test_a_changed_answer_is_written(path):
 
     async def body(made, keeper, fault):
         await made.request(OURS, ask("a"))
-        CONFIGS["a"] = DNSConfig(dns_server_ips=["10.3.0.53"])
+        first = CONFIGS["a"]
+        CONFIGS["a"] = DNSConfig(dns_server_ips=["10.3.0.53"], search_domains=["blue.example"])
         try:
             await made.request(OURS, ask("a"))
         finally:
-            CONFIGS["a"] = DNSConfig(dns_server_ips=["10.1.0.53"])
-        assert servers(path.read_text()) == ["10.3.0.53", "10.96.0.10"]
+            CONFIGS["a"] = first
+        assert asked(keeper) == [[OWN], [("10.3.0.53",)]]
+        assert domains(path.read_text()) == ["cluster.local", "blue.example"]
 
     run(path, body)
 
 
-def test_a_successor_finds_the_original_in_the_file(path):
-    """A process that was killed leaves the file as it was; the next one's original is still the first."""
+def test_a_successor_gives_the_original_back_at_once(path):
+    """A process that was killed leaves a file that names nobody; the next has it right before it asks."""
 
     async def killed(made, keeper, fault):
         await made.request(OURS, ask("a"))
 
     async def successor(made, keeper, fault):
+        assert path.read_text() == POD
         await made.request(OURS, ask("b"))
-        assert servers(path.read_text()) == ["10.2.0.53", "10.96.0.10"]
+        assert asked(keeper) == [[OWN], [("10.2.0.53",)]]
         keeper.restore()
 
     run(path, killed)
@@ -105,14 +139,14 @@ def test_a_successor_finds_the_original_in_the_file(path):
     assert path.read_text() == POD
 
 
-def test_a_resumed_wire_stays_in_the_file(path):
+def test_a_resumed_wire_is_served_again(path):
     """With a journal its servers are known before anybody is asked anew."""
 
     async def body(made, keeper, fault):
         held = Connection(id="a")
         held.context.dns_context.configs.append(CONFIGS["a"])
         await keeper.resume(OURS, held)
-        assert servers(path.read_text()) == ["10.1.0.53", "10.96.0.10"]
+        assert asked(keeper) == [[("10.1.0.53",)], [OWN]]
         await keeper.forget("a", {})
         assert path.read_text() == POD
 
@@ -139,7 +173,8 @@ def test_what_others_wrote_meanwhile_is_the_original_then(path):
         await made.request(OURS, ask("a"))
         path.write_text("nameserver 10.96.0.11\n")
         await made.request(OURS, ask("b"))
-        assert servers(path.read_text()) == ["10.1.0.53", "10.2.0.53", "10.96.0.11"]
+        assert servers(path.read_text()) == [LOCAL]
+        assert keeper._groups("www.example.org") == [("10.96.0.11",)]
         keeper.restore()
         assert path.read_text() == "nameserver 10.96.0.11\n"
 
@@ -173,22 +208,34 @@ def test_a_wrong_address_is_left_out_and_told_once(path):
     ]
 
 
-def test_servers_that_no_resolver_asks_are_told(path):
-    """The file names all; who wonders why the last is never asked finds it in the log."""
-    path.write_text("nameserver 10.96.0.10\nnameserver 10.96.0.11\n")
+def test_a_taken_port_is_told_once_and_tried_again(path):
+    """The file does not name a server that is not ours; the wire is up, and named as soon as it can be."""
 
     async def body(made, keeper, fault):
         await made.request(OURS, ask("a"))
-        await made.request(OURS, ask("b"))
+        await made.request(OURS, ask("a"))
+        assert path.read_text() == POD
+        taken.close()
+        await made.request(OURS, ask("a"))
+        assert servers(path.read_text()) == [LOCAL]
+
+    with socket.socket() as taken, capture_logs() as logs:
+        taken.bind((LOCAL, 0))
+        taken.listen()
+        run(path, body, taken.getsockname()[1])
+    (told,) = [one for one in logs if one["log_level"] == "warning"]
+    assert told["event"].startswith(f"names of wires are not served: nothing can listen at {LOCAL}:")
+    assert "NSM_LOCAL_DNS_SERVER_ENABLED=false" in told["remedy"]
+
+
+def test_a_file_that_cannot_be_read_is_told_and_costs_no_wire(tmp_path):
+    """As a folder in its place, which not even root can read."""
+
+    async def body(made, keeper, fault):
+        answer = await made.request(OURS, ask("a"))
+        assert answer.context.dns_context.configs == [CONFIGS["a"]]
 
     with capture_logs() as logs:
-        run(path, body)
-    assert [one["event"] for one in logs if one["log_level"] == "warning"] == [
-        "resolvers ask 3 name servers at most: not 10.96.0.11"
-    ]
-
-
-def test_a_file_that_is_not_there_is_refused_at_once(tmp_path):
-    """Before a wire is asked for, and the variable is named."""
-    with pytest.raises(Invalid, match=r"NSM_RESOLVER_FILE: cannot read and write .*/none: No such file"):
-        KeepResolver(tmp_path / "none")
+        run(tmp_path, body)
+    (told,) = [one for one in logs if one["log_level"] == "warning"]
+    assert told["event"] == f"names of wires are not served: {tmp_path} cannot be written: Is a directory"
