@@ -4,8 +4,10 @@ Run as root: python bench/run.py remote. Makes its own namespaces: two nodes, jo
 on each; about sixteen seconds a round. Needs iperf3 and ping. Wire and VXLAN by hand are the same in the
 kernel, so a ratio near 1.0 is as it should be; a wire of payload IP has filters at both ends besides. A
 second one by hand tells what the machine makes of two that are the same. One by hand is made in the node and
-moved into the pod. Ratios are taken within a round, and are the median of all rounds. CPU time alone is told
-as well, from socket to socket in one thread.
+moved into the pod. Wires are those of ``nsm up --nodes``: nothing cuts segments on such an underlay, so they
+join none (GRO). One that does, as between real hosts, and one by hand that does not, are measured too. Ratios
+are taken within a round, and are the median of all rounds. CPU time alone is told as well, from socket to
+socket in one thread.
 
 It also measures what one end of such a wire takes to make: our process's time, kernel included; and what the
 last of a thousand takes beside the first. Where wireguard-go is, a WIREGUARD wire is measured beside one that
@@ -33,8 +35,11 @@ from local_wire import FIGURES, by_cpu, inside, measure, served
 from report import Details, Report, row
 from two_nodes import IPS, MACS, MTU, Nodes, end, nodes
 
+from nsmesh.datapath import netns
 from nsmesh.datapath.base import CrossConnect, KernelPort
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.netlink import Netlink
+from nsmesh.datapath.offloads import receive_as_it_comes
 from nsmesh.datapath.wireguard_text import uapi_answer, uapi_set
 from nsmesh.model.tunnels import WireguardPort
 from nsmesh.model.wireguard import PrivateKey, Tunnel, TunnelPeer
@@ -45,10 +50,10 @@ TURNS = 3
 """Times that one measurement is tried."""
 
 
-def by_driver(found: Nodes, payload: str = "IP") -> None:
+def by_driver(found: Nodes, payload: str = "IP", *, gro: bool = False) -> None:
     async def main() -> None:
         for side, node in enumerate(found.nodes):
-            datapath = LinuxDatapath(node=node)
+            datapath = LinuxDatapath(node=node, vxlan_gro=gro)
             await datapath.apply(replace(end(found, side), payload=payload))
             await datapath.aclose()
 
@@ -65,6 +70,13 @@ def by_hand(found: Nodes) -> None:
         inside(pod, "ip", "link", "set", "wire", "up")
         inside(pod, "ip", "route", "add", f"10.0.0.{far + 1}/32", "dev", "wire")
         inside(pod, *f"ip neigh add 10.0.0.{far + 1} lladdr {MACS[far]} dev wire nud permanent".split())
+
+
+def by_hand_without_gro(found: Nodes) -> None:
+    by_hand(found)
+    for pod in found.pods:
+        with netns.call_in(pod, Netlink) as control:
+            receive_as_it_comes(control.fileno(), "wire")
 
 
 def underlay(found: Nodes) -> None:
@@ -162,7 +174,9 @@ Made = Callable[[Nodes], contextlib.AbstractContextManager[None]]
 SAME: dict[str, Callable[[Nodes], None]] = {
     "VXLAN by hand": by_hand,
     "another": by_hand,
+    "by hand, no GRO": by_hand_without_gro,
     "wire": by_driver,
+    "wire, GRO": functools.partial(by_driver, gro=True),
     "wire, ETHERNET": functools.partial(by_driver, payload="ETHERNET"),
 }
 """What is one VXLAN device at each end; the first is the measure."""

@@ -1,6 +1,7 @@
 """Wires between two nodes on the real kernel."""
 
 import asyncio
+import errno
 import socket
 from dataclasses import replace
 
@@ -10,9 +11,11 @@ import vxlan_lab
 from vxlan_lab import both, closed, run
 
 from nsmesh.core.errors import Conflict
-from nsmesh.datapath import netns
+from nsmesh.datapath import netns, tunnels
+from nsmesh.datapath.apart import ApartDatapath, names_of
 from nsmesh.datapath.base import CrossConnect, TunnelTaken, VxlanPort
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.vlans import ApartVlanDatapath, VlanDatapath
 
 pytestmark = pytest.mark.root
 
@@ -258,3 +261,65 @@ def test_a_wire_needs_an_end_on_this_node():
         await driver.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", [LinuxDatapath, ApartDatapath, VlanDatapath, ApartVlanDatapath])
+@pytest.mark.parametrize("gro", [True, False])
+def test_an_end_joins_what_it_receives_unless_told(kind, gro):
+    """The kernel's own way is kept, or GRO is off at each device; packets of the very MTU pass either way."""
+
+    async def main(found):
+        first, second = vxlan_lab.wires(found)
+        here, there = (kind(node=node, vxlan_gro=gro) for node in (found.a, found.b))
+        await there.apply(second)
+        await here.apply(first)
+        apart = isinstance(here, ApartDatapath)
+        ends = ((found.a, found.pod_a, first, "nsm-1"), (found.b, found.pod_b, second, "nse-1"))
+        for node, pod, wire, name in ends:
+            space, device = (node, names_of(wire.id)[1]) if apart else (pod, name)
+            assert lab.link(space, device)["linkinfo"]["info_kind"] == "vxlan"
+            assert vxlan_lab.joins(space, device) == gro
+        assert vxlan_lab.pings(found.pod_a, "10.0.1.2", 1450 - 28)
+        assert vxlan_lab.pings(found.pod_b, "fd00:1::1")
+        await closed(here, there)
+
+    run(main)
+
+
+@pytest.mark.parametrize("gro", [True, False])
+def test_an_end_that_stands_is_left_as_it_was_made(gro):
+    """A restarted driver that would make it otherwise, or an older one's successor, touches nothing."""
+
+    async def main(found):
+        first, second = vxlan_lab.wires(found)
+        here, there = await both(found, first, second, vxlan_gro=gro)
+        before = lab.link(found.pod_a, "nsm-1")["ifindex"]
+        again = LinuxDatapath(node=found.a, vxlan_gro=not gro)
+        applied = await again.apply(first)
+        assert (applied.outcome, applied.details) == ("unchanged", ())
+        assert lab.link(found.pod_a, "nsm-1")["ifindex"] == before
+        assert vxlan_lab.joins(found.pod_a, "nsm-1") == gro
+        await again.remove(first.id)
+        await again.drain()
+        assert (await again.apply(first)).outcome == "created"
+        assert vxlan_lab.joins(found.pod_a, "nsm-1") != gro
+        await closed(here, there, again)
+
+    run(main)
+
+
+def test_an_end_that_keeps_gro_is_a_wire_all_the_same(monkeypatch):
+    """Where the kernel does not turn it off, the wire is made, and carries packets."""
+
+    def refuse(_control, _name):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(tunnels, "receive_as_it_comes", refuse)
+
+    async def main(found):
+        here, there = await both(found, *vxlan_lab.wires(found), vxlan_gro=False)
+        assert vxlan_lab.joins(found.pod_a, "nsm-1")
+        assert vxlan_lab.pings(found.pod_a, "10.0.1.2")
+        await closed(here, there)
+
+    run(main)

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import datapath_lab as lab
 
+from nsmesh.datapath import netns
 from nsmesh.datapath.base import CrossConnect, KernelPort, Neighbour, Route, VxlanPort
+from nsmesh.datapath.netlink import Netlink
+from nsmesh.datapath.offloads import joins_received
 from nsmesh.datapath.segments import SegmentDatapath
 
 NEAR_MAC, FAR_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
@@ -119,3 +122,9 @@ def tunnel(path: str, name: str) -> dict[str, object]:
     """Return what the kernel says of a VXLAN device."""
     data: dict[str, object] = lab.link(path, name)["linkinfo"]["info_data"]
     return data
+
+
+def joins(path: str, name: str) -> bool:
+    """Say whether an interface joins what it receives (GRO)."""
+    with netns.call_in(path, Netlink) as control:
+        return joins_received(control.fileno(), name)

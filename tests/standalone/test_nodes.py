@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from mesh_lab import Lab, documents, is_gone, ping, responder, until
 
+from nsmesh.datapath import netns
+from nsmesh.datapath.netlink import Netlink
+from nsmesh.datapath.offloads import joins_received
+
 pytestmark = [pytest.mark.root, pytest.mark.timeout(90)]
 
 
@@ -77,6 +81,8 @@ def test_a_wire_crosses_from_node_to_node(mesh):
     assert row["mtu"] == 1350
     assert ping(f"{mesh.mesh}.app", "172.28.2.0")
     assert ping(f"{mesh.mesh}.app", "fd28:2::")
+    with netns.call_in(f"{netns.RUN_NETNS}/{mesh.mesh}.app", Netlink) as pod:
+        assert not joins_received(pod.fileno(), "nsm-1")  # no underlay between namespaces cuts segments
     assert mesh.row("endpoints", "responder")["node"] == "node2"
     assert mesh.row("clients", "app")["node"] == "node1"
     managers = {row["node"]: row for row in mesh.get("managers")}

@@ -154,6 +154,8 @@ class ForwarderSettings(Forwards):
     """YAML file that says which interfaces of this node lead to VLANs, by the label via; empty: none do."""
     l2_resource_selector_file: str = ""
     """The same, as other forwarders of NSM call it; both may be given."""
+    vxlan_gro: bool = True
+    """Whether VXLAN ends join what they receive; false only where an underlay within one host never cuts."""
     tunnels_apart: bool = False
     """Whether tunnels end in the node, where no pod can change them; costs a packet one more step."""
     srv6_prefix: str = ""

@@ -68,4 +68,4 @@ def driver_of(
         (True, True): ApartVlanDatapath,
     }
     driver = kinds[settings.tunnels_apart, bool(uplinks_of(settings))]
-    return driver(owner=owner, namespaces=namespaces)
+    return driver(owner=owner, namespaces=namespaces, vxlan_gro=settings.vxlan_gro)

@@ -42,6 +42,7 @@ _OF_FORWARDERS = frozenset(
         "NSM_MECHANISMS",
         "NSM_MECHANISM_PRIORITY",
         "NSM_TUNNELS_APART",
+        "NSM_VXLAN_GRO",
         "NSM_VXLAN_PORT",
     }
 )

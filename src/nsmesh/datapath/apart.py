@@ -38,10 +38,15 @@ class ApartDatapath(SegmentDatapath):
     """See :class:`SegmentDatapath`; tunnels of all other kinds end in the node, too."""
 
     def __init__(
-        self, *, owner: str = "", namespaces: Callable[[], Iterable[str]] = tuple, node: str = ""
+        self,
+        *,
+        owner: str = "",
+        namespaces: Callable[[], Iterable[str]] = tuple,
+        node: str = "",
+        vxlan_gro: bool = True,
     ) -> None:
         super().__init__(owner=owner, namespaces=namespaces, node=node)
-        self._tunnels = Tunnels(node, self._revive, apart=True)
+        self._tunnels = Tunnels(node, self._revive, apart=True, vxlan_gro=vxlan_gro)
         self._joined: dict[str, tuple[TunnelPort, int, int]] = {}
 
     async def apply(self, wire: CrossConnect) -> Applied:

@@ -40,15 +40,21 @@ class LinuxDatapath(WireMaker):
     ``owner`` sets several drivers of one host apart: ``has`` and ``sweep`` see only their own owner's wires.
     ``namespaces`` gives the paths in which ``has``, ``sweep`` and ``remove`` look besides those that this
     driver worked in (for example :func:`nsmesh.datapath.netns.named`). ``node`` is the path of the namespace
-    that has the underlay, in which tunnels end; empty: this process's own.
+    that has the underlay, in which tunnels end; empty: this process's own. ``vxlan_gro``: see
+    :class:`Tunnels`.
     """
 
     name = "linux"
 
     def __init__(
-        self, *, owner: str = "", namespaces: Callable[[], Iterable[str]] = _nowhere, node: str = ""
+        self,
+        *,
+        owner: str = "",
+        namespaces: Callable[[], Iterable[str]] = _nowhere,
+        node: str = "",
+        vxlan_gro: bool = True,
     ) -> None:
-        super().__init__(owner, node, Tunnels(node, self._revive))
+        super().__init__(owner, node, Tunnels(node, self._revive, vxlan_gro=vxlan_gro))
         self._looking = asyncio.Lock()  # who waits for a look that is under way need not look as well
         self._namespaces = namespaces
         self._silenced: set[str] = set()

@@ -147,6 +147,10 @@ class Netlink:
         """Close the socket; a second time does nothing."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._socket.fileno()
+
     @property
     def cookie(self) -> int:
         """The number of the socket's namespace, never given twice while the machine runs."""

@@ -7,7 +7,7 @@ import fcntl
 import socket
 import struct
 
-SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
+SIOCETHTOOL, ETHTOOL_STXCSUM, ETHTOOL_GGRO, ETHTOOL_SGRO = 0x8946, 0x17, 0x2B, 0x2C
 ETHTOOL_GSTRINGS, ETHTOOL_GSSET_INFO, ETHTOOL_GFEATURES, ETHTOOL_SFEATURES = 0x1B, 0x37, 0x3A, 0x3B
 ETH_SS_FEATURES, ETH_GSTRING_LEN = 4, 32
 
@@ -37,6 +37,20 @@ def write_checksums(name: str) -> None:
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         _ask(control.fileno(), name, struct.pack("=II", ETHTOOL_STXCSUM, 0))
+
+
+def receive_as_it_comes(control: int, name: str) -> None:
+    """Have the kernel hand on each packet that an interface receives, and join none (no GRO).
+
+    ``control`` is any socket of the interface's namespace. Raises OSError.
+    """
+    _ask(control, name, struct.pack("=II", ETHTOOL_SGRO, 0))
+
+
+def joins_received(control: int, name: str) -> bool:
+    """Return whether an interface joins what it receives (GRO); otherwise as the function above."""
+    answer = _ask(control, name, struct.pack("=II", ETHTOOL_GGRO, 0))
+    return answer[4:8] != bytes(4)
 
 
 def segmentation(name: str) -> set[str]:

@@ -38,13 +38,20 @@ class SegmentDatapath(LinuxDatapath):
     """See :class:`LinuxDatapath`; wires may also be SRV6."""
 
     def __init__(
-        self, *, owner: str = "", namespaces: Callable[[], Iterable[str]] = tuple, node: str = ""
+        self,
+        *,
+        owner: str = "",
+        namespaces: Callable[[], Iterable[str]] = tuple,
+        node: str = "",
+        vxlan_gro: bool = True,
     ) -> None:
         # our own by a descriptor: /proc/PID/ns/net is wherever the thread happens to be just now
         self._own = -1 if node else netns.current()
         self._home = home = node or f"/proc/self/fd/{self._own}"
         self._segments: dict[str, tuple[Srv6Port, KernelPort, int]] = {}
-        super().__init__(owner=owner, namespaces=lambda: [*namespaces(), home], node=node)
+        super().__init__(
+            owner=owner, namespaces=lambda: [*namespaces(), home], node=node, vxlan_gro=vxlan_gro
+        )
 
     async def apply(self, wire: CrossConnect) -> Applied:
         """See :meth:`Datapath.apply`."""

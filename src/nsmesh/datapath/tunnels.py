@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import structlog
+
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath import geneve, gre, vxlan
 from nsmesh.datapath.abilities import wireguard_by_kernel
 from nsmesh.datapath.base import CrossConnect, TunnelPort, TunnelRefused, TunnelTaken
 from nsmesh.datapath.netlink import Netlink
+from nsmesh.datapath.offloads import receive_as_it_comes
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.veth import End
 from nsmesh.datapath.wireguard import WireguardTunnels
 from nsmesh.datapath.wirestate import EndState
 from nsmesh.model.tunnels import GenevePort, GrePort, VxlanPort, WireguardPort
+
+log = structlog.get_logger()
 
 
 class Tunnels:
@@ -22,11 +27,20 @@ class Tunnels:
 
     ``node`` is the path of the namespace that has the underlay, empty for our own; ``revive`` is called with
     the id of a wire whose device vanished with the program that made it. ``apart``: no device that could be
-    changed from its pod may be there, so WireGuard is always wireguard-go.
+    changed from its pod may be there, so WireGuard is always wireguard-go. ``vxlan_gro``: whether VXLAN
+    devices join what they receive.
     """
 
-    def __init__(self, node: str, revive: Callable[[str], Awaitable[None]], *, apart: bool = False) -> None:
+    def __init__(
+        self,
+        node: str,
+        revive: Callable[[str], Awaitable[None]],
+        *,
+        apart: bool = False,
+        vxlan_gro: bool = True,
+    ) -> None:
         self._node = node
+        self._vxlan_gro = vxlan_gro
         self._apart = apart
         self._revive = revive
         self._wireguard: WireguardTunnels | None = None
@@ -52,7 +66,10 @@ class Tunnels:
         try:
             match tunnel:
                 case VxlanPort():
-                    return vxlan.new_device(node, end, wanted, tunnel, group)
+                    made = vxlan.new_device(node, end, wanted, tunnel, group)
+                    if made and not self._vxlan_gro:
+                        _join_nothing(end)
+                    return made
                 case GenevePort():
                     return geneve.new_device(node, end, wanted, tunnel, group)
                 case GrePort():
@@ -100,3 +117,11 @@ class Tunnels:
         """End all programs; devices that the kernel alone makes stay."""
         if self._wireguard is not None:
             await self._wireguard.aclose()
+
+
+def _join_nothing(end: End) -> None:
+    """Turn GRO off at a new device; one that keeps it carries the same, a little slower."""
+    try:
+        receive_as_it_comes(end.place.netlink.fileno(), end.name)
+    except OSError as error:
+        log.info("a tunnel keeps GRO", end=str(end), why=error.strerror)

@@ -54,11 +54,12 @@ class VlanDatapath(SegmentDatapath):
         owner: str = "",
         namespaces: Callable[[], Iterable[str]] = tuple,
         node: str = "",
+        vxlan_gro: bool = True,
         kernel_tags: bool = True,
     ) -> None:
         self._kernel_tags = kernel_tags
         self._domains: dict[str, Domain] = {}
-        super().__init__(owner=owner, namespaces=namespaces, node=node)
+        super().__init__(owner=owner, namespaces=namespaces, node=node, vxlan_gro=vxlan_gro)
 
     async def apply(self, wire: CrossConnect) -> Applied:
         """See :meth:`Datapath.apply`."""

@@ -31,6 +31,7 @@ from nsmesh.standalone.withdrawing import Withdrawing
 
 FORWARDER_WISHES = (
     "vxlan_port",
+    "vxlan_gro",
     "mechanism_priority",
     "mechanisms",
     "device_selector_file",
@@ -41,6 +42,8 @@ FORWARDER_WISHES = (
 """Settings of a forwarder that a mesh takes from its environment."""
 OVS_WISHES = ("vxlan_port", "mechanism_priority", "mechanisms", "dpdk_memory", "spare_wires", "most_switches")
 """The same of a forwarder with a switch."""
+WHOLE = "NSM_VXLAN_GRO"
+"""What a forwarder between nodes of one host is told, unless the environment says otherwise."""
 READY = 10.0
 """Seconds within which a role that runs apart must answer."""
 
@@ -212,6 +215,8 @@ def _forwarder_unit(mesh: Mesh, node: Node, forwarder: NodeForwarder) -> Unit:
         environment["NSM_SWITCH_NETNS"] = f"{netns.RUN_NETNS}/{mesh.paths.netns(forwarder.space)}"
         environment["NSM_SPARE_NETNS"] = f"{netns.RUN_NETNS}/{mesh.paths.netns(forwarder.ends)}"
         return _unit(mesh, forwarder.unit, "forwarder-ovs", environment, node.netns)
+    if mesh.several:  # their underlay is ours, and hands segments on whole
+        environment[WHOLE] = os.environ.get(WHOLE, "false")
     return _unit(mesh, forwarder.unit, "forwarder", environment, node.netns)
 
 

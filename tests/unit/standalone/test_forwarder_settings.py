@@ -20,6 +20,7 @@ def test_wishes_count_and_places_do_not():
             "NSM_MECHANISMS": "WIREGUARD,VXLAN",
             "NSM_VXLAN_PORT": "4790",
             "NSM_TUNNELS_APART": "true",
+            "NSM_VXLAN_GRO": "false",
             "NSM_DEVICE_SELECTOR_FILE": "/etc/selector.yaml",
             "NSM_SRV6_PREFIX": "2001:db8:5e:1::/64",
             "NSM_NAME": "other",
@@ -28,7 +29,7 @@ def test_wishes_count_and_places_do_not():
         },
     )
     assert (made.mechanism_priority, made.mechanisms) == (("WIREGUARD",), ("WIREGUARD", "VXLAN"))
-    assert (made.vxlan_port, made.tunnels_apart) == (4790, True)
+    assert (made.vxlan_port, made.tunnels_apart, made.vxlan_gro) == (4790, True, False)
     assert made.srv6_prefix == "2001:db8:5e:1::/64"
     assert made.device_selector_file == "/etc/selector.yaml"
     assert (made.name, made.tunnel_ip, made.listen_on) == ("f", "192.0.2.1", "unix:///f")
