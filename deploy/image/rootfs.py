@@ -57,6 +57,15 @@ sys.exit(main())
 """
 
 
+WAITER = """#!{python} -IS
+import sys, time
+from _socket import AF_UNIX, socket
+while socket(AF_UNIX).connect_ex(chr(0) + sys.argv[1][1:]):
+    time.sleep(0.02)
+"""
+"""Ends when the client of its pod has all wires: NSM_UP_SOCKET. It imports nothing, so it costs little."""
+
+
 def libraries(program: Path) -> list[Path]:
     """Return the shared libraries that the dynamic linker would load for ``program``; none for a script."""
     with program.open("rb") as file:
@@ -118,9 +127,10 @@ def python(root: Path) -> None:
     copy(program, root / program.relative_to("/"))
     library = Path(sysconfig.get_path("stdlib"))
     copy_tree(library, root / library.relative_to("/"))
-    launcher = root / "usr/bin/nsm"
-    launcher.write_text(LAUNCHER.format(python=program))
-    launcher.chmod(0o755)
+    for name, text in (("nsm", LAUNCHER), ("nsm-up", WAITER)):
+        launcher = root / "usr/bin" / name
+        launcher.write_text(text.format(python=program))
+        launcher.chmod(0o755)
 
 
 def make(root: Path, built: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,6 +47,7 @@ async def client(mesh, path, address, *, stderr=None):
         "NSM_LIVENESS_CHECK_ENABLED": "false",
         "NSM_RESOLVER_FILE": str(path),
         "NSM_LOCAL_DNS_SERVER_ADDRESS": f"{address}:53",
+        "NSM_UP_SOCKET": f"@nsm-{address}",
     }
     nsm = str(Path(sys.executable).with_name("nsm"))
     process = await asyncio.create_subprocess_exec(nsm, "run", "nsc", env=environment, stderr=stderr)
@@ -77,6 +79,12 @@ class Cluster(asyncio.DatagramProtocol):
         self.transport.sendto(reply.to_wire(), addr)
 
 
+def is_up(address):
+    """Return whether the client says that all its wires are up."""
+    with socket.socket(socket.AF_UNIX) as one:
+        return one.connect_ex(f"\0nsm-{address}") == 0
+
+
 async def asked(address):
     """Return what the client's server says of a name of the cluster."""
     query = dns.message.make_query("kubernetes.cluster.local", "A")
@@ -94,9 +102,11 @@ def test_names_are_served_as_long_as_the_wire_is(tmp_path):
         cluster, _ = await loop.create_datagram_endpoint(Cluster, local_addr=("127.53.0.10", 53))
         async with NamesServers() as mesh:
             async with client(mesh, path, address) as killed:
-                await until(killed, lambda: servers(path.read_text()) == [address])
+                await until(killed, lambda: is_up(address))
+                assert servers(path.read_text()) == [address]
                 assert domains(path.read_text()) == ["cluster.local", "red.example"]
                 assert await asked(address) == "10.96.0.1"
+            assert not is_up(address)
             mesh.watch.clear()
             async with client(mesh, path, address) as process:
                 await until(process, lambda: mesh.watch.answered)

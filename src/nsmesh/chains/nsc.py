@@ -16,6 +16,7 @@ from nsmesh.chains.liveness import Liveness, any_of, carrier
 from nsmesh.chains.restore import held_connection
 from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings import Asks, NscSettings
+from nsmesh.chains.up_socket import UpSocket
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain, Element
 from nsmesh.core.errors import Invalid, MeshError
@@ -156,7 +157,7 @@ async def running_nsc(
     the pause between two tries grows.
     """
     wires = [Wanted.of(settings, number, url) for number, url in enumerate(wanted_services(settings))]
-    dns = local_dns(settings)
+    dns, up = local_dns(settings), UpSocket(settings.up_socket)
     carries: Carries | None = None
     if alive is None and settings.liveness_check_enabled:
         limit = settings.liveness_check_timeout
@@ -191,13 +192,14 @@ async def running_nsc(
     )
     async with chain.running():
         work = chain.scope.spawn(
-            _Asking(settings, chain, alive, longest_pause).ask_all(wires), name="requests"
+            _Asking(settings, chain, alive, longest_pause, up).ask_all(wires), name="requests"
         )
         try:
             yield chain
         finally:
             work.cancel()
             await asyncio.wait([work])
+            up.close()
             if not leaves():
                 await _close(settings, chain, wires)
                 if dns:
@@ -208,9 +210,10 @@ class _Asking:
     """Asks for wires, one after another, each until it is there."""
 
     def __init__(
-        self, settings: NscSettings, chain: Chain, alive: Alive | None, longest_pause: float
+        self, settings: NscSettings, chain: Chain, alive: Alive | None, longest_pause: float, up: UpSocket
     ) -> None:
         self._settings = settings
+        self._up = up
         self._longest_pause = longest_pause
         self._chain = chain
         self._alive = alive
@@ -220,6 +223,7 @@ class _Asking:
         for wire in wires:
             await self._ask(wire)
         log.info("all wires are up", wires=len(wires))
+        self._up.listen()
 
     async def _ask(self, wire: Wanted) -> None:
         refused: float | None = None

@@ -234,6 +234,8 @@ class NscSettings(Asks):
     """Where it listens; the port is 53, as a resolver file names none."""
     resolver_file: str = ""
     """File that names it while wires bring DNS servers; set in the image: /etc/resolv.conf. Empty: none."""
+    up_socket: str = ""
+    """Abstract unix socket (@NAME) that listens once all wires are up, for whoever waits; empty: none."""
     liveness_check_enabled: bool = True
     """Whether the wire itself is probed, to tell a dead path from a dead control plane."""
     liveness_check_interval: Seconds = Seconds(0.2)

@@ -59,6 +59,8 @@ class AdmissionWebhookSettings(Common):
     """What the latter are started with: run,nsc."""
     native_sidecars: bool = False
     """Whether the latter are init containers that stay: they start first, end last, let a Job complete."""
+    sidecar_started: tuple[str, ...] = ()
+    """Command in them that ends when the pod's own containers may start: /usr/bin/nsm-up,@NSM_UP_SOCKET."""
     envs: tuple[str, ...] = ()
     """More variables for the containers that are added, as NAME=value."""
     webhook_mode: str = "spire"

@@ -41,6 +41,7 @@ class Plan:
             limits=_said(memory=settings.sidecar_limits_memory, cpu=settings.sidecar_limits_cpu),
             requests=_said(memory=settings.sidecar_requests_memory, cpu=settings.sidecar_requests_cpu),
             native_sidecar=settings.native_sidecars,
+            started=settings.sidecar_started,
             silent=settings.silent,
             spire_folder=settings.spire_socket_folder,
             nsm_folder=settings.socket_folder,
@@ -93,6 +94,11 @@ def _check(settings: AdmissionWebhookSettings) -> None:
         raise Invalid(
             "no container is to be added to pods",
             remedy="name a client's image with NSM_CONTAINER_IMAGES, NSM_INIT_CONTAINER_IMAGES or both",
+        )
+    if settings.sidecar_started and not settings.native_sidecars:
+        raise Invalid(
+            "only a native sidecar holds back the pod's own containers",
+            remedy="set NSM_NATIVE_SIDECARS=true, or unset NSM_SIDECAR_STARTED",
         )
     for entry in settings.envs:
         if "=" not in entry.lstrip("="):

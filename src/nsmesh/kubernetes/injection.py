@@ -34,7 +34,8 @@ class Injection:
     pod's own containers and do not keep a Job from completing. ``init_args`` and ``args``: what those images
     are started with, for an image of several roles; the last one is the container's name then. ``envs``:
     entries ``NAME=value``. ``limits`` and ``requests``: Kubernetes quantities by resource name. ``silent``: a
-    bad annotation is put into the pod as it is, and only the client says what is wrong with it. The folders
+    bad annotation is put into the pod as it is, and only the client says what is wrong with it.
+    ``started``: command in native sidecars that ends when the pod may go on. The folders
     are those of the node; in the pod they are where NSM has them. ``user``: the number of the user that runs
     the containers where root is barred and the pod names none; 0: that of the image.
     """
@@ -50,6 +51,7 @@ class Injection:
     limits: Mapping[str, str] = field(default_factory=lambda: {"memory": "80Mi", "cpu": "200m"})
     requests: Mapping[str, str] = field(default_factory=lambda: {"memory": "40Mi", "cpu": "100m"})
     native_sidecar: bool = False
+    started: Sequence[str] = ()
     silent: bool = False
     spire_folder: str = SPIRE_SOCKETS
     nsm_folder: str = NSM_SOCKETS
@@ -79,7 +81,11 @@ def injected(
     first = [build(image, settings.init_args) for image in settings.init_images]
     beside = [build(image, settings.args) for image in settings.images]
     if settings.native_sidecar:
-        return [*first, *({**one, "restartPolicy": "Always"} for one in beside)], []
+        stays: Object = {"restartPolicy": "Always"}
+        if settings.started:
+            # The next container starts as soon as this has ended; probes are made once in a second.
+            stays["lifecycle"] = {"postStart": {"exec": {"command": list(settings.started)}}}
+        return [*first, *({**one, **stays} for one in beside)], []
     return first, beside
 
 

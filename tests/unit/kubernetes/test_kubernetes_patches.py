@@ -181,6 +181,18 @@ def test_a_native_sidecar_is_an_init_container_that_stays():
     assert [one["name"] for one in found["/spec/containers"]] == ["app"]
 
 
+def test_a_native_sidecar_may_hold_the_pod_back_itself():
+    """By a command that the kubelet runs in it before it starts the next container; no other one has it."""
+    command = ["/usr/bin/nsm-up", "@nsm-up"]
+    alone = Injection(images=["a/nsc"], native_sidecar=True, started=command)
+    body = pod({KEY: URL})
+    body["spec"]["initContainers"] = [{"name": "own"}]
+    ours, own = values(patch(request("Pod", body), alone, place()))["/spec/initContainers"]
+    assert ours["lifecycle"] == {"postStart": {"exec": {"command": command}}}
+    assert ours["restartPolicy"] == "Always"
+    assert own == {"name": "own"}
+
+
 @pytest.mark.parametrize("value", ["icmp-responder", "kernel://", "kernel://a,,kernel://b", " "])
 def test_a_bad_annotation_is_refused_with_its_mistake(value):
     """The answer says which annotation of which object; the silent mode lets it pass as it is."""
