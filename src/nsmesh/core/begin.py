@@ -196,9 +196,13 @@ class Begin(Element):
             life.request = kept
         life.state.pop(REACHED)  # it was for an undo
         life.wanted = None
+        self.keep(life)
+        return connection
+
+    def keep(self, life: Living) -> None:
+        """Have the journal know a life as it is now; one without a connection is not in it."""
         if self._journal is not None and (record := record_of(life)) is not None:
             self._journal.put(self.scope.name, life.id, record)
-        return connection
 
     async def _undo(self, life: Living, call: Call, reached: Connection, error: BaseException) -> None:
         onward = life.call(call.peer)

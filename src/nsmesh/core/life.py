@@ -37,6 +37,10 @@ class Life(Protocol):
         """Whether a re-request is under way, or waits for its turn: nobody else need ask meanwhile."""
         ...
 
+    def keep(self) -> None:
+        """Have the journal know what ``call.state`` has by now; it does anyway once a Request was granted."""
+        ...
+
     async def rerequest(self, *, reselect: bool = False) -> Connection | None:
         """Send the last connection through the chain again; None if it ended meanwhile.
 

@@ -88,6 +88,11 @@ class Living:
         """See :attr:`nsmesh.core.life.Life.asking`."""
         return self._asking > 0
 
+    def keep(self) -> None:
+        """See :meth:`nsmesh.core.life.Life.keep`."""
+        if self.begin.holds(self):
+            self.begin.keep(self)
+
     async def rerequest(self, *, reselect: bool = False) -> Connection | None:
         """See :meth:`nsmesh.core.life.Life.rerequest`."""
         self._asking += 1

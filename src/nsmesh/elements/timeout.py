@@ -45,6 +45,10 @@ class _Alarm:
 ALARM: Key[_Alarm] = Key("alarm")
 DUE: Key[float] = Key("due", json_codec(float))
 """Wall time of the automatic Close."""
+CLOSING: Key[bool] = Key("closing", json_codec(bool))
+"""Whether a Close has come as far as here."""
+AFTER_START = 1.0
+"""Seconds after its start in which a process has taken up all that it had."""
 
 
 class Timeout(Element):
@@ -53,22 +57,29 @@ class Timeout(Element):
     That time counts up to a third of the token's life: with tokens that live no longer than a call may take,
     what was just granted would be closed at once.
 
+    A Close that came as far as here is noted. Where our process dies before it is done, the one that comes
+    after us closes: whoever asked may be gone, or take what it heard for an answer.
+
     After:  Begin, UpdateToken
     Reads:  ``expires`` of the previous path segment, the deadline of the Request
-    Leaves: one timer per connection
+    Leaves: one timer per connection; that a Close has begun
     Close:  cancels the timer, then passes on
     """
 
     after = ("Begin", "UpdateToken")
 
     async def resume(self, call: Call, connection: Connection) -> None:
-        """Set the timer as it was; a client that could not refresh while we were away has a while for it."""
+        """Set the timer as it was; a client that could not refresh while we were away has a while for it.
+
+        What our predecessor was about to close is closed, unless it is asked for before.
+        """
         due, clock = call.state.get(DUE), self.scope.clock
         if due is None:
             due = clock.now() + self._due(call, connection) - clock.monotonic()
         alarm = _Alarm()
         call.state.set(ALARM, alarm)
-        self._arm(alarm, call, clock.monotonic() + max(due - clock.now(), GRACE))
+        left = AFTER_START if call.state.get(CLOSING) else max(due - clock.now(), GRACE)
+        self._arm(alarm, call, clock.monotonic() + left)
 
     async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - there is one per state
         """Cancel the timer."""
@@ -102,6 +113,7 @@ class Timeout(Element):
         if alarm.closing is not None:
             alarm.closing.cancel()  # it waits behind this very Request
             alarm.closing = None
+        call.state.pop(CLOSING)
         try:
             answer = await next.request(call, request)
         except BaseException:
@@ -120,22 +132,30 @@ class Timeout(Element):
 
         def fire() -> None:
             alarm.timer = None
-            alarm.closing = self.scope.spawn(self._expire(life), name="timeout: close")
+            expire = self._expire(life, begun=call.state.get(CLOSING) is True)
+            alarm.closing = self.scope.spawn(expire, name="timeout: close")
 
         alarm.timer = self.scope.at(due, fire)
 
-    async def _expire(self, life: Life) -> None:
+    async def _expire(self, life: Life, *, begun: bool) -> None:
         connection = life.connection
         if connection is None:
             return
-        CLOSES.add()
-        log.info("nobody refreshed the connection: close", element="timeout", connection=connection.id)
+        if begun:
+            log.info("a Close that was cut off: close", element="timeout", connection=connection.id)
+        else:
+            CLOSES.add()
+            log.info("nobody refreshed the connection: close", element="timeout", connection=connection.id)
         try:
             await life.close()
         except MeshError as error:
             log.warning("automatic close failed", connection=connection.id, error=str(error))
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
-        """Cancel the timer, pass on."""
+        """Cancel the timer, note it, pass on."""
         await self.forget(connection.id, call.state)
+        life = call.state.get(LIFE)
+        if life is not None and life.up:
+            call.state.set(CLOSING, True)
+            life.keep()
         await next.close(call, connection)

@@ -10,6 +10,7 @@ from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Invalid, Refused
 from nsmesh.core.virtual import EPOCH, VirtualClock, run
 from nsmesh.elements.timeout import Timeout
+from nsmesh.journal.memory import MemoryJournal
 from nsmesh.model.messages import Connection, NetworkServiceRequest, Path, PathSegment
 from nsmesh.model.times import timestamp
 
@@ -211,3 +212,55 @@ def test_a_clock_that_is_set_closes_nothing_and_delays_nothing(step):
             assert begin.connections == []
 
     run(main())
+
+
+def cut_off(then, kept=None):
+    """Close while the next hop is silent, die, and let ``then`` see what comes after us in ``Far``."""
+    kept = {} if kept is None else kept
+
+    class Silent(Far):
+        async def close(self, call, connection, next):
+            await asyncio.sleep(1000)
+
+    async def main():
+        journal = MemoryJournal(kept)
+        dying = chain(Begin(journal), Timeout(), Silent(), clock=VirtualClock(), name="hop")
+        async with dying.running():
+            await dying.request(Call(), ask(600))
+            closing = asyncio.ensure_future(dying.close(Call(), Connection(id="b")))
+            await asyncio.sleep(0.1)
+            journal.lose()
+            closing.cancel()
+        begin, far = Begin(MemoryJournal(kept)), Far()
+        handler = chain(begin, Timeout(), far, clock=VirtualClock(), name="hop")
+        async with handler.running():
+            await then(begin, far, handler)
+
+    run(main())
+    return kept
+
+
+def test_a_close_that_was_cut_off_is_done_by_the_next_process():
+    """Nobody has to ask for it again, and it does not wait for the end of the token."""
+
+    async def then(begin, far, handler):
+        assert len(begin.connections) == 1
+        await asyncio.sleep(3)
+        assert len(far.closed) == 1
+        assert begin.connections == []
+        assert handler.scope.timers == 0
+
+    assert not cut_off(then)
+
+
+def test_who_asks_again_after_a_close_that_was_cut_off_has_it():
+    """A Request that comes before the next process closes takes the Close back, also for the one after."""
+
+    async def then(begin, far, handler):
+        await handler.request(Call(), ask(600))
+        await asyncio.sleep(30)
+        assert far.closed == []
+        assert len(begin.connections) == 1
+
+    (record,) = cut_off(then).values()
+    assert "closing" not in record.state
