@@ -156,6 +156,6 @@ class Timeout(Element):
         await self.forget(connection.id, call.state)
         life = call.state.get(LIFE)
         if life is not None and life.up:
-            call.state.set(CLOSING, True)
+            call.state.set(CLOSING, value=True)
             life.keep()
         await next.close(call, connection)
