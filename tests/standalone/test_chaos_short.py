@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from mesh_lab import nsm, nsm_process, until
 
+from nsmesh.chaos.clocks import can_be_set
 from nsmesh.datapath import netns
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
@@ -23,6 +24,20 @@ def test_the_short_form(tmp_path):
     nsm("chaos", "run", "--short", "--json", str(file))
     rows = json.loads(file.read_text())
     assert len(rows) == 4
+    for row in rows:
+        assert row["sent"] > 1000
+        seen = (row["lost"], row["changed"], row["leaks"], row["not_recovered"])
+        assert seen == (0, [], [], 0), row
+
+
+@pytest.mark.skipif(not can_be_set(), reason="libfaketime is not here")
+def test_the_clock_of_all_is_set(tmp_path):
+    """An hour ahead, an hour back, and right again: identities are renewed, and no wire notices."""
+    file = tmp_path / "chaos.json"
+    names = ("local-mesh-clock-ahead-1h", "local-mesh-clock-back-1h")
+    nsm("chaos", "run", *names, "--repeat", "1", "--json", str(file))
+    rows = json.loads(file.read_text())
+    assert [row["scenario"] for row in rows] == [*names]
     for row in rows:
         assert row["sent"] > 1000
         seen = (row["lost"], row["changed"], row["leaks"], row["not_recovered"])

@@ -11,6 +11,7 @@ import structlog
 from nsmesh import rpc
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import Clock
+from nsmesh.core.clock_steps import clock_steps
 from nsmesh.core.scope import Scope
 from nsmesh.security.workload_api import Metadata, WorkloadApi
 
@@ -56,10 +57,16 @@ async def served_workload_api(
             api.maintain()
             await asyncio.sleep(MAINTENANCE)
 
+    async def follow_clock(clock: Clock) -> None:
+        async for step in clock_steps(clock):
+            log.warning("the clock was set, or the machine slept: identities are made anew", seconds=step)
+            api.clock_was_set()
+
     async with (
         Scope("workload api", clock) as scope,
         rpc.serve(url, methods(api), socket_mode=EVERYBODY) as server,
     ):
         scope.spawn(maintain(), name="rotation of the CA")
+        scope.spawn(follow_clock(scope.clock), name="steps of the clock")
         log.info("Workload API ready", url=server.url)
         yield server

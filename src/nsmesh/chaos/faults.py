@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from nsmesh.chaos.ground import Ground
 from nsmesh.chaos.scenarios import (
+    CLOCKS,
     CUT,
     DIES,
     DOWN,
@@ -110,8 +111,8 @@ class Faults:
         """Do it, after ``longest`` seconds at the most; raises MeshError."""
         if scenario.who == ("client",):
             return await self._touch(scenario)
-        if scenario.what == FULL:
-            return await asyncio.to_thread(self._fill)
+        if scenario.what == FULL or scenario.what in CLOCKS:
+            return await self._machine(scenario)
         if scenario.what in {CUT, LONG_CUT, GONE}:
             return await self._cut(scenario)
         if scenario.what in {RESTART, UPGRADE}:
@@ -135,6 +136,8 @@ class Faults:
         """Bring back what does not come back by itself; raises MeshError."""
         if scenario.what == FULL:
             (self._mesh.paths.run / _FILLER).unlink()
+        if scenario.what in CLOCKS:
+            self._set_clock(0)
         if scenario.what == GONE:
             await self._link(self._node, "up")
         if self._mend:
@@ -232,6 +235,17 @@ class Faults:
                 await self._mesh.delete("endpoints", unit)
             await self.populate([(f"{unit.partition('-')[0]}-{next(self._made)}", self.endpoints.pop(unit))])
         self._mend = []
+
+    async def _machine(self, scenario: Scenario) -> Struck:
+        """Harm the machine as it is for this mesh alone."""
+        if scenario.what == FULL:
+            return await asyncio.to_thread(self._fill)
+        return self._set_clock(CLOCKS[scenario.what])
+
+    def _set_clock(self, seconds: int) -> Struck:
+        assert self._mesh.clock is not None
+        self._mesh.clock.put(seconds)
+        return Struck(time.monotonic())
 
     def _fill(self) -> Struck:
         """Fill the file system of the run directory to the last byte."""

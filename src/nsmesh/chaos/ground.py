@@ -17,6 +17,7 @@ from typing import Any
 
 from nsmesh import rpc
 from nsmesh.api import control_pb2
+from nsmesh.chaos.clocks import SetClock, library
 from nsmesh.core.errors import Internal, MeshError, NotFound, Refused, TimedOut
 from nsmesh.datapath import netns, programs
 from nsmesh.model import control
@@ -34,12 +35,16 @@ SMALL = "8m"
 class Ground:
     """One mesh under test. ``options``: of ``nsm up``. ``left``: what it left behind, once it is down.
 
-    ``small``: its run directory is a file system of its own, of :data:`SMALL`.
+    ``small``: its run directory is a file system of its own, of :data:`SMALL`. ``clock``: it has one of its
+    own; raises NotFound where that cannot be.
     """
 
-    def __init__(self, options: Sequence[str] = (), *, small: bool = False) -> None:
+    def __init__(self, options: Sequence[str] = (), *, small: bool = False, clock: bool = False) -> None:
+        if clock:
+            library()
         self.options = tuple(options)
         self.folder = Path(tempfile.mkdtemp(prefix=f"nsm-chaos-{os.getpid()}-"))
+        self.clock = SetClock(self.folder) if clock else None
         name = f"chaos{os.getpid()}{uuid.uuid4().hex[:4]}"
         self.paths = MeshPaths.of(name, str(self.folder / "run"), str(self.folder / "state"))
         self.small = small
@@ -51,10 +56,11 @@ class Ground:
         paths = self.paths
         if self.small and not paths.run.exists():
             paths.run.mkdir(parents=True)
-            words = ("-t", "tmpfs", "-o", f"size={SMALL}", "nsm-chaos", str(paths.run))
-            await programs.demand(Internal, "mount", *words)
+            how = ("-t", "tmpfs", "-o", f"size={SMALL}", "nsm-chaos", str(paths.run))
+            await programs.demand(Internal, "mount", *how)
         paths.make()
-        await launch.launch(paths, [*self._place, "up", "--foreground", *self.options])
+        words = [*self._place, "up", "--foreground", *self.options]
+        await launch.launch(paths, words, environment=self.clock.environment if self.clock else {})
         end = asyncio.get_running_loop().time() + UP
         while (await self.status())["state"] == "restoring":
             if asyncio.get_running_loop().time() > end:
@@ -178,9 +184,9 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(*options: str, small: bool = False) -> AsyncIterator[Ground]:
+async def ground(*options: str, small: bool = False, clock: bool = False) -> AsyncIterator[Ground]:
     """Have a mesh while the block runs, and nothing of it afterwards, also where the block is cancelled."""
-    one = Ground(options, small=small)
+    one = Ground(options, small=small, clock=clock)
     try:
         await one.up()
         yield one

@@ -40,7 +40,7 @@ async def run(wanted: Sequence[Wanted], situation: str) -> AsyncIterator[Outcome
         waiting = [outcomes[one.name] for number in rounds for one in mine if number < one.times]
         while waiting:
             tried = []
-            async with ground(*layout.options, small=layout.small) as mesh:
+            async with ground(*layout.options, small=layout.small, clock=layout.clock) as mesh:
                 field = _Field(mesh, layout)
                 await field.prepare()
                 while waiting:

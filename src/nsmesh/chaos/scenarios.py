@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from nsmesh.chaos.clocks import can_be_set
 from nsmesh.chaos.ground import Ground
 from nsmesh.core.errors import Invalid, NotFound
 
@@ -19,6 +20,9 @@ DOWN, DELETED = "interface down", "interface deleted"
 DIES, GONE = "dies with its namespace", "node gone"
 CUT, LONG_CUT = "underlay cut 50 ms", "underlay cut 3 s"
 FULL = "disk full"
+AHEAD, BACK = "clock 1 h ahead", "clock 1 h back"
+CLOCKS = {AHEAD: 3600, BACK: -3600}
+"""Seconds by which the clock of all is set, and set right again afterwards."""
 RESTART, UPGRADE = "restart", "upgrade"
 HOLD = {STOP: 2.0, LONG_STOP: 30.0, CUT: 0.05, LONG_CUT: 3.0}
 """Seconds that a fault lasts which ends by itself."""
@@ -27,6 +31,8 @@ _SLUGS = {
     DIES: "dies",
     GONE: "gone",
     FULL: "full",
+    AHEAD: "clock-ahead-1h",
+    BACK: "clock-back-1h",
     CUT: "cut-50ms",
     LONG_CUT: "cut-3s",
     LONG_STOP: "sigstop-30s",
@@ -65,11 +71,12 @@ _PROMISES = {
 
 
 class Layout(NamedTuple):
-    """The mesh that a scenario needs: ``options`` of ``nsm up``, endpoints (name, node), a small disk."""
+    """The mesh that a scenario needs: ``options`` of ``nsm up``, endpoints (name, node), a disk, a clock."""
 
     options: tuple[str, ...]
     endpoints: tuple[tuple[str, str], ...]
     small: bool
+    clock: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,8 @@ class Scenario:
         """What it needs."""
         far = [f"node{number}" for number in range(2, 4)] if self.where == "remote" else ["", ""]
         endpoints = tuple(zip(("alpha", "beta"), far, strict=True))
-        return Layout(self.options, endpoints if self.beside else endpoints[:1], self.what == FULL)
+        there = endpoints if self.beside else endpoints[:1]
+        return Layout(self.options, there, self.what == FULL, self.what in CLOCKS)
 
     def state(self, ground: Ground) -> list[Path]:
         """Return the files that are lost with ``state lost``."""
@@ -138,6 +146,7 @@ SCENARIOS = (
     Scenario(("node",), CUT, THREE_NODES, beside=True),
     Scenario(("node",), LONG_CUT, TWO_NODES),
     Scenario(("disk",), FULL),
+    *(Scenario(("mesh",), what) for what in CLOCKS),
     *(Scenario((unit,), RESTART) for unit in (*_LOCAL, "daemon", "mesh")),
     Scenario(("mesh",), UPGRADE),
 )
@@ -160,10 +169,15 @@ def chosen(
     """Return scenarios by name, ``repeat`` times each or as often as ``NAME=TIMES`` says.
 
     Without names all, or the short form's; of all, those that suffer in the wire itself are left out where
-    too few packets would tell for how long. Raises NotFound, Invalid.
+    too few packets would tell for how long, and those that set the clock where that cannot be. Raises
+    NotFound, Invalid.
     """
-    dense = RATES[situation] >= RATES[STREAM]
-    every = tuple(name for name, one in NAMES.items() if dense or not one.promise.wire)
+    dense, clocks = RATES[situation] >= RATES[STREAM], can_be_set()
+    every = tuple(
+        name
+        for name, one in NAMES.items()
+        if (dense or not one.promise.wire) and (clocks or one.what not in CLOCKS)
+    )
     found = []
     for text in names or (SHORT if short else every):
         name, given, times = text.partition("=")

@@ -50,6 +50,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class VirtualClock:
     """The clock of a virtual loop; ``now`` starts at :data:`EPOCH`."""
 
+    steps = False
+    """Whether somebody may set it: its two times are one."""
+
     def __init__(self, epoch: float = EPOCH) -> None:
         self.epoch = epoch
 

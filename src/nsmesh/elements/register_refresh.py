@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import structlog
 
 from nsmesh.core.call import Call
+from nsmesh.core.clock_steps import clock_steps
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
 from nsmesh.core.pauses import pauses
@@ -45,7 +49,8 @@ class RegisterRefresh(Element):
 
     What is sent is the last answer with the endpoint's own URL and no expiration time. An answer without an
     expiration time is never refreshed. A refresh that fails is repeated until it succeeds or the endpoint is
-    unregistered.
+    unregistered. When the clock of this machine is set all register again at once: what was answered has
+    ended by the new time, or ends too late.
 
     After:  RegisterHeal, RegisterRetry
     Leaves: one timer per endpoint
@@ -57,6 +62,19 @@ class RegisterRefresh(Element):
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
         self._turns = Turns()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Follow the clock while the chain runs."""
+        self.scope.spawn(self._follow_clock(), name="steps of the clock")
+        yield self
+
+    async def _follow_clock(self) -> None:
+        async for _ in clock_steps(self.scope.clock):
+            for kept in self._kept.values():
+                if kept.timer is not None:
+                    kept.timer.cancel()
+                    self._due(kept)
 
     def __len__(self) -> int:
         """Return how many endpoints are refreshed."""
@@ -90,6 +108,7 @@ class RegisterRefresh(Element):
             kept.timer.cancel()
 
     def _due(self, kept: _Kept) -> None:
+        kept.timer = None
         self.scope.spawn(self._refresh(kept), name=f"register {kept.again.name} again")
 
     async def _refresh(self, kept: _Kept) -> None:

@@ -192,10 +192,11 @@ class CertificateAuthority:
             before = (self._active, len(self._authorities))
             now = self._clock.now()
             age = (now - _begin(self.active)) / self._lifetime
+            early = now < _begin(self.active) - BACKDATE  # the clock was set back behind its first second
             newest = self._authorities[-1]
-            if newest.number == self._active and age >= _PREPARE:
+            if newest.number == self._active and (early or age >= _PREPARE):
                 self.prepare()
-            elif newest.number != self._active and age >= _ACTIVATE:
+            elif newest.number != self._active and (early or age >= _ACTIVATE):
                 self.activate()
             elif now >= self._since + MAX_TTL:  # what an old authority signed last has ended
                 self.retire()

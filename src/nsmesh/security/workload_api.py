@@ -1,7 +1,8 @@
 """The server side of the SPIFFE Workload API: bytes in, bytes out, whatever carries them.
 
 A stream answers at once, stays open, and sends a complete new message whenever something of it changed: at
-half of an SVID's life, when an authority joins or leaves the bundle, and when the entries change.
+half of an SVID's life, when an authority joins or leaves the bundle, when the entries change, and when the
+clock is set.
 """
 
 from __future__ import annotations
@@ -81,6 +82,13 @@ class WorkloadApi:
         self._issued = {what: issued for what, issued in self._issued.items() if issued.svid.not_after > now}
         if self._ca.maintain():
             self.entries.announce()
+
+    def clock_was_set(self) -> None:
+        """Give everybody what is valid now, authorities included."""
+        while self._ca.maintain():  # prepared and active at once: by this clock there is no time for both
+            pass
+        self.maintain()
+        self.entries.announce()
 
     # -- the five methods --------------------------------------------------------------------------------
 
@@ -192,7 +200,7 @@ class WorkloadApi:
         now = self._clock.now()
         what = (entry.spiffe_id, entry.ttl)
         known = self._issued.get(what)
-        if known is None or now >= known.renew:
+        if known is None or not known.svid.not_before <= now < known.renew:
             svid = await self._ca.svid(entry.spiffe_id, min(entry.ttl, MAX_TTL))
             known = self._issued[what] = _Issued(svid, now + (svid.not_after - now) / 2)
         return known

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from nsmesh import rpc
 from nsmesh.core.errors import Internal, MeshError, Unavailable
@@ -32,10 +34,15 @@ async def answers(paths: MeshPaths) -> bool:
     return True
 
 
-async def launch(paths: MeshPaths, arguments: Sequence[str], executable: str = sys.executable) -> int:
+async def launch(
+    paths: MeshPaths,
+    arguments: Sequence[str],
+    executable: str = sys.executable,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> int:
     """Start ``nsm up --foreground`` with ``arguments`` in the background; return its pid when it answers.
 
-    ``executable``: by which Python.
+    ``executable``: by which Python. ``environment``: what its own has besides ours.
 
     Raises Internal with the end of its log when it ends or does not answer in time. Cancelling ends it.
     """
@@ -49,6 +56,7 @@ async def launch(paths: MeshPaths, arguments: Sequence[str], executable: str = s
             stderr=out,
             start_new_session=True,
             cwd="/",
+            env={**os.environ, **environment},
         )
     try:
         return await _answering(paths, child, log, begin)

@@ -85,6 +85,7 @@ class Mesh:
     model: ReadModel
     registry_url: str
     started: float
+    """By the loop's clock."""
     hands_over: bool = False
     """Whether the end of this daemon is not the end of the mesh: another one goes on with it."""
     state: str = "restoring"
@@ -219,7 +220,7 @@ async def composed(
         registry_url=authority.record.registry_url
         if isinstance(authority, Member)
         else f"unix://{paths.socket('registry')}",
-        started=scope.clock.now(),
+        started=scope.clock.monotonic(),
     )
 
 

@@ -272,7 +272,7 @@ class Rows:
             "mesh": mesh.paths.mesh,
             "state": mesh.state,
             "pid": os.getpid(),
-            "uptime": duration(now - mesh.started),
+            "uptime": duration(mesh.scope.clock.monotonic() - mesh.started),
             "version": nsmesh.__version__,
             "python": sys.executable,
             "mode": "separate" if mesh.separate else "one process",

@@ -157,7 +157,7 @@ class Supervisor:
     def _follow(self, unit: Unit, process: processes.Started) -> None:
         unit.process = process
         unit.gone = self.born(unit, process)
-        unit.started_at = self.scope.clock.now()
+        unit.started_at = self.scope.clock.monotonic()
         self.children.add_process(unit.name, process, unit.command.digest)
         ours = unit.child is not None or unit.forks is not None
         what = "process started" if ours else "process gone on with"
@@ -176,7 +176,7 @@ class Supervisor:
 
     def _over(self, unit: Unit, code: int | None) -> None:
         unit.last = _why(code)
-        lived = self.scope.clock.now() - unit.started_at
+        lived = self.scope.clock.monotonic() - unit.started_at
         leftovers, unit.process, unit.child, unit.watch = unit.process, None, None, None
         if leftovers is not None:
             processes.send(leftovers, signal.SIGKILL)  # what it started ends with it

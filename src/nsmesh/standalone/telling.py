@@ -85,8 +85,11 @@ def last_words(path: Path, begin: int = 0) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as people write it: ``4s``, ``3m12s``, ``5h07m``, ``2d03h``."""
-    whole = int(seconds)
+    """Return a length of time as people write it: ``4s``, ``3m12s``, ``5h07m``, ``2d03h``.
+
+    One that a clock which was set back makes negative is ``0s``.
+    """
+    whole = max(int(seconds), 0)
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:

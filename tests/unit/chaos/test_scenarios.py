@@ -2,7 +2,8 @@
 
 import pytest
 
-from nsmesh.chaos.scenarios import IDLE, NAMES, SCENARIOS, SHORT, STREAM, chosen
+from nsmesh.chaos.clocks import can_be_set
+from nsmesh.chaos.scenarios import CLOCKS, IDLE, NAMES, SCENARIOS, SHORT, STREAM, chosen
 from nsmesh.core.errors import Invalid, NotFound
 
 
@@ -32,7 +33,7 @@ def test_what_is_no_number_of_times_is_refused(text):
 
 def test_without_names_it_is_all_that_can_be_measured():
     """Where nothing flows nobody can tell for how long a wire was cut; the short form is a handful."""
-    assert len(chosen((), 1)) == len(NAMES)
+    assert len(chosen((), 1)) == len(NAMES) - len(CLOCKS) * (not can_be_set())
     assert not any(one.scenario.promise.wire for one in chosen((), 1, IDLE))
     assert [one.name for one in chosen((), 1, STREAM, short=True)] == list(SHORT)
 
@@ -44,3 +45,4 @@ def test_layouts_have_what_their_scenarios_need():
     assert NAMES["local-endpoint-dies"].layout.endpoints == (("alpha", ""), ("beta", ""))
     assert NAMES["remote-node-cut-3s"].layout.endpoints == (("alpha", "node2"),)
     assert NAMES["local-disk-full"].layout.small
+    assert NAMES["local-mesh-clock-back-1h"].layout.clock

@@ -255,3 +255,35 @@ def test_a_clock_that_is_set_ends_no_registration_and_keeps_none(step):
             assert not await world.there()
 
     run(main())
+
+
+class Set(VirtualClock):
+    """A clock that somebody sets."""
+
+    steps = True
+
+    def __init__(self):
+        super().__init__()
+        self.by = 0.0
+
+    def now(self):
+        return super().now() + self.by
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_when_the_clock_is_set_it_registers_again_at_once(step):
+    """What was answered has ended by the new time, or ends an hour late; then the rhythm is the old one."""
+
+    async def main():
+        clock = Set()
+        async with World(clock=clock) as world:
+            await world.client.register(Call(peer=Peer(in_process=True)), ep())
+            await asyncio.sleep(10.1)
+            clock.by += step
+            await asyncio.sleep(1)
+            entry = await world.store.get("e")
+            assert 0 < entry.expiration_time.seconds - clock.now() <= 60
+            await asyncio.sleep(50)
+            assert [round(when) for when, _ in world.sent] == [0, 10, 50]
+
+    run(main())

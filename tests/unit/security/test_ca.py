@@ -186,3 +186,18 @@ def test_an_svid_does_not_outlive_its_authority(tmp_path, clock):
     ca = CertificateAuthority.open(tmp_path, "my.nsm", clock=clock)
     clock.time += LIFETIME - 100
     assert ca.issue("spiffe://my.nsm/x").not_after == clock.time + 100
+
+
+@pytest.mark.parametrize("step", [-3600.0, -10 * LIFETIME / 365, 2 * LIFETIME])
+def test_a_clock_that_is_set_gets_an_authority_of_its_own_time(tmp_path, clock, step):
+    """Set back behind the CA's first second, or past its end: two steps, and what it issues is valid."""
+    ca = CertificateAuthority.open(tmp_path, "my.nsm", clock=clock)
+    first = ca.issue("spiffe://my.nsm/x")
+    clock.time += step
+    assert (ca.maintain(), ca.maintain(), ca.maintain()) == (True, True, False)
+    verify_chain(list(ca.issue("spiffe://my.nsm/x").chain), {"my.nsm": ca.bundle()}, clock.time)
+    clock.time -= step  # and right again: what was issued before is still known
+    verify_chain(list(first.chain), {"my.nsm": ca.bundle()}, clock.time)
+    while ca.maintain():
+        pass
+    verify_chain(list(ca.issue("spiffe://my.nsm/x").chain), {"my.nsm": ca.bundle()}, clock.time)

@@ -134,7 +134,7 @@ class Member:
         while True:
             try:
                 await self._beat()
-                if self._clock.now() >= self._half():
+                if not self.source.svid.not_before <= self._clock.now() < self._half():
                     await self._renew()
             except Refused as error:
                 self.record.removed = True
