@@ -166,15 +166,22 @@ class Choose(Element):
 
 
 class SmallMesh:
-    """nsc - mgr - nse1 or nse2, each chain with its own scope; ``probes`` hold and fail along the way."""
+    """nsc - mgr - nse1 or nse2, each chain with its own scope; ``probes`` hold and fail along the way.
 
-    def __init__(self, *, lifetime=LIFE, latency=0.01, heal=True, alive=None):
+    ``passing``: who passes a reselecting Request on as it is; others close what they had before.
+    """
+
+    def __init__(
+        self, *, lifetime=LIFE, latency=0.01, heal=True, alive=None, passing=("nsc", "mgr", "onward")
+    ):
         self.tokens = {name: NamedTokens(name, lifetime) for name in ("nsc", "mgr", "nse1", "nse2")}
         clock = VirtualClock()
         self.probes = {name: Hold() for name in ("nsc", "mgr", "onward", "nse1", "nse2")}
         self.monitors = {name: Monitor(name) for name in ("mgr", "nse1", "nse2")}
-        self.begins = {name: Begin() for name in ("mgr", "onward", "nse1", "nse2")}
-        self.begins["nsc"] = BeginClient()
+        self.begins = {
+            name: Begin(passes_reselects=name in passing) for name in ("mgr", "onward", "nse1", "nse2")
+        }
+        self.begins["nsc"] = BeginClient(passes_reselects="nsc" in passing)
         self.endpoints = {
             name: chain(
                 UpdatePath(name),

@@ -388,12 +388,12 @@ async def step(mesh, verb, name):
 
 
 @settings(max_examples=150, deadline=None)
-@given(STEPS, st.booleans())
-def test_whatever_happens_nothing_is_left(steps, heal):
+@given(STEPS, st.booleans(), st.sets(st.sampled_from(["nsc", "mgr", "onward"])))
+def test_whatever_happens_nothing_is_left(steps, heal, passing):
     """After any story, and a last Close, no timer, task, stream, life or resource is left at any hop.
 
     Requests, refreshes, Closes, expiries, reselects, cut cables and cancelled callers in any order, with
-    refusals, losses and hanging elements anywhere.
+    refusals, losses and hanging elements anywhere, and with processes of either form of a reselect.
     """
 
     async def body(mesh):
@@ -417,7 +417,7 @@ def test_whatever_happens_nothing_is_left(steps, heal):
         await asyncio.sleep(2 * LIFE)
         mesh.assert_empty()
 
-    scenario(body, heal=heal)
+    scenario(body, heal=heal, passing=passing)
 
 
 def test_an_unknown_connection_is_closed_already():
@@ -429,3 +429,99 @@ def test_an_unknown_connection_is_closed_already():
         mesh.assert_empty()
 
     scenario(body)
+
+
+FORMS = [(), ("nsc",), ("mgr", "onward"), ("nsc", "mgr", "onward")]
+
+
+@pytest.mark.parametrize("passing", FORMS)
+def test_a_reselect_between_processes_of_either_form(passing):
+    """Who sends a Close first or not, in front of who passes a reselect on or ends the connection himself."""
+    dead = set()
+
+    async def alive(connection):
+        return connection.network_service_endpoint_name not in dead
+
+    async def body(mesh):
+        events = []
+        first = await mesh.ask()
+        listener = asyncio.ensure_future(listen(mesh, events))
+        await asyncio.sleep(0.1)
+        dead.add("nse1")
+        mesh.choose.crossed.add("nse1")
+        await asyncio.sleep(0.8)
+        [connection] = mesh.begins["nsc"].connections
+        assert connection.network_service_endpoint_name == "nse2"
+        assert [one.id for one in connection.path.path_segments][:2] == [
+            one.id for one in first.path.path_segments
+        ][:2]
+        assert mesh.holds() == {"nsc": 1, "mgr": 1, "onward": 1, "nse1": 0, "nse2": 1}
+        assert mesh.heal.healing == []
+        assert [kind for kind, _ in events].count("DELETE") == 1
+        await asyncio.sleep(3600)
+        assert [mesh.begins["nsc"].connections[0].network_service_endpoint_name, mesh.heal.healing] == [
+            "nse2",
+            [],
+        ]
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
+        await mesh.close()
+        await asyncio.sleep(1)
+        mesh.assert_empty()
+
+    scenario(body, alive=alive, passing=passing)
+
+
+@pytest.mark.parametrize("where", ["mgr", "nse2"])
+@pytest.mark.parametrize("moment", [0.005, 0.015, 0.025, 0.035, 0.045])
+@pytest.mark.parametrize("passing", FORMS)
+def test_a_next_hop_that_dies_in_the_middle_of_a_reselect(passing, moment, where):
+    """Whoever it is, and whenever: the client gets a wire as soon as it can, and nothing else is left."""
+
+    async def body(mesh):
+        await mesh.ask()
+        mesh.choose.crossed.add("nse1")
+        task = asyncio.ensure_future(mesh.begins["nsc"].life("nsc-0").rerequest(reselect=True))
+        await asyncio.sleep(moment)
+        (mesh.cable if where == "mgr" else mesh.cables["nse2"]).cut()
+        await asyncio.wait((task,))
+        mesh.choose.crossed.clear()
+        mesh.cable.up = mesh.cables["nse2"].up = True
+        if task.exception() is not None:
+            assert mesh.begins["nsc"].connections == []
+            await mesh.begins["nsc"].life("nsc-0").rerequest()
+        await asyncio.sleep(LIFE)
+        [connection] = mesh.begins["nsc"].connections
+        assert mesh.lives()["mgr"] == mesh.lives()["onward"] == 1
+        serving = connection.network_service_endpoint_name
+        assert mesh.holds()[serving] == 1
+        await mesh.close()
+        await asyncio.sleep(2 * LIFE)
+        mesh.assert_empty()
+
+    scenario(body, heal=False, passing=passing)
+
+
+@pytest.mark.parametrize("passing", FORMS)
+def test_a_reselect_that_is_refused_leaves_nothing_until_one_is_not(passing):
+    """Nobody may serve it: no hop holds anything, and the client has a wire as soon as somebody may."""
+    dead = set()
+
+    async def alive(connection):
+        return connection.network_service_endpoint_name not in dead
+
+    async def body(mesh):
+        await mesh.ask()
+        dead.add("nse1")
+        mesh.choose.crossed.update(mesh.cables)
+        await asyncio.sleep(10)
+        assert mesh.holds() == {"nsc": 0, "mgr": 0, "onward": 0, "nse1": 0, "nse2": 0}
+        assert mesh.heal.healing == ["nsc-0"]
+        mesh.choose.crossed.discard("nse2")
+        await asyncio.sleep(4)
+        assert mesh.holds() == {"nsc": 1, "mgr": 1, "onward": 1, "nse1": 0, "nse2": 1}
+        await mesh.close()
+        await asyncio.sleep(1)
+        mesh.assert_empty()
+
+    scenario(body, alive=alive, passing=passing)

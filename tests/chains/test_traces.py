@@ -53,9 +53,9 @@ def test_a_request_is_one_trace(spans, share):
         async with DescriptorMesh(share=share) as mesh:
             spans.clear()
             await mesh.nsc.request(OURS.within(5), mesh.wanted(7))
+            return spans.get_finished_spans()  # what heals while the mesh is stopped is of no matter
 
-    asyncio.run(main())
-    found = [span for span in spans.get_finished_spans() if "equest" in span.name]
+    found = [span for span in asyncio.run(main()) if "equest" in span.name]
     assert len({span.context.trace_id for span in found}) == 1
     between = [] if share else [REQUEST]
     assert line_of(found) == [

@@ -17,7 +17,7 @@ from nsmesh import rpc
 from nsmesh.core.errors import MeshError, Remote, Status
 from nsmesh.model import methods
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import MonitorScopeSelector
+from nsmesh.model.messages import MonitorScopeSelector, NetworkServiceRequest, State
 
 if TYPE_CHECKING:
     from interop_player import Player
@@ -58,7 +58,18 @@ class Taking:
             return await self._p.world.unary(server, call, body)
         self._check(one.call, call, body)
         one.arrived.set()
+        self._ends(server, one.call, body)
         return await self._answer(one.call, call)
+
+    def _ends(self, server: str, recorded: RecordedCall, body: bytes) -> None:
+        """Count the Close that the field sends before a reselecting Request, which ends what was there."""
+        if recorded.method != methods.REQUEST:
+            return
+        connection = NetworkServiceRequest.FromString(body).connection
+        if connection.state == State.RESELECT_REQUESTED:
+            close = self._matching(server, methods.CLOSE, connection.SerializeToString())
+            if close is not None and close.call.t < recorded.t:
+                close.arrived.set()
 
     def _before(self, server: str, method: str) -> bool:
         """Whether a registration was made before the recording began: it shows none."""

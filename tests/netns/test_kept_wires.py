@@ -10,6 +10,7 @@ import pytest
 from nsmesh.core.errors import NotFound, Refused
 from nsmesh.datapath import netns
 from nsmesh.datapath.linux import LinuxDatapath
+from nsmesh.datapath.veth import DOOMED_GROUP
 
 pytestmark = pytest.mark.root
 
@@ -148,4 +149,30 @@ def test_what_is_silenced_is_down_untold_and_up_again_when_it_is_applied():
         assert await heard() == "w1"
 
     with lab.spaces() as (a, b):
+        watching(scenario, a, b)
+
+
+def test_what_was_silenced_is_not_set_down_once_more():
+    """Nothing passes where the far end is down: a Close only marks the wire, who comes next is the heir."""
+
+    async def scenario(datapath, heard, told):
+        before = lab.link(a, "nsm-1")
+        await datapath.silence(["w1"])
+        await datapath.remove("w1")
+        assert "UP" in lab.link(a, "nsm-1")["flags"]
+        assert {lab.link(space, name)["group"] for space, name in ((a, "nsm-1"), (b, "nse-1"))} == {
+            str(DOOMED_GROUP)
+        }
+        await datapath.drain()
+        assert "nsm-1" not in lab.names(a)
+        assert "nse-1" not in lab.names(b)
+        await datapath.apply(lab.simple(a, c, wire_id="w2"))
+        after = lab.link(a, "nsm-1")
+        assert (after["ifindex"], after["address"]) == (before["ifindex"], before["address"])
+        assert "LOWER_UP" in after["flags"]
+        await datapath.remove("w2")
+        assert "UP" not in lab.link(a, "nsm-1")["flags"]
+        assert told.empty()
+
+    with lab.spaces(3) as (a, b, c):
         watching(scenario, a, b)

@@ -37,7 +37,7 @@ def client(
     """
     return chain(
         UpdatePath(name),
-        BeginClient(journal),
+        BeginClient(journal, passes_reselects=True),
         Refresh(),
         heal or Heal(tokens=tokens),
         *function,

@@ -20,12 +20,13 @@ from nsmesh.chains.up_socket import UpSocket
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain, Element
 from nsmesh.core.errors import Invalid, MeshError
+from nsmesh.core.heal_looks import Alive, Carries
 from nsmesh.core.mechanism import CLIENT_INTERFACE, MechanismPlugin, by_type, note_interface
 from nsmesh.datapath import netns
 from nsmesh.datapath.echo import Echoes
 from nsmesh.dns.asking import PORT
 from nsmesh.elements.client_info import ClientInfo
-from nsmesh.elements.heal import MISSING, Alive, Carries, Heal
+from nsmesh.elements.heal import MISSING, Heal
 from nsmesh.elements.keep_apart import KeepApart
 from nsmesh.elements.local_dns import LocalDns
 from nsmesh.elements.receive_fd import ReceiveFdClient

@@ -65,7 +65,7 @@ class Nsmgr:
     ) -> None:
         self.name = name
         self.url = url
-        self.begin = Begin(journal)
+        self.begin = Begin(journal, passes_reselects=True)
         info = dict(labels or {})
         bypass, mirror = LocalBypass(url, journal), Mirror()
         self.registry: Chain = chain(
@@ -106,6 +106,7 @@ class Nsmgr:
             journal=journal,
             clock=clock,
             successor=successor,
+            passes_reselects=True,
         )
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),

@@ -28,14 +28,16 @@ def onward(
     journal: Journal | None,
     clock: Clock | None,
     successor: Callable[[str], Awaitable[str]] | None = None,
+    passes_reselects: bool = False,
 ) -> Chain:
     """Return the chain by which a manager or forwarder goes on to where ``TARGET`` says.
 
-    ``successor``: where a next hop is now, by its name.
+    ``successor``: where a next hop is now, by its name. ``passes_reselects``: see
+    :class:`nsmesh.core.begin.Begin`.
     """
     return chain(
         UpdatePath(name),
-        Begin(journal, half_of=f"{role} {name}"),
+        Begin(journal, half_of=f"{role} {name}", passes_reselects=passes_reselects),
         HoldSocket(),
         ReceiveFdClient(),
         Dial(peers, timeout=dial_timeout, journal=journal, successor=successor),

@@ -21,10 +21,10 @@ from nsmesh.chains.settings_node_agent import NodeAgentSettings
 from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core.clock import Clock
 from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.heal_looks import Alive
 from nsmesh.core.pauses import pauses
 from nsmesh.core.scope import Scope
 from nsmesh.core.tokens import PlainTokens
-from nsmesh.elements.heal import Alive
 from nsmesh.elements.peer import LocalPeers, RemotePeers
 from nsmesh.journal.file import FileJournal, forget_journal
 from nsmesh.kubernetes.pod_processes import PodNamespace

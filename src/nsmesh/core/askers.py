@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nsmesh.core.call import Peer
 from nsmesh.model.messages import Connection
+
+if TYPE_CHECKING:  # what it is is no part of this
+    from nsmesh.core.living import Living
 
 Asker = tuple[bool, str, str, str]
 """Who asks, under what name and id of his own: whether of our process, SPIFFE ID, segment's name and id."""
@@ -16,6 +21,25 @@ def asker_of(peer: Peer, connection: Connection) -> Asker | None:
         return None
     segment = connection.path.path_segments[index - 1]
     return peer.in_process, peer.spiffe_id, segment.name, segment.id
+
+
+def is_anothers(peer: Peer, connection: Connection, life: Living) -> bool:
+    """Whether ``peer`` brings a living connection that somebody else requested, from another place.
+
+    That is who took the place of the hop in front of us, under another name, id and identity: a manager or
+    forwarder that was started anew. The first hop is not replaced: it is the client.
+    """
+    index = connection.path.index
+    if index < 2 or peer.in_process or _whose(life.peer) == _whose(peer):
+        return False
+    known = life.connection
+    if known is None or known.path.index != index:
+        return False
+    return known.path.path_segments[index - 1].id != connection.path.path_segments[index - 1].id
+
+
+def _whose(peer: Peer) -> tuple[bool, str]:
+    return peer.in_process, peer.spiffe_id
 
 
 class Askers:

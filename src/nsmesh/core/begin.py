@@ -5,7 +5,8 @@ The contract that all elements behind a ``Begin`` may count on:
 * For one connection id, Request, refresh, re-request and Close are served one after another, in the order
   in which they came. Other ids do not wait.
 * ``call.state`` belongs to this connection and this half; it is new for a first Request and dropped with the
-  connection. A reselect is an end and a new first Request.
+  connection. A reselect is an end and a new first Request; in a Begin with ``passes_reselects`` it is a
+  refresh that lets endpoint and mechanism be chosen anew, and the end of the connection if it fails.
 * Close gets the connection that the chain last returned, whatever the caller wrote; a Close of an unknown id
   does not reach them. A Close that has begun is seen through to its end (at most :data:`BUDGET`), also when
   its caller is cancelled meanwhile. After one that failed each element of the chain is told to ``forget``
@@ -29,7 +30,7 @@ from typing import Self
 
 import structlog
 
-from nsmesh.core.askers import Askers
+from nsmesh.core.askers import Askers, is_anothers
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError, TimedOut
@@ -56,6 +57,8 @@ class Begin(Element):
 
     With a ``journal`` the lives outlive the process: what was granted is written before the answer leaves,
     and the chain takes it up when it starts. ``half_of``: name of the server's chain, in a client's half.
+    ``passes_reselects``: the next hop ends and begins anew on one reselecting Request, as the field's servers
+    do; it is not sent a Close before.
 
     After:  UpdatePath
     Leaves: one life per connection, until its Close
@@ -63,7 +66,10 @@ class Begin(Element):
 
     after = ("UpdatePath",)
 
-    def __init__(self, journal: Journal | None = None, *, half_of: str = "") -> None:
+    def __init__(
+        self, journal: Journal | None = None, *, half_of: str = "", passes_reselects: bool = False
+    ) -> None:
+        self.passes_reselects = passes_reselects
         self._journal = journal
         self._half_of = half_of
         self._lives: dict[str, Living] = {}
@@ -122,19 +128,9 @@ class Begin(Element):
         return self._lives.get(connection_id)
 
     def is_anothers(self, peer: Peer, connection: Connection) -> bool:
-        """Whether ``peer`` brings a living connection that somebody else requested, from another place.
-
-        That is who took the place of the hop in front of us, under another name, id and identity: a manager
-        or forwarder that was started anew. The first hop is not replaced: it is the client.
-        """
+        """Whether ``peer`` brings a living connection that somebody else requested, from another place."""
         life = self._lives.get(connection.id)
-        index = connection.path.index
-        if life is None or index < 2 or peer.in_process or _whose(life.peer) == _whose(peer):
-            return False
-        known = life.connection
-        if known is None or known.path.index != index:
-            return False
-        return known.path.path_segments[index - 1].id != connection.path.path_segments[index - 1].id
+        return life is not None and is_anothers(peer, connection, life)
 
     def holds(self, life: Living) -> bool:
         """Return whether this life still goes on."""
@@ -160,7 +156,7 @@ class Begin(Element):
                     self._askers.put(call.peer, request.connection)
             try:
                 self.merge(life, request)
-                if request.connection.state == Condition.RESELECT_REQUESTED:
+                if request.connection.state == Condition.RESELECT_REQUESTED and not self.passes_reselects:
                     await self.end(life, call)
                 answer = await self.serve(life, call, request)
             finally:
@@ -181,12 +177,14 @@ class Begin(Element):
 
         ``wished``: the caller asks, and not we again.
         """
-        kept = copy_of(request)
+        kept, reselects = copy_of(request), request.connection.state == Condition.RESELECT_REQUESTED
         try:
             connection = await life.next.request(call.on(life.state), request)
         except BaseException as error:
-            if not life.up:
-                await self._undo(life, call, life.state.get(REACHED) or kept.connection, error)
+            denied = life.state.pop(DENIED)
+            if not life.up or (reselects and not denied):
+                known = life.state.get(REACHED) or life.connection or kept.connection
+                await self._undo(life, call, known, error)
             raise
         connection.state = Condition.UP
         life.peer = call.peer
@@ -213,6 +211,7 @@ class Begin(Element):
         except MeshError as second:
             error.add_note(f"and its undo failed: {second}")
         finally:
+            life.connection = None
             life.renew()
 
     async def end(self, life: Living, call: Call | None = None) -> None:
@@ -297,7 +296,3 @@ class Begin(Element):
         """Serve one Unregister at a time for each name."""
         async with self._entries.turn(entry.name):
             await next.unregister(call, entry)
-
-
-def _whose(peer: Peer) -> tuple[bool, str]:
-    return peer.in_process, peer.spiffe_id

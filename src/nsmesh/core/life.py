@@ -44,8 +44,8 @@ class Life(Protocol):
     async def rerequest(self, *, reselect: bool = False) -> Connection | None:
         """Send the last connection through the chain again; None if it ended meanwhile.
 
-        ``reselect`` closes it first and lets endpoint and mechanism be chosen anew. When that fails the life
-        goes on without a connection: ask again, or close.
+        ``reselect`` ends it, here or at the next hop, and lets endpoint and mechanism be chosen anew. When
+        that fails the life goes on without a connection: ask again, or close.
         """
         ...
 
@@ -58,7 +58,7 @@ LIFE: Key[Life] = Key("life")
 OWN: Key[bool] = Key("own")
 """In ``call.values`` of re-requests, automatic Closes and undos: nobody asks, nobody need prove anything."""
 DENIED: Key[bool] = Key("denied")
-"""In ``call.state``, set by who refuses a caller's Close before anything was closed: all stays as it is."""
+"""In ``call.state``, set by who refuses a caller before anything was closed or asked: all stays as it is."""
 REPLACED: Key[str] = Key("replaced")
 """In ``call.values`` of a server half: the id that a process of another name had in our place of the path."""
 REACHED: Key[Connection] = Key("reached")

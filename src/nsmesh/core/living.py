@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # they are two halves of one machine
 class Living:
     """One connection between its first Request and its Close.
 
-    ``wanted`` is set while a reselect has closed the old connection and no new one is there. ``wish`` is what
+    ``wanted`` is set from a reselect's beginning until a new connection is there. ``wish`` is what
     the caller of a client's half asks for, while it is asked. What is kept for long is kept in its wire form,
     which takes a quarter of the memory of the message.
     """
@@ -107,7 +107,8 @@ class Living:
             return None
         if reselect and self.up:
             self.wanted = self._reselecting()
-            await self.begin.end(self)
+            if not self.begin.passes_reselects:
+                await self.begin.end(self)
         again = self._again()
         try:
             async with asyncio.timeout(BUDGET):

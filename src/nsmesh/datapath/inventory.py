@@ -97,12 +97,14 @@ def close_ends(
     *,
     rename: bool = False,
     rules: bool = True,
+    down: bool = True,
 ) -> bool:
     """Set interfaces down, remove their rules and have them deleted; return whether any was alive.
 
     ``ends`` are (namespace, index). Only interfaces of ``owners`` (connection ids; empty for one without
     owner) and those closed already are touched. With ``rename`` their names are free at once; ``rules`` false
-    says that they have no policy rules.
+    says that they have no policy rules, ``down`` false that nothing passes through them any more: then they
+    stay as they are until they are deleted.
     """
     wanted = list(ends)
     with doors.open((location for location, _ in wanted), lenient=True) as places:
@@ -115,7 +117,7 @@ def close_ends(
                 continue
             if rules:
                 _remove_rules(place, index)
-            veth.retire(place, index, rename=rename)
+            veth.retire(place, index, rename=rename, down=down)
             closed[place.cookie] = place
             alive = alive or link.group != DOOMED_GROUP
         reaper.give(closed.values())

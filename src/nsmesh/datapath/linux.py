@@ -186,13 +186,14 @@ class LinuxDatapath(WireMaker):
                     await self.has()
         record = self._records.pop(wire_id, None)
         self._unwatch(wire_id)
+        silenced = wire_id in self._silenced
         self._silenced.discard(wire_id)
         await self._tunnels.forget(wire_id)
         ends = set(record.ends) if record else set()
         ends.update((met.netns, met.index) for met in self._met.pop(wire_id, []))
         rules = record is None or any(port.rules for port in record.wire.interfaces)
         looked, self._looked = self._looked, False
-        close_ends(self._doors, self._reaper, ends, {wire_id}, rules=rules)
+        close_ends(self._doors, self._reaper, ends, {wire_id}, rules=rules, down=not silenced)
         self._looked = looked
         self._filters.forget(ends)
 

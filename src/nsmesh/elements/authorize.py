@@ -79,9 +79,16 @@ class Authorize(_Policies):
                 remedy="call with the identity that requested it, or request another connection",
             )
 
+    def _admit(self, call: Call, connection: Connection) -> None:
+        try:
+            self._check(call, connection)
+        except MeshError:
+            call.state.set(DENIED, value=True)
+            raise
+
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
         """Ask, then pass on; who was answered first owns the connection."""
-        self._check(call, request.connection)
+        self._admit(call, request.connection)
         connection = await next.request(call, request)
         if call.state.get(_OWNER) is None and (call.peer.in_process or call.peer.spiffe_id):
             call.state.set(_OWNER, "" if call.peer.in_process else call.peer.spiffe_id)
@@ -89,11 +96,7 @@ class Authorize(_Policies):
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Ask, then pass on; a refused Close leaves the connection as it is."""
-        try:
-            self._check(call, connection)
-        except MeshError:
-            call.state.set(DENIED, value=True)
-            raise
+        self._admit(call, connection)
         await next.close(call, connection)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -14,7 +14,8 @@ from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Status
 from nsmesh.core.follow import Follower, Ours
-from nsmesh.core.heal_watch import QUICK, QUICKEST, HealWatch
+from nsmesh.core.heal_looks import Alive, Carries, Looks
+from nsmesh.core.heal_watch import HealWatch
 from nsmesh.core.life import LIFE, OWN
 from nsmesh.core.metrics import Counter
 from nsmesh.core.peering import NEXT_HOP
@@ -32,10 +33,6 @@ PAUSE = 0.2
 """Seconds after a first failed attempt; it grows by half each time."""
 LONGEST = 2.0
 """Most seconds between two attempts."""
-GLANCE = 0.02
-"""Seconds to the first look at a wire's carrier in a pause; to each next one twice as long."""
-TURNS = 10
-"""Turns of the loop in which an answer is read that came together with the end of the time for it."""
 MISSING = 10.0
 """Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
 AT_ONCE = 32
@@ -45,19 +42,14 @@ SLOW = 3.0
 
 _ABSENT = frozenset((Status.NOT_FOUND, Status.UNKNOWN))
 
-Alive = Callable[[Connection], Awaitable[bool]]
-"""Says whether packets go through a connection, now."""
-Carries = Callable[[Connection], bool]
-"""Says at once, without a packet, whether a wire's interface is up at both ends."""
-
 
 class Heal(Element):
     """Asks again for a connection that the next hop lost, or that lets no packets through.
 
     What the next hop's monitor says decides together with ``alive``: with packets going through, the same
     endpoint is asked for again, without (or when nobody can tell) the connection is closed and endpoint and
-    mechanism are chosen anew; a wire that was told as down is looked at for :data:`QUICK`, or less where its
-    answers came fast, and for ``limit`` once it was found alive and nobody could be asked. An endpoint that
+    mechanism are chosen anew; a wire that was told as down is looked at briefly, less where its answers
+    came fast, and for ``limit`` once it was found alive and nobody could be asked. An endpoint that
     nobody finds for :data:`MISSING` is given up, whatever its packets do. It goes on until it succeeds or
     somebody closes; a stream that ends CANCELLED means nothing. One that was found alive and then loses its
     carrier has died meanwhile: the pause ends, and the next look is a brief one.
@@ -84,10 +76,8 @@ class Heal(Element):
         count: int = 1,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._alive = alive
-        self._carries = carries
+        self._looks = Looks(alive, carries, limit=limit, scope=lambda: self.scope)
         self._interval = interval
-        self._limit = limit
         self._count = count
         self._chance = chance
         self._watches: dict[str, HealWatch] = {}
@@ -115,6 +105,9 @@ class Heal(Element):
         """Pass on, then watch what was granted."""
         connection_id = request.connection.id
         began = self.scope.clock.monotonic()
+        before = self._watches.get(connection_id)
+        if before is not None and request.connection.state == State.RESELECT_REQUESTED:
+            before.rest()  # the next hop will say that it has ended what it had
         answer = await next.request(call, request)
         life = call.state.get(LIFE)
         if life is not None and self.scope.running:
@@ -138,7 +131,7 @@ class Heal(Element):
             watch.following = self._follower.follow(
                 handler, Ours.of(watch.connection), began, lambda state: self._told(watch, state)
             )
-        if self._alive is not None and watch.probing is None:
+        if self._looks.possible and watch.probing is None:
             watch.probing = self.scope.spawn(self._probe(watch), name="heal: probe")
 
     def _told(self, watch: HealWatch, state: int) -> None:
@@ -165,7 +158,7 @@ class Heal(Element):
                 silent = 0
                 continue
             began = self.scope.clock.monotonic()
-            if await self._is_alive(watch.connection):
+            if await self._looks.is_alive(watch.connection):
                 took = self.scope.clock.monotonic() - began
                 watch.took = max(took, 0.9 * watch.took) if watch.took < math.inf else took
                 silent = 0
@@ -173,55 +166,6 @@ class Heal(Element):
             silent += 1
             if silent >= self._count:
                 self._start(watch, "no packets come back", alive=False)
-
-    async def _is_alive_after_all(self, watch: HealWatch, *, patient: bool) -> bool:
-        """Look briefly, or as long as a probe does. A process that stood still meanwhile has not looked."""
-        brief = (watch.brief, QUICK, self._limit)
-        for limit in (self._limit, self._limit) if patient and self._has_carrier(watch) else brief:
-            if not (patient or self._has_carrier(watch)):
-                return False
-            began = self.scope.clock.monotonic()
-            if await self._is_alive(watch.connection, min(limit, self._limit)):
-                return True
-            if self.scope.clock.monotonic() - began <= limit + QUICKEST:
-                return False
-        return False
-
-    def _has_carrier(self, watch: HealWatch) -> bool:
-        return self._carries is None or self._carries(watch.connection)
-
-    async def _pause(self, watch: HealWatch, seconds: float, *, alive: bool) -> None:
-        """Wait, but no longer than until a wire that was found alive loses its carrier.
-
-        An endpoint's namespace may answer a few milliseconds longer than its process lives.
-        """
-        over, glance = self.scope.clock.monotonic() + seconds, GLANCE
-        if alive and self._carries is not None and self._has_carrier(watch):
-            while self.scope.clock.monotonic() + glance < over:
-                await asyncio.sleep(glance)
-                if not self._has_carrier(watch):
-                    return
-                glance *= 2
-        await asyncio.sleep(max(0.0, over - self.scope.clock.monotonic()))
-
-    async def _is_alive(self, connection: Connection, limit: float | None = None) -> bool:
-        if self._alive is None:
-            return False
-        look = asyncio.ensure_future(self._alive(connection))
-        try:
-            await asyncio.wait((look,), timeout=limit or self._limit)
-            for _ in range(TURNS):
-                if look.done():
-                    return look.result()
-                await asyncio.sleep(0)
-            log.info("probe failed", connection=connection.id, error="no answer in time")
-        except (TimeoutError, OSError, MeshError) as error:
-            log.info("probe failed", connection=connection.id, error=str(error))
-        finally:
-            if not look.done():
-                look.cancel()
-                await asyncio.wait((look,))
-        return False
 
     def _start(self, watch: HealWatch, why: str, *, alive: bool | None = None) -> None:
         if watch.healing is None and self.scope.running:
@@ -234,16 +178,16 @@ class Heal(Element):
         try:
             while True:
                 if alive is None:
-                    alive = await self._is_alive_after_all(watch, patient=patient)
+                    alive = await self._looks.is_alive_after_all(watch, patient=patient)
                 done = await self._attempt(watch, reselect=not alive or self._given_up(watch))
                 if done and not watch.down:
                     return
-                if alive and not await self._is_alive_after_all(watch, patient=patient):
+                if alive and not await self._looks.is_alive_after_all(watch, patient=patient):
                     alive = False  # it died meanwhile: whoever else is there can be asked at once
                     continue
                 # nobody answers and the wire lives on: one late echo on a busy machine must not end it
                 patient, alive = alive, None
-                await self._pause(watch, pause * (1 + self._chance()) / 2, alive=patient)
+                await self._looks.pause(watch, pause * (1 + self._chance()) / 2, alive=patient)
                 pause = min(pause * 1.5, LONGEST)
         finally:
             if watch.healing is asyncio.current_task():

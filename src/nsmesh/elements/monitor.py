@@ -29,9 +29,10 @@ FOLLOWING: Key[Following] = Key("following")
 class Monitor(Element):
     """Serves MonitorConnections, and relays what the next hop's monitor says of the same connections.
 
-    UPDATE after each Request; DELETE on Close; UPDATE in state DOWN when a refresh failed, when the next hop
-    lost the connection or said that it is down, and when its stream broke; UPDATE in state REFRESH_REQUESTED
-    when the next hop, or :meth:`mark`, asked for one. Tokens are shown to whoever made the connection.
+    UPDATE after each Request; DELETE on Close, and before a reselect; UPDATE in state DOWN when a refresh
+    failed, when the next hop lost the connection or said that it is down, and when its stream broke; UPDATE
+    in state REFRESH_REQUESTED when the next hop, or :meth:`mark`, asked for one. Tokens are shown to whoever
+    made the connection.
 
     After:  Begin
     Reads:  NEXT_HOP
@@ -93,6 +94,8 @@ class Monitor(Element):
         """Pass on, publish what came of it, follow it."""
         connection_id = request.connection.id
         began = self.scope.clock.monotonic()
+        if request.connection.state == State.RESELECT_REQUESTED:
+            await self.forget(connection_id, call.state)  # the next hop ends what it had, and will say so
         try:
             answer = await next.request(call, request)
         except Exception:

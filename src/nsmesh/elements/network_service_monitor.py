@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from nsmesh.core.call import Call, Key, Peer, State
+from nsmesh.core.call import Call, Key, Peer
+from nsmesh.core.call import State as Kept
 from nsmesh.core.codecs import json_codec
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError
@@ -23,6 +24,7 @@ from nsmesh.model.messages import (
     NetworkServiceQuery,
     NetworkServiceRequest,
     NetworkServiceResponse,
+    State,
 )
 
 log = structlog.get_logger()
@@ -79,7 +81,7 @@ class NetworkServiceMonitor(Element):
         """Return the members of all watches."""
         return [key for watch in self._watches.values() for key in watch.members]
 
-    async def forget(self, connection_id: str, state: State) -> None:  # noqa: ARG002 - nothing is kept there
+    async def forget(self, connection_id: str, state: Kept) -> None:  # noqa: ARG002 - nothing is kept there
         """Leave the watch that it is a member of."""
         self._leave_all(connection_id)
 
@@ -89,6 +91,8 @@ class NetworkServiceMonitor(Element):
         name = request.connection.network_service
         labels = dict(request.connection.labels)
         chosen = not request.connection.network_service_endpoint_name
+        if request.connection.state == State.RESELECT_REQUESTED:
+            self._leave_all(connection_id)  # of the endpoint that it had nobody need judge any more
         watch = self._watches.get(name)
         seen = watch.current if watch else None
         answer = await next.request(call, request)

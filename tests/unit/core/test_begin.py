@@ -586,7 +586,8 @@ def test_a_request_to_reselect_closes_first():
     scenario(body)
 
 
-def test_cancelling_a_reselect_leaves_nothing_half():
+@pytest.mark.parametrize("passes", [False, True])
+def test_cancelling_a_reselect_leaves_nothing_half(passes):
     """At whatever moment a reselecting Request is cancelled, either all of it is there, or nothing."""
 
     async def body(begin, far, handler):
@@ -601,7 +602,7 @@ def test_cancelling_a_reselect_leaves_nothing_half():
             await handler.close(Call(), Connection(id="x"))
             assert far.held == set()
 
-    scenario(body)
+    scenario(body, Begin(passes_reselects=passes))
 
 
 def test_a_foreign_id_in_the_answer_leaks_no_life():
@@ -721,8 +722,8 @@ async def act(verb, name, begin, handler):
 
 
 @settings(max_examples=200, deadline=None)
-@given(EVENTS)
-def test_any_order_of_events_leaves_nothing_behind(events):
+@given(EVENTS, st.booleans())
+def test_any_order_of_events_leaves_nothing_behind(events, passes):
     """The chain holds exactly the connections that are alive; after closing them, nothing is left.
 
     In any order of Request, reselect, Close and re-request, with failures and cancellations at any time.
@@ -747,7 +748,7 @@ def test_any_order_of_events_leaves_nothing_behind(events):
         assert begin.life("y") is None
         assert sum(far.busy.values()) == 0
 
-    scenario(body)
+    scenario(body, Begin(passes_reselects=passes))
 
 
 def test_the_budget_is_that_of_the_field():

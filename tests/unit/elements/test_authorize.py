@@ -80,10 +80,10 @@ def world(tmp_path):
             self.nsc, self.nsmgr, self.other = (Role(ca, name) for name in ("nsc", "nsmgr", "other"))
             self.count, self.keep = Count(), Keep()
 
-        def server(self, name="nsmgr", *own):
+        def server(self, name="nsmgr", *own, passes=False):
             return chain(
                 UpdatePath(name),
-                Begin(),
+                Begin(passes_reselects=passes),
                 UpdateToken(self.nsmgr.tokens),
                 Authorize((*SERVER_POLICIES, *own)),
                 self.keep,
@@ -184,12 +184,13 @@ def test_equal_names_of_neighbours_are_refused(world):
     virtual.run(main())
 
 
+@pytest.mark.parametrize("passes", [False, True])
 @pytest.mark.parametrize("verb", ["close", "refresh", "reselect"])
-def test_a_connection_listens_to_its_owner_alone(world, verb):
+def test_a_connection_listens_to_its_owner_alone(world, verb, passes):
     """Neither a stolen token nor a correct one of somebody else touches a connection; the owner closes it."""
 
     async def main():
-        async with world.server().running() as server:
+        async with world.server(passes=passes).running() as server:
             call, request = first(world.nsc, world.nsmgr)
             connection = await server.request(call, request)
             stolen = Call(peer=world.other.peer, metadata=call.metadata)
