@@ -1,10 +1,13 @@
-"""What a forwarder in the daemon's process takes from the environment."""
+"""What a forwarder takes from the environment, in the daemon's process or its own."""
+
+from types import SimpleNamespace
 
 import pytest
 
 from nsmesh.core.errors import Invalid
 from nsmesh.standalone.nodes import Node, NodeForwarder
-from nsmesh.standalone.roles import forwarder_settings, ovs_settings
+from nsmesh.standalone.paths import MeshPaths
+from nsmesh.standalone.roles import _forwarder_unit, forwarder_settings, ovs_settings
 
 HERE = NodeForwarder("linux", "f", "f", "unix:///f")
 NODE = Node("", "", "192.0.2.1", "m", "m", "unix:///m", (HERE,))
@@ -59,3 +62,17 @@ def test_what_cannot_be_used_ends_the_start():
     """With the variable's name."""
     with pytest.raises(Invalid, match="NSM_VXLAN_PORT"):
         forwarder_settings(NODE, HERE, {"NSM_VXLAN_PORT": "many"})
+
+
+@pytest.mark.parametrize(
+    ("several", "said", "told"),
+    [(True, None, "false"), (True, "true", "true"), (False, None, None), (False, "false", None)],
+)
+def test_between_nodes_of_one_host_no_segments_are_joined(monkeypatch, several, said, told):
+    """Unless the environment says so; a forwarder of a host's only node, or of a join, reads that itself."""
+    monkeypatch.delenv("NSM_VXLAN_GRO", raising=False)
+    if said is not None:
+        monkeypatch.setenv("NSM_VXLAN_GRO", said)
+    mesh = SimpleNamespace(paths=MeshPaths.of("m", "/run/m", "/var/m"), several=several)
+    unit = _forwarder_unit(mesh, NODE, HERE)
+    assert unit.command.environment.get("NSM_VXLAN_GRO") == told
