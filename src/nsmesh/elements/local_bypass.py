@@ -6,9 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
 
+import structlog
+
 from nsmesh.core.call import Call
 from nsmesh.core.element import Element, Handler
+from nsmesh.core.errors import MeshError
 from nsmesh.core.journalling import Journal, Record
+from nsmesh.core.peering import closing
 from nsmesh.core.streams import Chosen
 from nsmesh.model.messages import (
     Entry,
@@ -20,6 +24,8 @@ from nsmesh.model.messages import (
 )
 from nsmesh.rpc.files import HELD
 from nsmesh.rpc.refound import found, note_of
+
+log = structlog.get_logger()
 
 AGAIN = 120.0
 """Seconds that endpoints have to register again after a restart; their entries end within a minute or so."""
@@ -36,9 +42,13 @@ class LocalBypass(Element):
     known here is from before a restart without a journal: nobody could be reached by it, so Find leaves it
     out until its endpoint registers again. One that another manager has registered since is told as it is.
 
+    What is of another domain (``x@domain``) may be told with the URL of a proxy, that led there, in place of
+    ours. So once one has registered it is looked up, and is ours as long as it is told like that; before that
+    is known, by its name alone.
+
     After:  Begin
-    Leaves: the real URL by endpoint name, until Unregister; after a restart, who does not register again
-            within :data:`AGAIN` is forgotten
+    Leaves: the real URL by endpoint name, and how those of other domains are told, until Unregister; after a
+            restart, who does not register again within :data:`AGAIN` is forgotten
     """
 
     after = ("Begin", "Expire")
@@ -48,6 +58,7 @@ class LocalBypass(Element):
         self._journal = journal
         self._chain = f"endpoints behind {url}"
         self._urls: dict[str, str] = {}
+        self._told: dict[str, str] = {}
         self._doubtful: set[str] = set()
         self.changes = 0
         """How often a URL was learnt or forgotten."""
@@ -87,6 +98,7 @@ class LocalBypass(Element):
         self.changes += 1
         if real is None:
             self._urls.pop(name, None)
+            self._told.pop(name, None)
         else:
             self._urls[name] = real
         if self._journal is None:
@@ -114,7 +126,21 @@ class LocalBypass(Element):
             raise
         if isinstance(answer, NetworkServiceEndpoint):
             answer.url = given
+        if _elsewhere(entry) and (before != given or name not in self._told):
+            await self._look_up(call, name, next)
         return answer
+
+    async def _look_up(self, call: Call, name: str, next: Handler) -> None:
+        """Learn how one of another domain is told; where that fails it is tried at the next Register."""
+        query = NetworkServiceEndpointQuery(network_service_endpoint=NetworkServiceEndpoint(name=name))
+        self._told.pop(name, None)
+        try:
+            async with closing(next.find(call, query)) as found:
+                async for item in found:
+                    if isinstance(item, NetworkServiceEndpointResponse):
+                        self._told[name] = item.network_service_endpoint.url
+        except MeshError as error:
+            log.info("it is not known how an endpoint is told", endpoint=name, error=str(error))
 
     def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
         """Put real URLs into answers, leave out what cannot be reached."""
@@ -126,12 +152,18 @@ class LocalBypass(Element):
         if not isinstance(item, NetworkServiceEndpointResponse):
             return True
         endpoint = item.network_service_endpoint
-        if endpoint.url != self.url:
-            return True
         real = self._urls.get(endpoint.name)
+        if endpoint.url != self.url:
+            if real is not None and self._is_ours(endpoint):
+                endpoint.url = real
+            return True
         if real is not None:
             endpoint.url = real
         return real is not None or item.deleted
+
+    def _is_ours(self, endpoint: NetworkServiceEndpoint) -> bool:
+        """Whether one that we know under this name is meant by an answer with another URL than ours."""
+        return _elsewhere(endpoint) and self._told.get(endpoint.name, endpoint.url) == endpoint.url
 
     async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
         """Unregister an endpoint of this node; of an unknown one there is nothing to unregister.
@@ -146,3 +178,7 @@ class LocalBypass(Element):
         if isinstance(entry, NetworkServiceEndpoint):
             self._put(entry.name, None)
             HELD.release((self, entry.name))
+
+
+def _elsewhere(endpoint: NetworkServiceEndpoint) -> bool:
+    return any("@" in name for name in (endpoint.name, *endpoint.network_service_names))

@@ -10,9 +10,10 @@ from contextlib import aclosing
 import pytest
 
 from nsmesh.core.call import Call
-from nsmesh.core.element import chain
+from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Unavailable
 from nsmesh.core.probes import Count, Inject
+from nsmesh.core.streams import Chosen
 from nsmesh.core.virtual import run
 from nsmesh.elements.local_bypass import AGAIN, LocalBypass
 from nsmesh.journal.memory import MemoryJournal
@@ -235,3 +236,66 @@ def test_a_manager_that_starts_again_knows_where_its_endpoints_are(tmp_path):
         gone.close()
         for handle in handles.values():
             os.close(handle)
+
+
+class Proxy(Element):
+    """Stands before the registry of another domain and tells its own URL in place of each."""
+
+    def __init__(self, url="tcp://203.0.113.1:5004"):
+        self.url = url
+        self.silent = False
+
+    def find(self, call, query, next):
+        if self.silent:
+            raise Unavailable("told to")
+        return Chosen(next.find(call, query), self._told)
+
+    def _told(self, item):
+        item.network_service_endpoint.url = self.url
+        return True
+
+
+ABROAD = {"name": "e@far.test", "url": REAL, "network_service_names": ["s@far.test"]}
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_endpoint_of_another_domain_is_found_here_though_a_proxy_is_told(silent):
+    """Else its node would ask the proxy, that asks the node. By its name alone while nothing was learnt."""
+
+    async def main():
+        proxy = Proxy()
+        world = World(proxy)
+        proxy.silent = silent
+        answer = await world.chain.register(Call(), NetworkServiceEndpoint(**ABROAD))
+        proxy.silent = False
+        assert answer.url == REAL
+        assert await world.find(name="e@far.test") == {"e@far.test": REAL}
+
+    run(main())
+
+
+def test_an_endpoint_of_another_domain_that_moved_is_told_as_it_is():
+    """The URL with which it is told is another than that after its registration here."""
+
+    async def main():
+        proxy = Proxy()
+        world = World(proxy)
+        await world.chain.register(Call(), NetworkServiceEndpoint(**ABROAD))
+        proxy.url = "tcp://203.0.113.9:5004"
+        assert await world.find(name="e@far.test") == {"e@far.test": proxy.url}
+        await world.chain.register(Call(), NetworkServiceEndpoint(**ABROAD | {"url": REAL + "2"}))
+        assert await world.find(name="e@far.test") == {"e@far.test": REAL + "2"}
+
+    run(main())
+
+
+def test_an_endpoint_of_this_domain_is_not_meant_by_the_url_of_another():
+    """Without an @ it is what another manager has registered since."""
+
+    async def main():
+        proxy = Proxy()
+        world = World(proxy)
+        await world.chain.register(Call(), ep("e"))
+        assert await world.find(name="e") == {"e": proxy.url}
+
+    run(main())
