@@ -60,7 +60,7 @@ class AdmissionWebhookSettings(Common):
     native_sidecars: bool = False
     """Whether the latter are init containers that stay: they start first, end last, let a Job complete."""
     sidecar_started: tuple[str, ...] = ()
-    """Command in them that ends when the pod's own containers may start: /usr/bin/nsm-up,@NSM_UP_SOCKET."""
+    """Command in them that succeeds when the pod's own containers may start: /usr/bin/nsm-up,@NAME."""
     envs: tuple[str, ...] = ()
     """More variables for the containers that are added, as NAME=value."""
     webhook_mode: str = "spire"

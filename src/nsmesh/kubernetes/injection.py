@@ -23,6 +23,8 @@ NOBODY = 65532
 """User of containers that name none: no file of the image is theirs."""
 PRIVILEGED = "privileged"
 RESTRICTED = "restricted"
+FOR_EVER = 2**31 - 1
+"""How often a probe may fail, at most: the type of the field holds no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Injection:
     are started with, for an image of several roles; the last one is the container's name then. ``envs``:
     entries ``NAME=value``. ``limits`` and ``requests``: Kubernetes quantities by resource name. ``silent``: a
     bad annotation is put into the pod as it is, and only the client says what is wrong with it.
-    ``started``: command in native sidecars that ends when the pod may go on. The folders
+    ``started``: command in native sidecars that succeeds when the pod may go on. The folders
     are those of the node; in the pod they are where NSM has them. ``user``: the number of the user that runs
     the containers where root is barred and the pod names none; 0: that of the image.
     """
@@ -83,8 +85,13 @@ def injected(
     if settings.native_sidecar:
         stays: Object = {"restartPolicy": "Always"}
         if settings.started:
-            # The next container starts as soon as this has ended; probes are made once in a second.
-            stays["lifecycle"] = {"postStart": {"exec": {"command": list(settings.started)}}}
+            # As a hook behind the start it would keep the kubelet from ending a pod whose wires never come.
+            stays["startupProbe"] = {
+                "exec": {"command": list(settings.started)},
+                "timeoutSeconds": 30,
+                "periodSeconds": 1,
+                "failureThreshold": FOR_EVER,
+            }
         return [*first, *({**one, **stays} for one in beside)], []
     return first, beside
 

@@ -16,7 +16,7 @@ GATE = "networkservicemesh.io/wires"
 ROLES = ("nsm-node-agent", "nsm-identity-agent", "nsmgr", "forwarder")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def agents(mesh: None) -> Iterator[None]:
     """Have the agent on each node, and pods told of their wires; afterwards all is as it was."""
     before = lab_mesh.revision()
@@ -35,6 +35,21 @@ def plain(name: str, node: int) -> dict[str, Any]:
     made = lab.pod(name, node, lab.application(), volumes=[], readinessGates=[{"conditionType": GATE}])
     made["metadata"]["annotations"] = dict(WISH)
     return made
+
+
+def unprivileged(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod as the Pod Security level restricted wants it: none of that is ours."""
+    pod["spec"]["securityContext"] = {
+        "runAsNonRoot": True,
+        "runAsUser": 1000,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    for container in pod["spec"]["containers"]:
+        container["securityContext"] = {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    return pod
 
 
 def index(namespace: str, name: str) -> str:
@@ -88,3 +103,23 @@ def test_a_pod_of_its_application_alone(agents: None, namespace: str) -> None:
         "the endpoint has no wire",
         lambda: far not in lab.inside(namespace, "nse", "ip", "-4", "addr", "show"),
     )
+
+
+def test_a_pod_in_a_restricted_namespace(agents: None, namespace: str) -> None:
+    """Where no privilege may be had, also none of a client's, it has its wire, and its own identity."""
+    lab.create(namespace, lab.responder("nse", 2, "172.16.7.8/31", "agents-restricted"))
+    lab.ready(namespace, "nse")
+    level = "pod-security.kubernetes.io/enforce"
+    lab.kubectl("label", "namespace", namespace, f"{level}=restricted")
+    with pytest.raises(AssertionError, match="violates PodSecurity"):
+        lab.create(namespace, plain("refused", 1))
+    wanted = unprivileged(plain("two", 1))
+    wanted["metadata"]["annotations"]["networkservicemesh.io"] = "kernel://agents-restricted/nsm-1"
+    lab.create(namespace, wanted)
+    lab.ready(namespace, "two", limit=90)
+    assert "172.16.7.9/32" in lab.inside(namespace, "two", "ip", "-o", "-4", "addr", "show", "nsm-1")
+    # without CAP_NET_RAW it cannot ping; the answer at the other end is the same packets
+    lab.until("the ping from the endpoint", lambda: lab.pings(namespace, "nse", "172.16.7.9"), 10)
+    spec = lab.objects("pod", "-n", namespace, "two")["spec"]
+    assert [one["name"] for one in spec["containers"]] == ["app"]
+    assert not [one for one in spec.get("volumes", ()) if "hostPath" in one]

@@ -78,6 +78,38 @@ def test_a_job_has_its_wire_before_it_starts_and_completes(namespace: str, webho
     assert "172.16.7." in lab.kubectl("-n", namespace, "logs", "job/once", "-c", "app")
 
 
+def test_a_client_alone_holds_its_pod_back(namespace: str, webhook: None) -> None:
+    """One container more, not two: a job has its wire from the start; without one a pod waits, and can go."""
+    before = lab_mesh.revision()
+    lab_mesh.upgrade("admissionWebhook.client.holdBack=true")
+    lab.kubectl("-n", lab.SYSTEM, "rollout", "status", "deploy/admission-webhook", "--timeout=90s")
+    try:
+        service = f"icmp-{namespace}"
+        work = {**lab.application(), "command": ["ip", "address", "show", "nsm-1"]}
+        annotations = {KEY: f"kernel://{service}/nsm-1"}
+        template = {"metadata": {"annotations": annotations}, "spec": spec(work, restartPolicy="Never")}
+        made(namespace, "Job", "once", spec={"backoffLimit": 0, "template": template})
+        made(namespace, "Pod", "never", annotations={KEY: "kernel://nobody/nsm-1"}, spec=spec())
+
+        def waits(name: str) -> bool:
+            status = lab.objects("pod", "-n", namespace, name)["status"]
+            return [one["name"] for one in status.get("initContainerStatuses", ())] == ["nsc"] and all(
+                "waiting" in one["state"] for one in status["containerStatuses"]
+            )
+
+        asks = ("logs", "never", "-c", "nsc")
+        lab.until("it asks", lambda: "request failed" in lab.kubectl("-n", namespace, *asks, check=False), 30)
+        assert waits("never")
+        lab.kubectl("-n", namespace, "delete", "pod", "never", "--timeout=30s")
+        lab.create(namespace, lab.responder("nse", 1, "172.16.7.32/28", service))
+        lab.kubectl("-n", namespace, "wait", "--for=condition=Complete", "job/once", "--timeout=90s")
+        assert "172.16.7." in lab.kubectl("-n", namespace, "logs", "job/once", "-c", "app")
+    finally:
+        lab.helm("rollback", "nsmesh", str(before), "-n", lab.SYSTEM)
+        lab_mesh.wait_for_mesh()
+        lab.kubectl("-n", lab.SYSTEM, "rollout", "status", "deploy/admission-webhook", "--timeout=90s")
+
+
 def test_a_mistake_is_refused_and_others_are_made(namespace: str, webhook: None) -> None:
     """It is told where the annotation is wrong; while no replica runs, only annotated pods wait."""
     bad = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bad", "annotations": {KEY: "kernel//x"}}}

@@ -182,13 +182,14 @@ def test_a_native_sidecar_is_an_init_container_that_stays():
 
 
 def test_a_native_sidecar_may_hold_the_pod_back_itself():
-    """By a command that the kubelet runs in it before it starts the next container; no other one has it."""
+    """By a command that has to succeed before the kubelet starts the next container; no other one has it."""
     command = ["/usr/bin/nsm-up", "@nsm-up"]
     alone = Injection(images=["a/nsc"], native_sidecar=True, started=command)
     body = pod({KEY: URL})
     body["spec"]["initContainers"] = [{"name": "own"}]
     ours, own = values(patch(request("Pod", body), alone, place()))["/spec/initContainers"]
-    assert ours["lifecycle"] == {"postStart": {"exec": {"command": command}}}
+    assert ours["startupProbe"]["exec"] == {"command": command}
+    assert ours["startupProbe"]["failureThreshold"] == 2**31 - 1, "the client is never killed for it"
     assert ours["restartPolicy"] == "Always"
     assert own == {"name": "own"}
 
