@@ -14,10 +14,10 @@ from ovs_lab import answering, driver, kernel, listening, pings
 from nsmesh.core.errors import Invalid, Unavailable
 from nsmesh.datapath import netns, ovs_programs, ovs_switches
 from nsmesh.datapath.base import CrossConnect
+from nsmesh.datapath.ovs_beside import space_of
 from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
 from nsmesh.datapath.ovs_keeper import LOOK, keeping
 from nsmesh.datapath.ovs_programs import running
-from nsmesh.datapath.ovs_switches import space_of
 
 pytestmark = [
     pytest.mark.root,

@@ -28,7 +28,7 @@ class OvsForwarderSettings(Forwards):
     dpdk_memory: int = MEMORY
     """MiB that DPDK takes with the first wire of memif or vhost-user; 0: no such wires through the switch."""
     most_switches: int = MOST
-    """Switches at most, 1 to 8: one more is started when those that there are have 31 memif ends each."""
+    """Switches at most, 1 to 8: the next one is for what is more than 31 memif ends, or 64 wires, of each."""
 
     @property
     def plain(self) -> ForwarderSettings:

@@ -67,8 +67,9 @@ class OvsDatapath:
         self._metric.enter_context(MEMORY.reading(self.switches.dpdk_memory))
 
         def places() -> list[str]:
-            homes = [self._home_of(switch) for switch in self.switches]
-            return [*namespaces(), *homes, self.switch.spares.place]
+            switches = list(self.switches)
+            homes = map(self._home_of, switches)
+            return [*namespaces(), *homes, *(switch.spares.place for switch in switches)]
 
         self._legs = Legs(owner, places)
 

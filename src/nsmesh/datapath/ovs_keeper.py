@@ -47,17 +47,27 @@ def _keep_one(scope: Scope, switch: Switch) -> list[asyncio.Task[None]]:
     return [
         scope.spawn(_keep(switch), name="switch"),
         scope.spawn(callers.keep(), name="memif endpoints"),
-        scope.spawn(switch.spares.keep(), name="ports in advance"),
+        scope.spawn(_keep_spares(switch), name="ports in advance"),
     ]
+
+
+async def _keep_spares(switch: Switch) -> None:
+    with suppress(MeshError):
+        await switch.ensure()
+    await switch.spares.keep()
 
 
 async def _tend(scope: Scope, switches: Switches) -> None:
     """Keep the switches beside the first one for ever."""
     kept: dict[int, list[asyncio.Task[None]]] = {}
     while True:
+        switches.due.clear()
+        coming = switches.begin()
         for number, switch in switches.more.items():
             if number not in kept:
                 kept[number] = _keep_one(scope, switch)
+        if coming:
+            scope.spawn(_open(switches, coming), name="another switch")
         for number in switches.idle():
             tasks = kept.pop(number, [])
             for task in tasks:
@@ -68,7 +78,16 @@ async def _tend(scope: Scope, switches: Switches) -> None:
                 await switches.end(number)
             except MeshError as error:
                 log.warning("a switch without wires does not end", number=number, error=str(error))
-        await asyncio.sleep(LOOK)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK):
+                await switches.due.wait()
+
+
+async def _open(switches: Switches, number: int) -> None:
+    try:
+        await switches.open(number)
+    except MeshError as error:
+        log.warning("another switch does not start", number=number, error=str(error))
 
 
 async def _keep(switch: Switch) -> None:

@@ -30,11 +30,15 @@ REST, LONGEST = 1.0, 60.0
 
 
 class Spares:
-    """Pairs in advance at one switch: ``size`` of them while nobody asks for wires, and 0 for none."""
+    """Pairs in advance at one switch: ``size`` of them while nobody asks for wires, and 0 for none.
+
+    ``limit``: so many pairs in all, those in use included; None: as many as are asked for.
+    """
 
     def __init__(self, ports: PairedPorts, home: str, place: str, size: int) -> None:
         self._ports = ports
-        self._size = size
+        self.size = size
+        self.limit: int | None = None
         self._ends = Ends(home, place)
         self.place = place
         self._adopted = False
@@ -54,9 +58,9 @@ class Spares:
             await self._part(wire.id)
             return ()
         pair = await self._ports.take(wire.id)
-        if pair is None and self._making and self._size:
+        if pair is None and self._making and self.size:
             pair = await self._wait(wire.id)
-        if self._size and pair is None:
+        if self.size and pair is None:
             self.look()
         return pair or ()
 
@@ -70,7 +74,7 @@ class Spares:
         pair = None
         try:
             async with asyncio.timeout(PATIENCE):
-                while pair is None and self._making:
+                while pair is None and self._making and self._goal((await self._ports.ready())[1]):
                     self._due.set()
                     await self._news.wait()
                     pair = await self._ports.take(wire_id)
@@ -89,7 +93,7 @@ class Spares:
         except MeshError as error:
             log.warning("ports in advance are of no use", connection=owner, error=str(error))
             if isinstance(error, Refused):
-                self._size = 0
+                self.size = 0
             await self._discard({pair_of(port) for port in ends})
             raise
         finally:
@@ -97,7 +101,7 @@ class Spares:
 
     async def keep(self) -> None:
         """Make pairs whenever there are few, for ever."""
-        if not self._size:
+        if not self.size:
             return
         self._making = True
         rest = REST
@@ -133,9 +137,11 @@ class Spares:
         free, used = await self._ports.ready()
         if len(free) > 2 * self._goal(used):
             await self._discard(free[self._goal(used) :])
+        self._tell()  # what is not wanted any more is not waited for
 
     def _goal(self, used: int) -> int:
-        return min(max(self._size, used // SHARE), MOST) if self._size else 0
+        wanted = min(max(self.size, used // SHARE), MOST) if self.size else 0
+        return wanted if self.limit is None else min(wanted, max(0, self.limit - used))
 
     def _wanted(self, free: Collection[str], used: int) -> int:
         """Return how many pairs to make now: none while half of them are there."""

@@ -1,4 +1,4 @@
-"""The switches of a node: the first, and more of them while its DPDK has no place for another memif end.
+"""The switches of a node: the first, and more where it has no place for a memif end, or has many wires.
 
 A wire is at one switch with both of its ends, since at most one end of it is a memif's: nothing joins the
 switches. Each has a folder, a database, a namespace and, once it needs it, DPDK's memory of its own.
@@ -7,21 +7,17 @@ switches. Each has a folder, a database, a namespace and, once it needs it, DPDK
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
-from nsmesh.core.errors import Conflict, Invalid, MeshError, Unavailable
-from nsmesh.datapath import netns
-from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
+from nsmesh.core.errors import Invalid, MeshError, Unavailable
+from nsmesh.datapath.ovs_beside import Beside
+from nsmesh.datapath.ovs_dpdk import MOST_MEMIF, is_socket
+from nsmesh.datapath.ovs_spread import Spread
 from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.model.wire import CrossConnect, MemifPort
 
@@ -31,41 +27,7 @@ MOST = 8
 """Switches of a node at most."""
 LINGER = 60.0
 """Seconds after which a switch that has no wire any more is ended; the first one stays."""
-
-
-def space_of(directory: Path, node: str, number: int) -> str:
-    """Return the path of the namespace of a node's second switch, or third..., from the first one's.
-
-    ``directory`` and ``node``: the first switch's folder and the path of its namespace.
-    """
-    base = node
-    if Path(node).parent != Path(netns.RUN_NETNS):
-        base = f"{netns.RUN_NETNS}/nsm-ovs-{hashlib.sha256(str(directory).encode()).hexdigest()[:10]}"
-    return f"{base}-{number}"
-
-
-class Beside(Switch):
-    """A switch beside the first one: its folder and its namespace come and go with it."""
-
-    async def ensure(self) -> None:
-        """See :meth:`Switch.ensure`."""
-        if not Path(self.node).exists():
-            with suppress(Conflict):
-                netns.create(Path(self.node).name)
-        await super().ensure()
-
-    async def stop(self) -> None:
-        """See :meth:`Switch.stop`."""
-        await self.ports.close()
-        await super().stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
-        netns.delete(Path(self.node).name)
-
-
-def _core(number: int) -> int | None:
-    """Return on which processor a switch polls: all would choose the same one, which was the last so far."""
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[-number % len(cores)] if len(cores) > 1 else None
+_TRIES = 200
 
 
 @dataclass(slots=True)
@@ -84,10 +46,13 @@ class Switches:
             raise Invalid(f"a node has 1 to {MOST} switches, not {most}", remedy="correct NSM_MOST_SWITCHES")
         self.first = first
         self.most = most
-        self.more: dict[int, Beside] = {number: self._beside(number) for number in self._on_disk()}
+        self.more: dict[int, Beside] = {number: Beside(first, number) for number in self._on_disk()}
         """The switches beside the first one, by their numbers, from 2 on."""
+        self.due = asyncio.Event()
+        """Set when :meth:`begin` may have something to do."""
         self._now = now
         self._seats: dict[str, _Seat] = {}
+        self._spread = Spread(first)
         self._empty: dict[int, float] = {}
         """Since when a switch has had no wire."""
         self._adopted = False
@@ -99,17 +64,6 @@ class Switches:
     def _on_disk(self) -> list[int]:
         folders = self.first.directory.glob("[1-9]*")
         return sorted(int(one.name) for one in folders if one.name.isdecimal() and one.is_dir())
-
-    def _beside(self, number: int) -> Beside:
-        first = self.first
-        return Beside(
-            first.directory / str(number),
-            space_of(first.directory, first.node, number),
-            first.bridge,
-            first.memory,
-            listening=first.sockets.listening,
-            core=_core(number),
-        )
 
     async def adopt(self) -> None:
         """Once: find out which wires the switches have. Raises what :meth:`Switch.ensure` raises.
@@ -129,7 +83,8 @@ class Switches:
                 for wire_id in await switch.ports.owners():
                     seats[wire_id] = _Seat(switch, wire_id in memif)
             self._seats = seats
-            self._empty = {}
+            plain = {seat.switch for seat in seats.values() if not seat.memif}
+            self._spread.ready = [self.first, *(one for one in self.more.values() if one in plain)]
             self._adopted = True
             self._note()
 
@@ -151,18 +106,18 @@ class Switches:
         seat = self._seats.get(wire.id)
         if seat is None or (memif and not seat.memif and not self._has_room(seat.switch)):
             async with self._turn:
-                switch = self._roomy(wire.id) if memif else self.first
+                switch = self._with_memif(wire.id) if memif else self._without_memif(wire)
                 seat = self._seats[wire.id] = _Seat(switch, memif)
                 self._note()
         seat.memif = memif
         await seat.switch.ensure()
         return seat.switch
 
-    def _roomy(self, wire_id: str) -> Switch:
+    def _with_memif(self, wire_id: str) -> Switch:
         found = next(filter(self._has_room, self), None)
         if found is not None:
             return found
-        number = next((one for one in range(2, self.most + 1) if one not in self.more), 0)
+        number = self._free_number()
         if not number:
             more = f", or set NSM_MOST_SWITCHES, which may be {MOST}" if self.most < MOST else ""
             raise Unavailable(
@@ -171,11 +126,53 @@ class Switches:
                 remedy=f"close another memif connection of this node{more}",
             )
         log.info("the switches are full of memif: another one is started", number=number)
-        self.more[number] = self._beside(number)
+        self.more[number] = Beside(self.first, number)
         return self.more[number]
+
+    def _free_number(self) -> int:
+        return next((one for one in range(2, self.most + 1) if one not in self.more), 0)
 
     def _has_room(self, switch: Switch) -> bool:
         return sum(seat.memif and seat.switch is switch for seat in self._seats.values()) < MOST_MEMIF
+
+    def _without_memif(self, wire: CrossConnect) -> Switch:
+        if any(is_socket(end) for end in (wire.a, wire.b)):
+            return self.first  # vhost-user costs a switch with DPDK nothing, and has no limit
+        return self._spread.choose(self._counts())
+
+    def _counts(self) -> Counter[Switch]:
+        return Counter(seat.switch for seat in self._seats.values())
+
+    def begin(self) -> int:
+        """Return the number of a switch to :meth:`open`, where wires of interfaces need one soon, else 0."""
+        if not self._adopted or not self._spread.is_short(self._counts()):
+            return 0
+        taken = [*self._spread.ready, *self._spread.coming]
+        number = next((one for one, switch in self.more.items() if switch not in taken), self._free_number())
+        if number:
+            switch = self.more.setdefault(number, Beside(self.first, number))
+            self._spread.coming.add(switch)
+            self._note()
+        return number
+
+    async def open(self, number: int) -> None:
+        """Have a switch take wires of interfaces from now on: it runs, and has ports in advance.
+
+        Raises what :meth:`Switch.ensure` raises; then :meth:`begin` names it again.
+        """
+        switch = self.more[number]
+        try:
+            await switch.ensure()
+            switch.spares.look()
+            for _ in range(_TRIES):
+                if not switch.spares.size or (await switch.ports.ready())[0]:
+                    break
+                await asyncio.sleep(0.05)
+            self._spread.ready.append(switch)
+            log.info("another switch takes wires of interfaces", number=number)
+        finally:
+            self._spread.coming.discard(switch)
+            self._note()
 
     def leave(self, wire_id: str) -> None:
         """Forget where a wire is: its ports are gone."""
@@ -183,21 +180,34 @@ class Switches:
         self._note()
 
     def _note(self) -> None:
-        """Keep since when switches have been without a wire."""
-        full = {id(seat.switch) for seat in self._seats.values()}
-        empty = [number for number, switch in self.more.items() if id(switch) not in full]
+        """Keep what follows from where the wires are."""
+        counts = self._counts()
         now = self._now()
+        empty = [number for number, switch in self.more.items() if not counts[switch]]
         self._empty = {number: self._empty.get(number, now) for number in empty}
+        self._spread.limit(list(self), counts)
+        self.due.set()
 
     def idle(self) -> list[int]:
-        """Return the numbers of switches that have had no wire for a while."""
-        return [number for number, since in self._empty.items() if self._now() - since >= LINGER]
+        """Return the numbers of switches that have had no wire for a while, and need not be there."""
+        counts, late = self._counts(), self._now() - LINGER
+        return [
+            number
+            for number, since in self._empty.items()
+            if since <= late and not self._needed(self.more[number], counts)
+        ]
+
+    def _needed(self, switch: Switch, counts: Counter[Switch]) -> bool:
+        if switch in self._spread.coming:
+            return True
+        return switch in self._spread.ready and self._spread.is_short(counts, switch)
 
     async def end(self, number: int) -> bool:
         """End a switch beside the first one, unless a wire has come; say whether it has ended."""
         async with self._turn:
             if number not in self._empty:
                 return False
+            self._spread.drop(self.more[number])
             await self.more[number].stop()
             del self.more[number], self._empty[number]
         log.info("a switch without wires has ended", number=number)
@@ -206,7 +216,7 @@ class Switches:
     async def stop(self) -> None:
         """End all switches, the first one last; wires through them end with them."""
         for number in self._on_disk():
-            self.more.setdefault(number, self._beside(number))
+            self.more.setdefault(number, Beside(self.first, number))
         while self.more:
             await self.more.popitem()[1].stop()
         await self.first.stop()

@@ -60,7 +60,8 @@ class NodeForwarder:
         """The names of all namespaces that its switches may have."""
         if not self.space:
             return set()
-        return {self.space, self.ends, *(f"{self.space}-{number}" for number in range(2, MOST_SWITCHES + 1))}
+        more = [f"{self.space}-{number}" for number in range(2, MOST_SWITCHES + 1)]
+        return {self.space, self.ends, *more, *(f"{name}-ends" for name in more)}
 
 
 @dataclass(frozen=True, slots=True)
