@@ -18,6 +18,7 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from nsmesh.core.errors import Conflict, Exhausted, Internal, Invalid, MeshError, NotFound, Unauthorized
+from nsmesh.core.process import stat_of
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ def identity(namespace: str | int) -> tuple[int, int]:
 
     Good for comparing namespaces that both live now. A later one may get the same numbers.
     """
-    status = os.stat(namespace)  # noqa: PTH116 - a descriptor as well as a path
+    status = stat_of(namespace) if isinstance(namespace, str) else os.fstat(namespace)
     return status.st_dev, status.st_ino
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 
+from nsmesh.core.process import stat_of
 from nsmesh.rpc.address import parse
 
 Place = tuple[int, int, int]
@@ -24,7 +24,7 @@ def place_of(url: str) -> Place | None:
     if not url.startswith("unix:///proc/"):
         return None
     try:
-        found = os.stat(_path(url))  # noqa: PTH116 - for each call: a Path takes ten times as long
+        found = stat_of(_path(url))
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_ctime_ns
