@@ -35,14 +35,14 @@ from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Invalid, MeshError, TimedOut
 from nsmesh.core.journalling import Journal, record_of, resume
-from nsmesh.core.life import BUDGET, DENIED, HASTE, REACHED, Life
+from nsmesh.core.life import ASKED, BUDGET, DENIED, HASTE, REACHED, Life
 from nsmesh.core.living import Living
 from nsmesh.core.metrics import Gauge
 from nsmesh.core.turns import Turns
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Entry, NetworkServiceRequest
 from nsmesh.model.messages import State as Condition
-from nsmesh.model.path import fitted
+from nsmesh.model.path import fitted, renew_tokens
 
 log = structlog.get_logger()
 
@@ -243,6 +243,9 @@ class Begin(Element):
         """
         connection = life.connection or (copy_of(life.wanted.connection) if life.wanted else None)
         assert connection is not None
+        asked = call.get(ASKED)
+        if self._half_of and asked is not None:  # our server's half has seen to it that they are right
+            renew_tokens(connection.path, asked.path, connection.path.index)
         try:
             await self._close_below(life, call, connection)
         finally:
@@ -284,7 +287,7 @@ class Begin(Element):
         async with self.turns.turn(connection.id):
             life = self._lives.get(connection.id)
             if life is not None:
-                await self.leave(life, call)
+                await self.leave(life, call.put(ASKED, connection))
         await self._written(call)
 
     async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:

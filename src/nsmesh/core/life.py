@@ -59,6 +59,8 @@ OWN: Key[bool] = Key("own")
 """In ``call.values`` of re-requests, automatic Closes and undos: nobody asks, nobody need prove anything."""
 DENIED: Key[bool] = Key("denied")
 """In ``call.state``, set by who refuses a caller before anything was closed or asked: all stays as it is."""
+ASKED: Key[Connection] = Key("asked")
+"""In ``call.values`` of a Close: the connection as the caller wrote it, for the tokens in it."""
 REPLACED: Key[str] = Key("replaced")
 """In ``call.values`` of a server half: the id that a process of another name had in our place of the path."""
 REACHED: Key[Connection] = Key("reached")

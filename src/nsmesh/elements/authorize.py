@@ -9,9 +9,12 @@ from nsmesh.core.call import Call, Key, Peer
 from nsmesh.core.codecs import TEXT
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Unauthorized
-from nsmesh.core.life import DENIED, OWN
+from nsmesh.core.life import ASKED, DENIED, OWN
 from nsmesh.core.peering import DIALLED, peer_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest, PathSegment
+from nsmesh.model.path import renew_tokens
+from nsmesh.model.times import seconds
+from nsmesh.security.jws import BadToken
 from nsmesh.security.policy import CLIENT_POLICIES, REFUSALS, REFUSED, SERVER_POLICIES, authorize, select
 from nsmesh.security.rules import Question, shown
 from nsmesh.security.token import TokenReader
@@ -79,6 +82,12 @@ class Authorize(_Policies):
                 remedy="call with the identity that requested it, or request another connection",
             )
 
+    def _is_of(self, old: str, new: str) -> bool:
+        try:
+            return self._reader.read(old).subject == self._reader.read(new).subject
+        except BadToken:
+            return False
+
     def _admit(self, call: Call, connection: Connection) -> None:
         try:
             self._check(call, connection)
@@ -95,7 +104,18 @@ class Authorize(_Policies):
         return connection
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
-        """Ask, then pass on; a refused Close leaves the connection as it is."""
+        """Ask, then pass on; a refused Close leaves the connection as it is.
+
+        A token further in front that has ended since, as all do when the clock is set, gives way to the newer
+        one of the same identity that the Close brings along.
+        """
+        asked, now = call.get(ASKED), self.scope.clock.now()
+
+        def may(old: PathSegment, new: PathSegment) -> bool:
+            return seconds(old.expires) <= now and self._is_of(old.token, new.token)
+
+        if asked is not None:
+            renew_tokens(connection.path, asked.path, connection.path.index - 1, may)
         self._admit(call, connection)
         await next.close(call, connection)
 

@@ -130,3 +130,16 @@ def fitted(answer: Connection, asked: Connection) -> Connection:
         found.path.CopyFrom(Path(path_segments=[*head, *behind]))
     found.path.index = asked.path.index
     return found
+
+
+def renew_tokens(
+    path: Path, other: Path, count: int, may: Callable[[PathSegment, PathSegment], bool] | None = None
+) -> None:
+    """Write the tokens of another path's first ``count`` segments into those that are the same here.
+
+    ``may`` is asked of each old and new segment.
+    """
+    for old, new in zip(path.path_segments[:count], other.path_segments[:count], strict=False):
+        if (old.name, old.id) == (new.name, new.id) and (may is None or may(old, new)):
+            old.token = new.token
+            old.expires.CopyFrom(new.expires)

@@ -21,7 +21,9 @@ from nsmesh.elements.client_token import ClientToken
 from nsmesh.elements.dial import Dial
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
+from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, NetworkServiceRequest, Path, PathSegment, State
+from nsmesh.model.times import timestamp
 from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.policy import SERVER_POLICIES
 from nsmesh.security.svid import SvidSource
@@ -209,6 +211,42 @@ def test_a_connection_listens_to_its_owner_alone(world, verb, passes):
             await server.request(call, NetworkServiceRequest(connection=connection))
             await server.close(call, connection)
         assert world.count.done == {"request": 2, "close": 1}
+
+    virtual.run(main())
+
+
+@pytest.mark.parametrize("brings", ["its own", "another's", "the old one", "nonsense"])
+def test_a_close_brings_the_tokens_that_have_ended_meanwhile(world, brings):
+    """The clock was set, or nobody refreshed: who is further in front proves anew that it is he."""
+
+    async def main():
+        server = world.server("fwd")
+        nsc, nsmgr, other = world.nsc, world.nsmgr, world.other
+
+        def path(front):
+            mine = PathSegment(name="nsmgr", id="m-0")
+            token, ends = front.tokens.mint(nsmgr.peer)
+            first = PathSegment(name="nsc", id="c-0", token=token, expires=timestamp(ends))
+            return Path(index=1, path_segments=[first, mine])
+
+        def call():
+            return Call(peer=nsmgr.peer, metadata=token_headers(*nsmgr.tokens.mint(nsmgr.peer)))
+
+        asked = path(nsc)
+        made = Connection(id="m-0", path=copy_of(asked))
+        answer = await server.request(call(), NetworkServiceRequest(connection=made))
+        await asyncio.sleep(1200)
+        fresh = {"its own": path(nsc), "another's": path(other), "the old one": asked}.get(brings)
+        if fresh is None:
+            fresh = path(nsc)
+            fresh.path_segments[0].token = "nonsense"
+        answer.path.path_segments[0].CopyFrom(fresh.path_segments[0])
+        if brings == "its own":
+            await server.close(call(), answer)
+        else:
+            with pytest.raises(Unauthorized, match="tokens_expired"):
+                await server.close(call(), answer)
+        assert world.count.seen["close"] == (brings == "its own")
 
     virtual.run(main())
 
