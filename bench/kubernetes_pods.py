@@ -44,7 +44,7 @@ async def ready_after(api: Any, pod: dict[str, Any]) -> float:
         "fieldSelector": f"metadata.name={name}",
         "resourceVersion": made["metadata"]["resourceVersion"],
     }
-    async for _, found in api.watch(path, params):
+    async for _, found in api.watch(path, params, lambda: None):
         conditions = found.get("status", {}).get("conditions", ())
         if any(one["type"] == "Ready" and one["status"] == "True" for one in conditions):
             break
