@@ -34,6 +34,7 @@ def lacks_machines() -> str:
 
 
 NEEDS = {
+    "machine-endpoint": lacks_machines,
     "memif-and-kernel": lacks_dpdk,
     "memif-over-two-nodes": lacks_dpdk,
     "memif-two-testpmd": lacks_testpmd,

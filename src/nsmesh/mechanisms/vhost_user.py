@@ -62,8 +62,10 @@ class VhostUser:
         elif not given.get(SOCKET_FILE, ""):
             if not self._socketfile and not self._folder:
                 raise Invalid("the VHOST_USER mechanism names no socket", remedy=_REMEDY)
-            own = posixpath.join(self._folder, f"{short_name(connection.id)}.vhost")
-            self._name(mechanism, self._socketfile or own)
+            self._name(mechanism, self._own(connection))
+        elif given[SOCKET_FILE] == self._own(connection) and given.get(MODE, "") == SERVER:
+            # a forwarder that has started again has the descriptor of an earlier process no more
+            given[INODE_URL] = file_url(given[SOCKET_FILE])
         _checked(mechanism)
         return mechanism
 
@@ -85,6 +87,9 @@ class VhostUser:
     def describe(self, mechanism: Mechanism) -> str:
         """Return ``VHOST_USER/`` and the socket."""
         return f"{VHOST_USER}/{mechanism.parameters.get(SOCKET_FILE, '')}"
+
+    def _own(self, connection: Connection) -> str:
+        return self._socketfile or posixpath.join(self._folder, f"{short_name(connection.id)}.vhost")
 
     def _name(self, mechanism: Mechanism, path: str) -> None:
         mechanism.parameters[SOCKET_FILE] = path

@@ -131,6 +131,18 @@ def test_a_machine_listens_at_its_socket():
     assert agreed.parameters["inodeURL"] == "file:///run/vm.sock"
 
 
+def test_a_machines_socket_is_sent_anew_with_each_request():
+    """The descriptor of before may be that of a forwarder that has ended; the socket of others is let be."""
+    endpoint = VhostUser(folder="/run/vm")
+    agreed = endpoint.accept(vhost(), MADE)
+    socket = agreed.parameters["socketfile"]
+    stale = vhost(**{**agreed.parameters, "inodeURL": "file:///proc/7/fd/9"})
+    assert endpoint.accept(stale, MADE) == agreed
+    assert agreed.parameters["inodeURL"] == f"file://{socket}"
+    others = vhost(socketfile="/tmp/vm.sock", mode="server", queues="1", inodeURL="file:///proc/7/fd/9")
+    assert endpoint.accept(others, MADE) == others
+
+
 def test_whoever_wires_chooses_where_it_listens():
     """Client mode: no file is made at a path that the other side names."""
     agreed = VhostUser(folder="/run/nsm").accept(vhost(mode="client", socketfile="/etc/x"), MADE)
