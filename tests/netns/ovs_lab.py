@@ -11,6 +11,7 @@ from pathlib import Path
 import datapath_lab as lab
 import pytest
 
+from nsmesh.datapath import netns
 from nsmesh.datapath.base import KernelPort, Route
 from nsmesh.datapath.memif.answers import Answers
 from nsmesh.datapath.memif.peer import connect
@@ -37,6 +38,29 @@ def driver(tmp_path, *, pods=1, **given):
             yield make, *inside
         finally:
             asyncio.run(make().switches.stop())
+
+
+def scenario(tmp_path, body, *, pods=1, **given):
+    """Run ``body`` with what makes drivers of a node, and pods; afterwards nothing is left of any switch."""
+    with driver(tmp_path, pods=pods, **given) as (make, *inside):
+        switches = make().switches
+        try:
+            asyncio.run(body(make, *inside))
+        finally:
+            asyncio.run(make().switches.stop())
+        node = switches.first.node
+        # of a wire that was not removed the ends stay
+        assert {name for name in lab.names(node) if not name.startswith("nsmo")} == set()
+        assert not Path(switches.first.spares.place).exists()
+        assert not list(Path(netns.RUN_NETNS).glob(f"{Path(node).name}-*"))
+
+
+async def pairs(switch):
+    """Return how many pairs of ports in advance are free, and how many are in use."""
+    if not switch.flows.exists():
+        return 0, 0
+    free, used = await switch.ports.ready()
+    return len(free), used
 
 
 def kernel(pod, number=1):

@@ -6,13 +6,12 @@ import re
 import shutil
 import signal
 import subprocess
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import datapath_lab as lab
+import ovs_lab
 import pytest
-from ovs_lab import driver
 
 from nsmesh.datapath import netns, redirect
 from nsmesh.datapath.ovs import names_of
@@ -29,23 +28,14 @@ pytestmark = [
 SIZE = 4
 
 
-@contextmanager
-def switched(tmp_path):
-    """Yield what makes drivers of one node, and two pods; afterwards nothing is left of the switch."""
-    with driver(tmp_path, pods=2, spares=SIZE) as (make, a, b):
-        last = make()
-        try:
-            yield make, a, b
-        finally:
-            asyncio.run(last.switches.stop())
-            assert not Path(last.switch.spares.place).exists()
-            assert lab.names(last.switch.node) == set()
+def scenario(tmp_path, body):
+    """Run ``body`` with what makes drivers of one node with ports in advance, and two pods."""
+    ovs_lab.scenario(tmp_path, body, pods=2, spares=SIZE)
 
 
 async def state(datapath):
     """Return how many pairs are free, and how many are in use."""
-    free, used = await datapath.switch.ports.ready()
-    return len(free), used
+    return await ovs_lab.pairs(datapath.switch)
 
 
 async def filled(datapath):
@@ -65,7 +55,7 @@ async def looks(datapath):
 def test_a_wire_takes_ports_that_are_there_and_the_switch_does_not_look_at_them(tmp_path):
     """Frames of both families pass, nothing of the switch is looked at, and the ports serve the next wire."""
 
-    async def main(make, a, b):
+    async def body(make, a, b):
         datapath = make()
         async with keeping(datapath.switches):
             await filled(datapath)
@@ -89,14 +79,13 @@ def test_a_wire_takes_ports_that_are_there_and_the_switch_does_not_look_at_them(
                 assert lab.pings(a, f"10.0.{number}.2"), number
         await datapath.aclose()
 
-    with switched(tmp_path) as (make, a, b):
-        asyncio.run(main(make, a, b))
+    scenario(tmp_path, body)
 
 
 def test_more_wires_than_ports_in_advance_all_carry_frames(tmp_path):
     """Five times as many at once: each has two ports of its own, and what is free is not in use."""
 
-    async def main(make, a, b):
+    async def body(make, a, b):
         datapath = make()
         async with keeping(datapath.switches):
             wires = [lab.simple(a, b, f"w{number}", number) for number in range(1, 5 * SIZE + 1)]
@@ -115,14 +104,13 @@ def test_more_wires_than_ports_in_advance_all_carry_frames(tmp_path):
                     await asyncio.sleep(0.02)
         await datapath.aclose()
 
-    with switched(tmp_path) as (make, a, b):
-        asyncio.run(main(make, a, b))
+    scenario(tmp_path, body)
 
 
 def test_a_driver_that_ends_loses_no_frame_and_the_next_one_goes_on(tmp_path):
     """A hundred pings a second pass through driver after driver; a wire without owner gives ports back."""
 
-    async def main(make, a, b):
+    async def body(make, a, b):
         first = make()
         await first.switch.ensure()
         await first.switch.spares.fill()
@@ -144,14 +132,13 @@ def test_a_driver_that_ends_loses_no_frame_and_the_next_one_goes_on(tmp_path):
         assert lab.names(a) == set()
         await third.aclose()
 
-    with switched(tmp_path) as (make, a, b):
-        asyncio.run(main(make, a, b))
+    scenario(tmp_path, body)
 
 
 def test_a_switch_that_is_killed_comes_back_with_wires_and_free_ports(tmp_path):
     """After the death of ovs-vswitchd a wire that was there carries frames, and so does a new one."""
 
-    async def main(make, a, b):
+    async def body(make, a, b):
         datapath = make()
         async with keeping(datapath.switches):
             await filled(datapath)
@@ -168,14 +155,13 @@ def test_a_switch_that_is_killed_comes_back_with_wires_and_free_ports(tmp_path):
             assert (await state(datapath))[1] == 2
         await datapath.aclose()
 
-    with switched(tmp_path) as (make, a, b):
-        asyncio.run(main(make, a, b))
+    scenario(tmp_path, body)
 
 
 def test_ports_whose_other_ends_are_gone_are_taken_away(tmp_path):
     """A driver that finds them so makes others; a wire that had some is made anew and carries frames."""
 
-    async def main(make, a, b):
+    async def body(make, a, b):
         first = make()
         await first.switch.ensure()
         await first.switch.spares.fill()
@@ -195,15 +181,14 @@ def test_ports_whose_other_ends_are_gone_are_taken_away(tmp_path):
         assert len([row for row in rows if row["name"].startswith("nsm")]) == 2 * SIZE
         await second.aclose()
 
-    with switched(tmp_path) as (make, a, b):
-        asyncio.run(main(make, a, b))
+    scenario(tmp_path, body)
 
 
 def test_a_kernel_that_cannot_lead_frames_gives_wires_ports_of_their_own(tmp_path, monkeypatch):
     """The first wire finds it out and works all the same, as the next one does; what was made goes."""
     monkeypatch.setattr(redirect, "join", lambda *_: "Operation not supported")
 
-    async def main(make, a, b):
+    async def body(make, a, b):
         datapath = make()
         async with keeping(datapath.switches):
             await filled(datapath)
@@ -218,14 +203,13 @@ def test_a_kernel_that_cannot_lead_frames_gives_wires_ports_of_their_own(tmp_pat
                 await datapath.remove(wire)
         await datapath.aclose()
 
-    with switched(tmp_path) as (make, a, b):
-        asyncio.run(main(make, a, b))
+    scenario(tmp_path, body)
 
 
 def test_a_wire_of_long_frames_has_ports_of_its_own(tmp_path):
     """And one that becomes such gives the others up; short again it stays as it is."""
 
-    async def main(make, a, b):
+    async def body(make, a, b):
         datapath = make()
         await datapath.switch.ensure()
         await datapath.switch.spares.fill()
@@ -244,5 +228,4 @@ def test_a_wire_of_long_frames_has_ports_of_its_own(tmp_path):
         await datapath.remove("w1")
         await datapath.aclose()
 
-    with switched(tmp_path) as (make, a, b):
-        asyncio.run(main(make, a, b))
+    scenario(tmp_path, body)

@@ -4,13 +4,12 @@ import asyncio
 import os
 import shutil
 import signal
-from pathlib import Path
 
 import datapath_lab as lab
 import pytest
-from ovs_lab import driver
+from ovs_lab import pairs, scenario
 
-from nsmesh.datapath import netns, ovs_spread, ovs_switches
+from nsmesh.datapath import ovs_spread, ovs_switches
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
 
@@ -29,15 +28,6 @@ def small(monkeypatch):
     monkeypatch.setattr(ovs_spread, "RESERVE", WIRES // 2)
 
 
-def scenario(tmp_path, body):
-    """Run ``body`` with what makes drivers, and two pods; afterwards nothing is left of any switch."""
-    with driver(tmp_path, pods=2, spares=SIZE) as (make, a, b):
-        node = Path(make().switch.node).name
-        asyncio.run(body(make, a, b))
-        asyncio.run(make().switches.stop())
-        assert not list(Path(netns.RUN_NETNS).glob(f"{node}-*"))
-
-
 async def owners(datapath):
     """Return the wires of each switch."""
     return [set(await switch.ports.owners()) for switch in datapath.switches]
@@ -46,16 +36,8 @@ async def owners(datapath):
 async def settled(datapath, count):
     """Wait until so many switches take wires, and the first one has ports in advance, or wires."""
     async with asyncio.timeout(40):
-        while len(datapath.switches._spread.ready) != count or not sum(await state(datapath.switch)):  # noqa: ASYNC110
+        while len(datapath.switches._spread.ready) != count or not sum(await pairs(datapath.switch)):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-
-
-async def state(switch):
-    """Return how many pairs are free, and how many are in use."""
-    if not switch.flows.exists():
-        return 0, 0
-    free, used = await switch.ports.ready()
-    return len(free), used
 
 
 async def populated(datapath, a, b):
@@ -74,7 +56,7 @@ def test_many_wires_are_shared_by_switches_and_a_new_driver_goes_on(tmp_path, sm
             await settled(datapath, 1)
             await populated(datapath, a, b)
             assert [len(one) for one in await owners(datapath)] == [WIRES, WIRES, COUNT - 2 * WIRES]
-            assert [(await state(one))[1] for one in datapath.switches] == [WIRES, WIRES, COUNT - 2 * WIRES]
+            assert [(await pairs(one))[1] for one in datapath.switches] == [WIRES, WIRES, COUNT - 2 * WIRES]
             for number in range(1, COUNT + 1):
                 assert lab.pings(a, f"10.0.{number}.2"), number
         before = await owners(datapath)
@@ -92,7 +74,7 @@ def test_many_wires_are_shared_by_switches_and_a_new_driver_goes_on(tmp_path, sm
             assert lab.pings(a, "10.0.30.2")
         await later.aclose()
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, pods=2, spares=SIZE)
 
 
 def test_a_killed_switch_is_back_with_its_wires_and_the_others_lose_nothing(tmp_path, small):
@@ -117,7 +99,7 @@ def test_a_killed_switch_is_back_with_its_wires_and_the_others_lose_nothing(tmp_
             assert b" 0% packet loss" in said, said
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, pods=2, spares=SIZE)
 
 
 def test_switches_that_are_not_needed_any_more_end(tmp_path, small, monkeypatch):
@@ -135,7 +117,7 @@ def test_switches_that_are_not_needed_any_more_end(tmp_path, small, monkeypatch)
                     await asyncio.sleep(0.05)
             await datapath.apply(lab.simple(a, b))
             assert lab.pings(a, "10.0.1.2")
-            assert (await state(datapath.switch))[1] == 1
+            assert (await pairs(datapath.switch))[1] == 1
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, pods=2, spares=SIZE)

@@ -7,12 +7,11 @@ import signal
 from pathlib import Path
 
 import datapath_lab as lab
-import ovs_lab
 import pytest
-from ovs_lab import answering, driver, kernel, listening, pings
+from ovs_lab import MEMORY, answering, driver, kernel, listening, pings, scenario
 
 from nsmesh.core.errors import Invalid, Unavailable
-from nsmesh.datapath import netns, ovs_programs, ovs_switches
+from nsmesh.datapath import ovs_programs, ovs_switches
 from nsmesh.datapath.base import CrossConnect
 from nsmesh.datapath.ovs_beside import space_of
 from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
@@ -24,21 +23,6 @@ pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.skipif(bool(ovs_programs.lacks_dpdk()), reason="Open vSwitch with DPDK is not installed"),
 ]
-
-
-def scenario(tmp_path, body, **given):
-    """Run ``body`` with what makes drivers and a pod; afterwards nothing is left of any switch."""
-
-    async def main(make, pod):
-        async with asyncio.timeout(110):
-            await body(make, pod)
-
-    with driver(tmp_path, memory=ovs_lab.MEMORY, **given) as (make, pod):
-        node = make().switch.node
-        asyncio.run(main(make, pod))
-        asyncio.run(make().switches.stop())
-        assert not {"ovs-netdev", "br-nsm"} & set(lab.names(node))
-        assert not list(Path(netns.RUN_NETNS).glob(f"{Path(node).name}-*"))
 
 
 @pytest.fixture
@@ -106,7 +90,7 @@ def test_forty_memif_ends_on_one_node(tmp_path):
             assert not list((datapath.switch.directory / "sockets").glob("*.memif"))
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, memory=MEMORY)
 
 
 def test_a_driver_that_starts_again_finds_the_wires_at_each_switch(tmp_path, small):
@@ -133,7 +117,7 @@ def test_a_driver_that_starts_again_finds_the_wires_at_each_switch(tmp_path, sma
             assert await reached(second, pod, 7)
         await second.aclose()
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, memory=MEMORY)
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["one", "both"])
@@ -164,7 +148,7 @@ def test_switches_that_are_killed_come_back_with_their_wires(tmp_path, small, to
                 assert await reached(datapath, pod, number), number
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, memory=MEMORY)
 
 
 def test_a_switch_without_wires_ends_and_the_first_one_stays(tmp_path, small, monkeypatch):
@@ -197,7 +181,7 @@ def test_a_switch_without_wires_ends_and_the_first_one_stays(tmp_path, small, mo
             assert len(pids(later.switches)) == 2
         await later.aclose()
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, memory=MEMORY)
 
 
 def test_no_more_switches_than_allowed_and_the_error_says_so(tmp_path, small):
@@ -219,7 +203,7 @@ def test_no_more_switches_than_allowed_and_the_error_says_so(tmp_path, small):
         assert await reached(datapath, pod, 5)
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, memory=MEMORY)
 
 
 def test_a_wire_that_becomes_memif_moves_where_there_is_room(tmp_path, small):
@@ -241,7 +225,7 @@ def test_a_wire_that_becomes_memif_moves_where_there_is_room(tmp_path, small):
         await datapath.aclose()
         assert lab.names(pod) == {"nsm-1", "nsm-2"}
 
-    scenario(tmp_path, body)
+    scenario(tmp_path, body, memory=MEMORY)
 
 
 @pytest.mark.parametrize("most", [0, ovs_switches.MOST + 1])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from machine_lab import lacks, made_image
 from mesh_lab import Lab, is_gone, ping, until
-from tiny_machine import Machine
+from tiny_machine import Card, Machine, MachineError, addressing
 
 from nsmesh.datapath.ovs_programs import running
 
@@ -69,3 +69,38 @@ def test_a_machine_that_listens_is_an_endpoint_of_the_mesh():
         lab.nsm("down").ok()
         assert lab.left() == []
         assert not folder.exists()
+
+
+def test_a_machine_that_connects_reaches_one_that_listens(tmp_path):
+    """Both ends of the wire are sockets of the switch, and the whole mesh is between them."""
+    made = made_image()
+    with Lab() as lab:
+        lab.up(*BOTH)
+        lab.nsm("apply", "-f", str(ROOT / "examples" / "machine-endpoint")).ok()
+        lab.nsm("delete", "workload", "app").ok()
+        place = lab.namespace("x")
+        lab.nsm("connect", "vhost-user://appliances", "--netns", place, "--name", "vm").ok()
+        row = lab.row("connections", "vm-0")
+        machine = Machine(tmp_path / "vm")
+
+        def passes():
+            def pinged():
+                try:
+                    return machine.run(f"ping -c 1 -W 1 {row['peer_address'][0].partition('/')[0]}")
+                except MachineError:
+                    return ""
+
+            until(pinged, PATIENCE, lambda: lab.nsm("logs", "appliance").out[-3000:])
+
+        try:
+            machine.start(Card(row["socket"]), made)
+            machine.run(" && ".join(addressing(row)))
+            passes()
+            dead = running(lab.run / "ovs" / "ovs-vswitchd.pid", "ovs-vswitchd")
+            os.kill(dead, signal.SIGKILL)
+            until(lambda: is_gone(dead))
+            passes()
+        finally:
+            machine.kill()
+        lab.nsm("disconnect", "vm-0").ok()
+        until(lambda: not list(Path("/run/nsm-machines-appliance").iterdir()), 20)
