@@ -36,7 +36,7 @@ async def owners(datapath):
 async def settled(datapath, count):
     """Wait until so many switches take wires, and the first one has ports in advance, or wires."""
     async with asyncio.timeout(40):
-        while len(datapath.switches._spread.ready) != count or not sum(await pairs(datapath.switch)):  # noqa: ASYNC110
+        while len(datapath.switches._spread.ready) != count or not sum(await pairs(datapath.switch)):  # noqa: ASYNC110 - daemons
             await asyncio.sleep(0.02)
 
 
@@ -93,7 +93,7 @@ def test_a_killed_switch_is_back_with_its_wires_and_the_others_lose_nothing(tmp_
             async with asyncio.timeout(30):
                 while running(pid_file, "ovs-vswitchd") in {0, dead}:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.02)
-                while not await asyncio.to_thread(lab.pings, a, f"10.0.{WIRES + 1}.2"):  # noqa: ASYNC110
+                while not await asyncio.to_thread(lab.pings, a, f"10.0.{WIRES + 1}.2"):  # noqa: ASYNC110 - daemons
                     await asyncio.sleep(0.02)
             said, _ = await stream.communicate()
             assert b" 0% packet loss" in said, said

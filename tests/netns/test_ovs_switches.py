@@ -135,7 +135,7 @@ def test_switches_that_are_killed_come_back_with_their_wires(tmp_path, small, to
                 for pid in before if together else before[1:]:
                     os.kill(pid, signal.SIGKILL)
                 async with asyncio.timeout(30):
-                    while 0 in (now := pids(datapath.switches)) or now[1] == before[1]:  # noqa: ASYNC110
+                    while 0 in (now := pids(datapath.switches)) or now[1] == before[1]:  # noqa: ASYNC110 - daemons
                         await asyncio.sleep(0.02)
                 assert (now[0] == before[0]) is not together
                 if not together:
@@ -143,7 +143,7 @@ def test_switches_that_are_killed_come_back_with_their_wires(tmp_path, small, to
                     assert await pings(pod, 1)
             for number in (3, 1):
                 async with asyncio.timeout(30):
-                    while not Path(listening(datapath, f"{number}.memif").socket).exists():  # noqa: ASYNC110
+                    while not Path(listening(datapath, f"{number}.memif").socket).exists():  # noqa: ASYNC110 - daemons
                         await asyncio.sleep(0.02)
                 assert await reached(datapath, pod, number), number
         await datapath.aclose()
