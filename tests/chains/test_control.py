@@ -515,7 +515,9 @@ def test_a_reselect_that_is_refused_leaves_nothing_until_one_is_not(passing):
         dead.add("nse1")
         mesh.choose.crossed.update(mesh.cables)
         await asyncio.sleep(10)
-        assert mesh.holds() == {"nsc": 0, "mgr": 0, "onward": 0, "nse1": 0, "nse2": 0}
+        async with asyncio.timeout(0.5):  # between two attempts, of which one may be under way
+            while any(mesh.holds().values()):  # noqa: ASYNC110 - time is virtual
+                await asyncio.sleep(0.01)
         assert mesh.heal.healing == ["nsc-0"]
         mesh.choose.crossed.discard("nse2")
         await asyncio.sleep(4)

@@ -29,7 +29,10 @@ log = structlog.get_logger()
 GRACE = 0.2
 """Seconds for which a loss that was told before we followed may still be taken back."""
 REMEMBERED = 1024
-"""Losses of connections that nobody follows (yet) that are remembered, per neighbour."""
+"""Connections that nobody follows (yet) of which it is remembered what was heard, per neighbour."""
+
+Way = tuple[str, ...]
+"""Ids of the path segments behind our own."""
 
 Tell = Callable[[int], None]
 """Takes the state that the next hop is in now: UP, DOWN (also: gone, silent), REFRESH_REQUESTED."""
@@ -51,16 +54,25 @@ class Ours:
         return cls(segment.name, segment.id, index)
 
 
-class Following:
-    """One connection that is followed; ``stop`` may be called any number of times."""
+def way_of(connection: Connection, index: int) -> Way:
+    """Return by which way a connection goes on from the segment at ``index``."""
+    return tuple([segment.id for segment in connection.path.path_segments[index + 1 :]])
 
-    __slots__ = ("_stream", "handler", "ours", "tell")
+
+class Following:
+    """One connection that is followed; ``stop`` may be called any number of times.
+
+    ``anew``: the way that was chosen anew, until the neighbour is heard to speak of it.
+    """
+
+    __slots__ = ("_stream", "anew", "handler", "ours", "tell")
 
     def __init__(self, stream: _Stream, ours: Ours, tell: Tell) -> None:
         self._stream: _Stream | None = stream
         self.handler = stream.handler
         self.ours = ours
         self.tell = tell
+        self.anew: Way | None = None
 
     @property
     def live(self) -> bool:
@@ -94,11 +106,14 @@ class Follower:
         """How many neighbours are followed now."""
         return len(self._streams)
 
-    def follow(self, handler: Handler, ours: Ours, since: float, tell: Tell) -> Following:
+    def follow(
+        self, handler: Handler, ours: Ours, since: float, tell: Tell, *, anew: Way | None = None
+    ) -> Following:
         """Hear at ``tell`` what becomes of a connection at ``handler``.
 
         ``since``: loop time at which the Request that was granted there began; what was lost before that is
-        of an earlier life.
+        of an earlier life. ``anew``: the way that a reselecting one was granted. The neighbour also says that
+        the earlier life is over, and where it has much to tell, later than it answers.
         """
         scope = self._scope()
         stream = self._streams.get((handler, ours.name))
@@ -107,7 +122,7 @@ class Follower:
                 self._streams, handler, ours.name, scope, self._tokens
             )
             stream.task = scope.spawn(stream.read(), name=f"follow for {ours.name}")
-        return stream.join(ours, since, tell)
+        return stream.join(ours, since, tell, anew)
 
 
 class _Stream:
@@ -127,21 +142,24 @@ class _Stream:
         self.scope = scope
         self.tokens = tokens
         self.followed: dict[str, Following] = {}
-        self.lost: dict[str, float] = {}
+        self.heard: dict[str, tuple[float, bool, Way]] = {}  # when, whether it is lost, and by which way
         self.task: asyncio.Task[None] | None = None
 
-    def join(self, ours: Ours, since: float, tell: Tell) -> Following:
+    def join(self, ours: Ours, since: float, tell: Tell, anew: Way | None) -> Following:
         following = Following(self, ours, tell)
         self.followed[ours.id] = following
-        if self.lost.pop(ours.id, since - 1) >= since:
-            self.lost[ours.id] = since
+        when, lost, way = self.heard.pop(ours.id, (since - 1, False, ()))
+        if lost or when < since:
+            following.anew = anew
+        if lost and when >= since and anew in {None, way}:
+            self.heard[ours.id] = since, True, way
             self.scope.after(GRACE, lambda: self._still_lost(following))
         return following
 
     def _still_lost(self, following: Following) -> None:
         """Tell of a loss between the answer to a Request and the moment at which it was followed."""
         key = following.ours.id
-        if self.followed.get(key) is following and self.lost.pop(key, None) is not None:
+        if self.followed.get(key) is following and self.heard.pop(key, None) is not None:
             following.tell(State.DOWN)
 
     def leave(self, following: Following) -> None:
@@ -199,14 +217,16 @@ class _Stream:
             key, index = spoken_of
             following = self.followed.get(key)
             if following is None:
-                self._note(key, state)
+                self._note(key, state, way_of(connection, index))
             elif following.ours.index == index:
-                self.lost.pop(key, None)
+                if state == State.DOWN and following.anew not in {None, way_of(connection, index)}:
+                    continue  # what was before it was chosen anew
+                following.anew = None
+                self.heard.pop(key, None)
                 following.tell(state)
 
-    def _note(self, connection_id: str, state: int) -> None:
-        self.lost.pop(connection_id, None)
-        if state == State.DOWN:
-            self.lost[connection_id] = asyncio.get_running_loop().time()
-            if len(self.lost) > REMEMBERED:
-                del self.lost[next(iter(self.lost))]
+    def _note(self, connection_id: str, state: int, way: Way) -> None:
+        self.heard.pop(connection_id, None)
+        self.heard[connection_id] = asyncio.get_running_loop().time(), state == State.DOWN, way
+        if len(self.heard) > REMEMBERED:
+            del self.heard[next(iter(self.heard))]

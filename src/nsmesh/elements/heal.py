@@ -13,7 +13,7 @@ from nsmesh.core.call import Call
 from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import MeshError, Status
-from nsmesh.core.follow import Follower, Ours
+from nsmesh.core.follow import Follower, Ours, way_of
 from nsmesh.core.heal_looks import Alive, Carries, Looks
 from nsmesh.core.heal_watch import HealWatch
 from nsmesh.core.life import LIFE, OWN
@@ -105,8 +105,9 @@ class Heal(Element):
         """Pass on, then watch what was granted."""
         connection_id = request.connection.id
         began = self.scope.clock.monotonic()
+        anew = request.connection.state == State.RESELECT_REQUESTED
         before = self._watches.get(connection_id)
-        if before is not None and request.connection.state == State.RESELECT_REQUESTED:
+        if before is not None and anew:
             before.rest()  # the next hop will say that it has ended what it had
         answer = await next.request(call, request)
         life = call.state.get(LIFE)
@@ -118,18 +119,23 @@ class Heal(Element):
             watch.down = False
             watch.missing = None
             watch.calm()
-            self._watch(call, watch, began)
+            self._watch(call, watch, began, anew=anew)
         return answer
 
-    def _watch(self, call: Call, watch: HealWatch, began: float) -> None:
+    def _watch(self, call: Call, watch: HealWatch, began: float, *, anew: bool) -> None:
         handler = call.state.get(NEXT_HOP)
         following = watch.following
         if following is not None and (not following.live or following.handler is not handler):
             following.stop()
             watch.following = following = None
         if following is None and handler is not None:
+            connection = watch.connection
             watch.following = self._follower.follow(
-                handler, Ours.of(watch.connection), began, lambda state: self._told(watch, state)
+                handler,
+                Ours.of(connection),
+                began,
+                lambda state: self._told(watch, state),
+                anew=way_of(connection, connection.path.index) if anew else None,
             )
         if self._looks.possible and watch.probing is None:
             watch.probing = self.scope.spawn(self._probe(watch), name="heal: probe")

@@ -9,7 +9,7 @@ from typing import Self
 from nsmesh.core.call import Call, Key
 from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.follow import Follower, Following, Ours
+from nsmesh.core.follow import Follower, Following, Ours, way_of
 from nsmesh.core.hub import Hub
 from nsmesh.core.path_event import PathEvent
 from nsmesh.core.peering import NEXT_HOP
@@ -94,7 +94,8 @@ class Monitor(Element):
         """Pass on, publish what came of it, follow it."""
         connection_id = request.connection.id
         began = self.scope.clock.monotonic()
-        if request.connection.state == State.RESELECT_REQUESTED:
+        anew = request.connection.state == State.RESELECT_REQUESTED
+        if anew:
             await self.forget(connection_id, call.state)  # the next hop ends what it had, and will say so
         try:
             answer = await next.request(call, request)
@@ -106,10 +107,10 @@ class Monitor(Element):
             known = copy_of(answer)
             known.state = State.UP
         self._hub.put(known, "" if call.peer.in_process else call.peer.spiffe_id)
-        self._follow(call, known, began)
+        self._follow(call, known, began, anew=anew)
         return answer
 
-    def _follow(self, call: Call, connection: Connection, began: float) -> None:
+    def _follow(self, call: Call, connection: Connection, began: float, *, anew: bool) -> None:
         handler = call.state.get(NEXT_HOP)
         following = call.state.get(FOLLOWING)
         if following is not None and (not following.live or following.handler is not handler):
@@ -118,7 +119,11 @@ class Monitor(Element):
         if following is None and handler is not None and self.scope.running:
             key = connection.id
             following = self._follower.follow(
-                handler, Ours.of(connection), began, lambda state: self._told(key, state)
+                handler,
+                Ours.of(connection),
+                began,
+                lambda state: self._told(key, state),
+                anew=way_of(connection, connection.path.index) if anew else None,
             )
             call.state.set(FOLLOWING, following)
 

@@ -37,10 +37,14 @@ class Neighbour:
         finally:
             self.open -= 1
 
-    def say(self, kind, name="x", state=State.UP, index=1, who="me"):
+    def say(self, kind, name="x", state=State.UP, index=1, who="me", further=()):
         path = Path(
             index=index,
-            path_segments=[PathSegment(name=who, id=name), PathSegment(name="far", id=f"far-{name}")],
+            path_segments=[
+                PathSegment(name=who, id=name),
+                PathSegment(name="far", id=f"far-{name}"),
+                *(PathSegment(name=one, id=one) for one in further),
+            ],
         )
         connection = Connection(id=f"far-{name}", path=path, state=state)
         self.queue.put_nowait(ConnectionEvent(type=kind, connections={connection.id: connection}))
@@ -203,6 +207,66 @@ def test_losses_of_others_are_remembered_in_bounds():
             neighbour.say(DELETE, str(number))
         await settle()
         [stream] = follower._streams.values()
-        assert len(stream.lost) == REMEMBERED
+        assert len(stream.heard) == REMEMBERED
+
+    scenario(body)
+
+
+def test_what_was_before_a_reselect_is_not_told_of_what_came_after():
+    """Until what was chosen anew is heard to be up, the end of another way is the earlier life's."""
+    new = ("far-x", "nse2")
+
+    async def body(follower, neighbour):
+        told = []
+        follower.follow(neighbour, Ours("me", "other", 0), 0.0, lambda state: None)
+        neighbour.say(DELETE, "x", further=("nse1",))
+        await settle()
+        follower.follow(neighbour, Ours("me", "x", 0), 0.0, told.append, anew=new)
+        await asyncio.sleep(1)
+        neighbour.say(UPDATE, "x", State.DOWN, further=("nse1",))
+        neighbour.say(DELETE, "x", further=("nse1",))
+        await settle()
+        assert told == []
+        neighbour.say(UPDATE, "x", further=("nse2",))
+        neighbour.say(UPDATE, "x", State.DOWN, further=("nse3",))
+        await settle()
+        assert told == [State.UP, State.DOWN]
+
+    scenario(body)
+
+
+@pytest.mark.parametrize("kind", [UPDATE, DELETE])
+@pytest.mark.parametrize("early", [False, True])
+def test_the_loss_of_what_was_chosen_anew_is_told(kind, early):
+    """Also where it is all that is heard of it, before it is followed or after."""
+
+    async def body(follower, neighbour):
+        told = []
+        follower.follow(neighbour, Ours("me", "other", 0), 0.0, lambda state: None)
+        await settle()
+        if early:
+            neighbour.say(kind, "x", State.DOWN, further=("nse2",))
+            await settle()
+        follower.follow(neighbour, Ours("me", "x", 0), 0.0, told.append, anew=("far-x", "nse2"))
+        if not early:
+            neighbour.say(kind, "x", State.DOWN, further=("nse2",))
+        await asyncio.sleep(1)
+        assert told == [State.DOWN]
+
+    scenario(body)
+
+
+def test_what_was_heard_to_be_up_is_followed_as_any_other():
+    """The neighbour spoke of the new way before it was followed: whatever it says now is of it."""
+
+    async def body(follower, neighbour):
+        told = []
+        follower.follow(neighbour, Ours("me", "other", 0), 0.0, lambda state: None)
+        neighbour.say(UPDATE, "x", further=("nse2",))
+        await settle()
+        follower.follow(neighbour, Ours("me", "x", 0), 0.0, told.append, anew=("far-x", "nse2"))
+        neighbour.say(DELETE, "x", further=("nse3",))
+        await settle()
+        assert told == [State.DOWN]
 
     scenario(body)
