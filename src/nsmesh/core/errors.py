@@ -89,6 +89,13 @@ class Unauthorized(MeshError):
     status = Status.PERMISSION_DENIED
 
 
+class Outdated(Unauthorized):
+    """What a peer signed does not fit the certificate that its connection showed: it may have rotated since.
+
+    On a new connection it shows the one of today.
+    """
+
+
 class Refused(MeshError):
     """A peer or an endpoint said no for a reason of its own."""
 

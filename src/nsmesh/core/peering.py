@@ -70,6 +70,13 @@ def part_with(peers: Peers, url: str) -> None:
         leave(url)
 
 
+def renewed(peers: Peers, url: str) -> None:
+    """Have the next call to ``url`` dial anew; those that run on the connection of today go on."""
+    renew: Callable[[str], None] | None = getattr(peers, "renew", None)
+    if renew is not None:
+        renew(url)
+
+
 class Hop:
     """An empty place into which the client half puts the Handler that it reached."""
 

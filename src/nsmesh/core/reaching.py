@@ -13,8 +13,17 @@ from nsmesh.core.call import Call
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Handler
 from nsmesh.core.ending import hands_over
-from nsmesh.core.errors import Internal, MeshError, TimedOut, Unanswered, Unavailable, Unreachable
-from nsmesh.core.peering import Peers, at_hand, is_awaited, peer_of
+from nsmesh.core.errors import (
+    Internal,
+    MeshError,
+    Outdated,
+    TimedOut,
+    Unanswered,
+    Unavailable,
+    Unreachable,
+)
+from nsmesh.core.life import LIFE
+from nsmesh.core.peering import Peers, at_hand, is_awaited, peer_of, renewed
 from nsmesh.model.copying import copy_of
 
 log = structlog.get_logger()
@@ -63,7 +72,11 @@ class Reaching:
     async def answered(
         self, call: Call, target: Handler | str, message: M, work: Callable[[Handler, M], Awaitable[T]]
     ) -> T:
-        """Dial and do ``work`` with who answers; again on a new connection where an answer was cut off."""
+        """Dial and do ``work`` with who answers; again on a new connection where an answer was cut off.
+
+        So is a refresh whose answer shows that the peer has another key by now. A first Request is not, since
+        it is undone when it fails: whoever asks again finds the new connection.
+        """
         handler = await self.dial(call, target)
         if not isinstance(target, str) or peer_of(handler).in_process:
             return await work(handler, message)
@@ -73,12 +86,26 @@ class Reaching:
                 return await work(handler, message)
             except Unanswered as error:
                 log.info("asked again: the connection ended before the answer", at=target, error=str(error))
-                try:
-                    handler = await self.dial(call, target)
-                except MeshError:
-                    raise error from None
-                message = copy_of(spare)
+                why: MeshError = error
+            except Outdated as error:
+                life = call.state.get(LIFE)
+                if not self.renewed(target, handler, error) or life is None or not life.up:
+                    raise
+                why = error
+            try:
+                handler = await self.dial(call, target)
+            except MeshError:
+                raise why from None
+            message = copy_of(spare)
         return await work(handler, message)
+
+    def renewed(self, target: Handler | str, handler: Handler, error: Outdated) -> bool:
+        """Leave the connection of ``handler`` to what runs on it; say whether the next dial gives another."""
+        if not isinstance(target, str) or self._peers is None or at_hand(self._peers, target) is not handler:
+            return False
+        log.info("dialled anew: the peer has another key by now", at=target, error=str(error))
+        renewed(self._peers, target)
+        return True
 
 
 async def _once(peers: Peers, target: str, limit: float | None) -> Handler:

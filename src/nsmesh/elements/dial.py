@@ -13,7 +13,16 @@ import structlog
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, Codec, Key, Peer
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import REFUSALS, Internal, MeshError, TimedOut, Unanswered, Unavailable, Unreachable
+from nsmesh.core.errors import (
+    REFUSALS,
+    Internal,
+    MeshError,
+    Outdated,
+    TimedOut,
+    Unanswered,
+    Unavailable,
+    Unreachable,
+)
 from nsmesh.core.farewell import ABSENT
 from nsmesh.core.journalling import Journal
 from nsmesh.core.life import LIFE, OWN, REACHED
@@ -257,8 +266,15 @@ class Dial(Element):
                 yield event
 
     async def register(self, call: Call, entry: Entry, next: Handler) -> Entry:
-        """Dial, then pass on."""
-        return await next.register(await self._with_handler(call), entry)
+        """Dial, then pass on; once more where the answer shows that the peer has another key by now."""
+        spare, onward = copy_of(entry), await self._with_handler(call)
+        try:
+            return await next.register(onward, entry)
+        except Outdated as error:
+            handler = onward.get(DIALLED)
+            if handler is None or not self._reaching.renewed(self._where(call), handler, error):
+                raise
+        return await next.register(await self._with_handler(call), spare)
 
     async def find(self, call: Call, query: Query, next: Handler) -> AsyncIterator[Found]:
         """Dial, then pass on; once more where the connection ends before anything was found."""

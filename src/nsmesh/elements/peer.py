@@ -147,6 +147,10 @@ class RemotePeers:
         """End the connection to ``url``, and whatever waits there."""
         self._pool.cut(url)
 
+    def renew(self, url: str) -> None:
+        """Dial ``url`` anew for all calls that begin from now on."""
+        self._pool.retire(url)
+
     def is_awaited(self, url: str) -> bool:
         """Say whether whoever served ``url`` has died, and somebody is to come."""
         return self._pool.is_awaited(url)
@@ -181,6 +185,10 @@ class LocalPeers:
     def leave(self, url: str) -> None:
         """End the connection to ``url``; a role of this process stays reached."""
         self._others.leave(url)
+
+    def renew(self, url: str) -> None:
+        """Dial ``url`` anew for all calls that begin from now on."""
+        self._others.renew(url)
 
     def is_awaited(self, url: str) -> bool:
         """Say whether whoever served ``url`` has died, and somebody is to come."""

@@ -25,9 +25,10 @@ class Pool:
     """One connection per URL. A lost one is dialled anew at its next use.
 
     Tokens are signed with the keys of today and checked against the leaf of the handshake. So a connection
-    takes no new calls after our identity has rotated, or when half of what was left of its peer's leaf is
-    over; calls that run on it go on, and it ends with the last of them. The same holds when the URL, that of
-    a received descriptor, leads to another socket by now.
+    takes no new calls after our identity has rotated, or when half of the life of its peer's leaf is over,
+    which is when peers rotate; of one that is older, half of what was left. Calls that run on it go on, and
+    it ends with the last of them. The same holds when the URL, that of a received descriptor, leads to
+    another socket by now.
     """
 
     def __init__(
@@ -56,10 +57,13 @@ class Pool:
     def renew(self) -> None:
         """Dial anew for all calls that begin from now on."""
         for url in list(self._clients):
-            self._retire(url)
+            self.retire(url)
 
-    def _retire(self, url: str) -> None:
-        client = self._clients.pop(url)
+    def retire(self, url: str) -> None:
+        """Dial ``url`` anew for all calls that begin from now on."""
+        client = self._clients.pop(url, None)
+        if client is None:
+            return
         self._forget(client)
         client.scope.spawn(_end_when_idle(client), name="retired connection")
 
@@ -89,7 +93,7 @@ class Pool:
             return None
         if time.time() < self._renew_at.get(client, math.inf) and self._still_there(url, client):
             return client
-        self._retire(url)
+        self.retire(url)
         return None
 
     def _still_there(self, url: str, client: Client) -> bool:
@@ -202,8 +206,10 @@ async def _end_when_idle(client: Client) -> None:
 
 
 def _half_life(leaf: bytes) -> float:
-    """Return when half of what is left of a certificate (DER) will be over, wall time in seconds."""
+    """Return when a certificate (DER) is to be looked at anew, wall time in seconds: see :class:`Pool`."""
     from cryptography import x509  # noqa: PLC0415 - a fifth of the start of a command, which has no identity
 
-    now = time.time()
-    return now + (x509.load_der_x509_certificate(leaf).not_valid_after_utc.timestamp() - now) / 2
+    now, certificate = time.time(), x509.load_der_x509_certificate(leaf)
+    ends = certificate.not_valid_after_utc.timestamp()
+    half = (certificate.not_valid_before_utc.timestamp() + ends) / 2
+    return half if half > now else now + (ends - now) / 2

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nsmesh.core.errors import Internal, Invalid, Unauthorized
+from nsmesh.core.errors import Internal, Invalid, Outdated, Unauthorized
 from nsmesh.core.metrics import Counter
 from nsmesh.security.rego import files_of, read_policy, rego_policy
 from nsmesh.security.rego_source import digest
@@ -121,7 +121,10 @@ def _policy(path: Path) -> Policy:
 
 
 def authorize(policies: Sequence[Policy], question: Question) -> None:
-    """Ask every policy; raises Unauthorized that names policy, hop and identities, or Internal."""
+    """Ask every policy; raises Unauthorized that names policy, hop and identities, or Internal.
+
+    Outdated, where it is the server that is not known by what it signed.
+    """
     if question.tokens is not None and len(question.tokens) > MAX_SEGMENTS:
         raise Unauthorized(
             f"{REFUSED}: a path of {len(question.tokens)} segments is longer than {MAX_SEGMENTS}",
@@ -137,7 +140,7 @@ def authorize(policies: Sequence[Policy], question: Question) -> None:
         if refusal is not None:
             REFUSALS.add(policy.__name__)
             hop = f" {question.hop(refusal.hop)}" if refusal.hop is not None else " the call"
-            raise Unauthorized(
+            raise (Outdated if policy is next_token_signed else Unauthorized)(
                 f"{REFUSED}: {policy.__name__} refused{hop}: {refusal.why}",
                 remedy=_REMEDIES.get(policy, _OWN_REMEDY),
             )

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import time
+import types
 
 import pytest
 from rpc_helpers import Authority, Service
@@ -239,5 +241,36 @@ def test_a_rotation_of_the_server_leads_new_calls_over_new_connections(tmp_path,
             assert old.wire.dead
             await pool.aclose()
         assert not theirs.listeners
+
+    asyncio.run(main())
+
+
+def test_a_connection_is_renewed_when_its_peer_has_rotated(tmp_path, monkeypatch):
+    """At half of the leaf's life, however late it was dialled; of an older leaf, at half of what was left."""
+    began = time.time()
+    clock = [began]
+    monkeypatch.setattr(
+        pool_module, "time", types.SimpleNamespace(time=lambda: clock[0], monotonic=time.monotonic)
+    )
+
+    async def main():
+        authority = Authority("td.test")
+        ours, theirs = authority.identity("client", tmp_path), authority.identity("server", tmp_path)
+        url = f"unix://{tmp_path}/s.sock"
+        async with rpc.serve(url, Service().methods(), identity=theirs) as server:
+            pool = rpc.Pool(identity=ours)
+
+            async def at(seconds):
+                clock[0] = began + seconds
+                return await pool.get(server.url)
+
+            # the leaf lives from a minute ago for an hour from now: its half is over after 1770 s
+            first = await at(900)
+            assert await at(1760) is first
+            second = await at(1780)
+            assert second is not first
+            assert await at(2680) is second
+            assert await at(2700) is not second
+            await pool.aclose()
 
     asyncio.run(main())
