@@ -102,12 +102,14 @@ class KeepWire(Element):
             log.info("wire restored", connection=connection_id, outcome=applied.outcome)
 
     def _lost(self, connection_id: str, error: MeshError) -> None:
-        """Tell of a wire that cannot be made, unless a Close that is under way ends it first."""
+        """Tell of a wire that cannot be made, unless a Close or Request soon ends it or makes it anew."""
         life = self._begin.life(connection_id)
+        known = life.connection if life is not None else None
         log.warning("data path lost", connection=connection_id, error=str(error))
 
         def tell() -> None:
-            if life is not None and self._begin.life(connection_id) is life:
+            now = self._begin.life(connection_id)
+            if known is not None and now is not None and now is life and now.connection == known:
                 self._tell(PathEvent((connection_id,), up=False, why=str(error)))
 
         self.scope.after(GRACE, tell)

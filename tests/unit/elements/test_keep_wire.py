@@ -13,7 +13,7 @@ from nsmesh.datapath.fake import FakeDatapath
 from nsmesh.elements.keep_wire import KeepWire
 from nsmesh.elements.monitor import Monitor
 from nsmesh.elements.update_path import UpdatePath
-from nsmesh.model.messages import Connection, NetworkServiceRequest
+from nsmesh.model.messages import Connection, NetworkServiceRequest, State
 
 
 class Granted:
@@ -47,7 +47,7 @@ def kept(scenario):
             wire_id = answer.path.path_segments[answer.path.index].id
             wire = CrossConnect(wire_id, KernelPort("/a", "nsm-1"), KernelPort("/b", "nsm-2"))
             await datapath.apply(wire)
-            await scenario(datapath, wire_id, told)
+            await scenario(datapath, wire_id, told, server)
 
     run(main())
 
@@ -58,7 +58,7 @@ def test_a_lost_wire_is_made_again():
     async def restored():
         return sum(one.value for one in await DECLARED["nsm_wires_restored"].samples())
 
-    async def scenario(datapath, wire_id, told):
+    async def scenario(datapath, wire_id, told, server):
         before = await restored()
         datapath.lose(wire_id)
         await asyncio.sleep(0.001)
@@ -72,7 +72,7 @@ def test_a_lost_wire_is_made_again():
 def test_who_insists_is_answered_later():
     """Of a hundred deletions in ten seconds a handful is undone at once, and the last one in the end."""
 
-    async def scenario(datapath, wire_id, told):
+    async def scenario(datapath, wire_id, told, server):
         await asyncio.sleep(0)
         before = datapath.calls["apply"]
         for _ in range(100):
@@ -89,10 +89,29 @@ def test_who_insists_is_answered_later():
 def test_what_cannot_be_made_is_told():
     """The observer hears once, and soon, that the path is down."""
 
-    async def scenario(datapath, wire_id, told):
+    async def scenario(datapath, wire_id, told, server):
         datapath.fail("apply", NotFound("the network namespace /b is not there"))
         datapath.lose(wire_id)
         await asyncio.sleep(0.15)
         assert [(list(event.connections), event.up) for event in told] == [([wire_id], False)]
+
+    kept(scenario)
+
+
+def test_what_was_chosen_anew_meanwhile_is_not_told():
+    """A reselecting Request in the grace after a loss: the wire is another one, and the loss is over."""
+
+    async def scenario(datapath, wire_id, told, server):
+        datapath.fail("apply", NotFound("the network namespace /b is not there"))
+        datapath.lose(wire_id)
+        await asyncio.sleep(0.01)
+        [before] = server.elements[1].connections
+        anew = Connection(id="c", network_service="another", state=State.RESELECT_REQUESTED)
+        await server.request(Call(peer=Peer(in_process=True)), NetworkServiceRequest(connection=anew))
+        [after] = server.elements[1].connections
+        assert (before.id, after.network_service) == (wire_id, "another")
+        assert after.id == wire_id
+        await asyncio.sleep(0.5)
+        assert told == []
 
     kept(scenario)
