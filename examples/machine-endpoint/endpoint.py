@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -115,13 +116,19 @@ class Machines(Element):
             machine.folder.rmdir()
 
 
+def folder_of(name: str, directory: Path) -> Path:
+    """Return the folder of an endpoint, by its name and the directory that it works in."""
+    digest = hashlib.sha256(f"{directory} {name}".encode()).hexdigest()[:10]
+    return FOLDER / f"nsm-machines-{digest}"
+
+
 class MachineEndpoint(Endpoint):
     """Gives addresses out, as they all do, and has a virtual machine where its wires end."""
 
     @property
     def folder(self) -> Path:
-        """Return where its machines and their sockets are."""
-        return FOLDER / f"nsm-machines-{self.name}"
+        """Return where its machines and sockets are: the same after a restart, another for each mesh."""
+        return folder_of(self.name, Path.cwd())
 
     def elements(self) -> Sequence[Element]:
         """Return address management, and what boots machines."""
