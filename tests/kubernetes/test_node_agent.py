@@ -256,11 +256,11 @@ ASK = """
 import asyncio, sys
 from nsmesh import rpc
 from nsmesh.api import delegated_pb2
-from nsmesh.chains.delegated_client import BY_PID, BUNDLES
+from nsmesh.chains.delegated_client import BUNDLES, SVIDS
 from nsmesh.core.errors import MeshError
 async def main(url, pid):
     client = await rpc.connect(url)
-    for method, body in ((BY_PID, delegated_pb2.SubscribeToX509SVIDsByPIDRequest(pid=pid)), (BUNDLES, None)):
+    for method, body in ((SVIDS, delegated_pb2.SubscribeToX509SVIDsRequest(pid=pid)), (BUNDLES, None)):
         stream = client.stream(method, body.SerializeToString() if body else b"")
         try:
             async for _ in stream:

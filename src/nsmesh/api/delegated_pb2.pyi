@@ -34,7 +34,7 @@ class X509SvidWithKey(_message.Message):
     x509_svid_key: bytes
     def __init__(self, x509_svid: _Optional[_Union[X509Svid, _Mapping]] = ..., x509_svid_key: _Optional[bytes] = ...) -> None: ...
 
-class SubscribeToX509SVIDsByPIDRequest(_message.Message):
+class SubscribeToX509SVIDsRequest(_message.Message):
     __slots__ = ("pid",)
     PID_FIELD_NUMBER: _ClassVar[int]
     pid: int

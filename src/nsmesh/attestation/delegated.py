@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from nsmesh import rpc
 from nsmesh.api import delegated_pb2, workload_pb2
-from nsmesh.chains.delegated_client import BUNDLES, BY_PID
+from nsmesh.chains.delegated_client import BUNDLES, SVIDS
 from nsmesh.core.call import Peer
 from nsmesh.core.errors import Invalid, Unauthorized
 from nsmesh.core.peering import closing
@@ -50,15 +50,15 @@ class Delegated:
 
     def methods(self) -> dict[str, rpc.Method]:
         """Return what is served."""
-        return {BY_PID: rpc.ServerStream(self.svids), BUNDLES: rpc.ServerStream(self.bundles)}
+        return {SVIDS: rpc.ServerStream(self.svids), BUNDLES: rpc.ServerStream(self.bundles)}
 
     async def svids(self, call: rpc.ServerCall, body: bytes) -> AsyncIterator[bytes]:
         """Yield the identity of the pod that a process belongs to, now and at each change."""
         delegate = await self._delegate(call.peer)
         try:
-            pid = delegated_pb2.SubscribeToX509SVIDsByPIDRequest.FromString(body).pid
+            pid = delegated_pb2.SubscribeToX509SVIDsRequest.FromString(body).pid
         except DecodeError as error:
-            raise Invalid(f"the message is no SubscribeToX509SVIDsByPIDRequest: {error}") from error
+            raise Invalid(f"the message is no SubscribeToX509SVIDsRequest: {error}") from error
         peer = Peer(pid=pid)
         for spiffe_id in await self._ids(peer):
             if SpiffeId.parse(spiffe_id).path.startswith(self._kept):

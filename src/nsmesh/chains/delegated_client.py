@@ -19,7 +19,7 @@ from nsmesh.security.svid import SvidSource
 log = structlog.get_logger()
 
 SERVICE = "/spire.api.agent.delegatedidentity.v1.DelegatedIdentity/"
-BY_PID, BUNDLES = SERVICE + "SubscribeToX509SVIDsByPID", SERVICE + "SubscribeToX509Bundles"
+SVIDS, BUNDLES = SERVICE + "SubscribeToX509SVIDs", SERVICE + "SubscribeToX509Bundles"
 
 
 class DelegatedWatch(WorkloadWatch):
@@ -35,7 +35,7 @@ class DelegatedWatch(WorkloadWatch):
         pid = self._pid()
         if not pid:
             raise Unavailable("the process is gone")
-        request = delegated_pb2.SubscribeToX509SVIDsByPIDRequest(pid=pid).SerializeToString()
+        request = delegated_pb2.SubscribeToX509SVIDsRequest(pid=pid).SerializeToString()
         client = await rpc.connect(self.url, timeout=DIAL)
         try:
             async with Scope("delegated identity", self._clock) as scope:
@@ -55,7 +55,7 @@ class _Both:
         self._news = asyncio.Event()
         self._held: dict[str, bytes] = {}
         self._error: MeshError | None = None
-        for method, body in ((BY_PID, request), (BUNDLES, b"")):
+        for method, body in ((SVIDS, request), (BUNDLES, b"")):
             scope.spawn(self._follow(client, method, body), name=method)
 
     async def _follow(self, client: rpc.Client, method: str, body: bytes) -> None:
@@ -79,7 +79,7 @@ class _Both:
             if self._error is not None:
                 raise self._error
             if len(self._held) == 2:
-                yield _together(self._held[BY_PID], self._held[BUNDLES])
+                yield _together(self._held[SVIDS], self._held[BUNDLES])
 
 
 def _together(svids: bytes, bundles: bytes) -> bytes:
