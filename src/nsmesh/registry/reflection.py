@@ -167,12 +167,13 @@ class Reflection(Generic[E]):
     def expect(self, name: str, entry: E | None, clock: Clock) -> None:
         """Doubt what is here about ``name`` until the watch tells of ``entry`` (None: of its removal).
 
-        What is here already may still be overtaken by a change before, of which the watch has not told yet.
+        What is here already may still be overtaken by a change before, of which the watch has not told yet;
+        what is not here, too, when it is removed.
         """
         self.changes += 1
         if self.idle or _foreign(name):
             self._expected.pop(name, None)
-        elif name in self._expected or self._catalogue.get(name) != entry:
+        elif entry is None or name in self._expected or self._catalogue.get(name) != entry:
             self._expected[name] = (entry, clock.monotonic() + DOUBT)
 
     def find(self, call: Call, query: Query, origin: Handler, clock: Clock) -> AsyncIterator[Found]:

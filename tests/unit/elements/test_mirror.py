@@ -530,6 +530,7 @@ async def verify(world: World, own: dict[str, str | None], **template) -> None:
 @example(
     [("own", "a", "u"), ("wait", "", 1e-9), ("own-", "a", ""), ("wait", "", 0.0), ("wait", "", 1e-9)], 0.0
 )
+@example([("other", "b", "u"), ("wait", "", 0.25), ("own-", "b", ""), ("wait", "", 0.25)], 0.3)
 def test_any_order_reads_own_writes_and_serves_nothing_deleted(steps, delay):
     """Whatever others do and however late or broken the watch is.
 
