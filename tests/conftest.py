@@ -17,6 +17,8 @@ LONGEST_BUILD = 175.0
 
 # A shell starts what runs in its background with SIGINT ignored, and our children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Who is told to end cleans up first, as after Ctrl-C: meshes and namespaces of a test go with it.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def build(folder: Path, package: str, name: str) -> Path:

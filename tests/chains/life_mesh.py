@@ -91,7 +91,7 @@ class LifeMesh:
         self.journals = {} if journals else None
         """What each process has written, by its name: it outlives the process."""
         self.descriptors = count(1) if descriptors else None
-        """Numbers of processes: sockets of forwarders and endpoints are reached by a descriptor, or by a path."""
+        """Numbers of processes: sockets of forwarders and endpoints are reached by a descriptor."""
         self.clock = VirtualClock()
         self.network = Network()
         self.faults = Faults(self)

@@ -32,7 +32,8 @@ class DiscoverEndpoint(Element):
 
     After:  Begin
     Reads:  endpoint name, network service, payload, labels
-    Writes: TARGET and its name where the endpoint is named, else CANDIDATES; the payload, from the service, where empty
+    Writes: TARGET and its name where the endpoint is named, else CANDIDATES; the payload, from the service,
+            where empty
     Close:  passes on; the client half knows where the connection lives
     """
 
