@@ -86,7 +86,11 @@ class Life:
 
     def goes_on(self, *, but=()):
         """Assert that all is as it was, and that new Requests are served."""
-        until(lambda: [row["state"] for row in self.lab.get("clients")] == ["up", "up"], 20)
+        until(
+            lambda: [row["state"] for row in self.lab.get("clients")] == ["up", "up"],
+            20,
+            lambda: f"{self.lab.get('clients')}\n{self.lab.nsm('get', 'events').out}",
+        )
         until(lambda: self.wires() == self.rows, 20, lambda: f"{self.wires()} instead of {self.rows}")
         ended = [stream.end() for stream in self.streams]
         assert [lost for _, lost in ended] == [0, 0], ended
