@@ -65,6 +65,20 @@ class VirtualClock:
         return asyncio.get_running_loop().time()
 
 
+class SettableClock(VirtualClock):
+    """One that somebody sets: its wall time is ``by`` seconds ahead of the loop's."""
+
+    steps = True
+
+    def __init__(self, epoch: float = EPOCH, *, by: float = 0.0) -> None:
+        super().__init__(epoch)
+        self.by = by
+
+    def now(self) -> float:
+        """Return virtual wall time, as it is set."""
+        return super().now() + self.by
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` on a fresh virtual loop."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -87,7 +87,6 @@ class WorkloadApi:
         """Give everybody what is valid now, authorities included."""
         while self._ca.maintain():  # prepared and active at once: by this clock there is no time for both
             pass
-        self.maintain()
         self.entries.announce()
 
     # -- the five methods --------------------------------------------------------------------------------

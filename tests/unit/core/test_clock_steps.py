@@ -5,27 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from nsmesh.core.clock_steps import LOOK, clock_steps
-from nsmesh.core.virtual import VirtualClock, run
-
-
-class Set(VirtualClock):
-    """A clock that somebody sets."""
-
-    steps = True
-
-    def __init__(self):
-        super().__init__()
-        self.by = 0.0
-
-    def now(self):
-        return super().now() + self.by
+from nsmesh.core.virtual import SettableClock, run
 
 
 def test_a_clock_that_is_set_is_noticed_and_one_that_is_kept_right_is_not():
     """Either way, at once, by how much; a second in an hour, and a second at once, is no step."""
 
     async def main():
-        clock, seen = Set(), []
+        clock, seen = SettableClock(), []
 
         async def look():
             async for step in clock_steps(clock):

@@ -11,7 +11,7 @@ from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, chain
 from nsmesh.core.errors import Unavailable
 from nsmesh.core.probes import Check, Count, Inject
-from nsmesh.core.virtual import EPOCH, VirtualClock, run
+from nsmesh.core.virtual import EPOCH, SettableClock, VirtualClock, run
 from nsmesh.elements.expire import Expire
 from nsmesh.elements.register_refresh import RegisterRefresh
 from nsmesh.model.copying import copy_of
@@ -257,25 +257,12 @@ def test_a_clock_that_is_set_ends_no_registration_and_keeps_none(step):
     run(main())
 
 
-class Set(VirtualClock):
-    """A clock that somebody sets."""
-
-    steps = True
-
-    def __init__(self):
-        super().__init__()
-        self.by = 0.0
-
-    def now(self):
-        return super().now() + self.by
-
-
 @pytest.mark.parametrize("step", [3600.0, -3600.0])
 def test_when_the_clock_is_set_it_registers_again_at_once(step):
     """What was answered has ended by the new time, or ends an hour late; then the rhythm is the old one."""
 
     async def main():
-        clock = Set()
+        clock = SettableClock()
         async with World(clock=clock) as world:
             await world.client.register(Call(peer=Peer(in_process=True)), ep())
             await asyncio.sleep(10.1)

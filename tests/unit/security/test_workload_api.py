@@ -245,21 +245,12 @@ def test_a_new_authority_reaches_all_streams(folder):
     virtual.run(main())
 
 
-class Set(virtual.VirtualClock):
-    """A clock that somebody sets."""
-
-    by = 0.0
-
-    def now(self):
-        return super().now() + self.by
-
-
 @pytest.mark.parametrize("step", [3600.0, 5 * 365 * 86400.0, -600.0, -86400.0])
 def test_a_clock_that_is_set_brings_everybody_what_is_valid_by_it(folder, step):
     """An hour, five years, or a day back: whoever listens has another SVID at once, and bundles for it."""
 
     async def main():
-        clock = Set()
+        clock = virtual.SettableClock()
         ca = CertificateAuthority.open(folder, "my.nsm", clock=clock)
         server = WorkloadApi(ca, Entries(entry()), clock=clock)
         stream = server.fetch_x509_svid(HEADER, ME, b"")
