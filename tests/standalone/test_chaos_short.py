@@ -44,6 +44,36 @@ def test_the_clock_of_all_is_set(tmp_path):
         assert seen == (0, [], [], 0), row
 
 
+def test_two_meshes_at_a_time(tmp_path):
+    """Rows come in the order of the question, and the document says how many meshes there were."""
+    file, docs = tmp_path / "chaos.json", tmp_path / "table.md"
+    docs.write_text("<!-- chaos: measured -->\n<!-- chaos: end -->\n")
+    names = ("local-disk-full", "local-alpha-sigterm", "remote-client-interfacedown")
+    nsm(
+        *("chaos", "run", *names, "--repeat", "1", "--at-once", "2"),
+        *("--json", str(file), "--write-docs", str(docs)),
+    )
+    rows = json.loads(file.read_text())
+    assert [row["scenario"] for row in rows] == [*names]
+    assert [(row["changed"], row["leaks"], row["not_recovered"]) for row in rows] == [([], [], 0)] * 3
+    assert "2 meshes at a time." in docs.read_text()
+
+
+def test_nothing_is_left_of_meshes_at_a_time():
+    """SIGTERM for the run is one for each part of it."""
+    process = nsm_process("chaos", "run", "local-forwarder-sigstop", "local-disk-full", "--at-once", "2")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until(lambda: len(pids := children.read_text().split()) == 2 and all(map(meshes_of, pids)), 60)
+    pids = [int(pid) for pid in children.read_text().split()]
+    process.terminate()
+    process.communicate(timeout=60)
+    assert [left_of(f"chaos{pid}", pid) for pid in pids] == [[], []]
+
+
+def meshes_of(pid: int | str) -> list[Path]:
+    return [*Path(tempfile.gettempdir()).glob(f"nsm-chaos-{pid}-*")]
+
+
 def test_an_unknown_scenario_is_refused():
     """The error says where the names are."""
     nsm("chaos", "run", "nothing").fails("there is no scenario nothing", "nsm chaos list")
@@ -88,7 +118,7 @@ def test_a_run_in_the_background_heeds_sigterm(tmp_path):
 
 
 def left_of(name: str, pid: int) -> list[str]:
-    folders = [str(path) for path in Path(tempfile.gettempdir()).glob(f"nsm-chaos-{pid}-*")]
+    folders = [str(path) for path in meshes_of(pid)]
     spaces = [path for path in netns.named() if name in path]
     running = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):

@@ -18,14 +18,18 @@ _HEAD = (
 )
 
 
-def surroundings(load: float) -> str:
-    """Return when, on what, and beside which ``load`` (at the start) something was measured."""
+def surroundings(load: float, at_once: int = 1) -> str:
+    """Return when, on what, and beside which ``load`` (at the start) something was measured.
+
+    ``at_once``: how many meshes there were at a time.
+    """
     when = time.strftime("%Y-%m-%d", time.gmtime())
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     processors = f"{os.cpu_count()} processors" + (f" ({model})" if model else "")
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return f"{when}, {processors}, {system}; load average at the start {load:.1f}."
+    meshes = f", {at_once} meshes at a time" if at_once > 1 else ""
+    return f"{when}, {processors}, {system}; load average at the start {load:.1f}{meshes}."
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

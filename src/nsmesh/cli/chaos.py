@@ -74,6 +74,7 @@ def list_scenarios(style: str) -> None:
     default=("stream",),
     help="What goes on meanwhile: nothing; 5 packets a second; 10,000; these and a Request under way.",
 )
+@click.option("--at-once", type=click.IntRange(1, 64), default=1, help="So many meshes at a time.")
 @click.option("--short", is_flag=True, help="A handful, once each.")
 @click.option("-o", "--output", "style", type=click.Choice(("table", "json")), default="table")
 @click.option("--json", "file", type=_FILE, help="Write JSON here too.")
@@ -84,6 +85,7 @@ def run_scenarios(
     scenarios: tuple[str, ...],
     repeat: int,
     situations: tuple[str, ...],
+    at_once: int,
     style: str,
     file: Path | None,
     docs: Path | None,
@@ -101,9 +103,12 @@ def run_scenarios(
     load = os.getloadavg()[0]
     times = 1 if short else repeat
     wanted = {one: chosen(scenarios, times, one, short=short) for one in situations}
-    rows = [row for one, some in wanted.items() for row in run(_run(context, some, one))]
+    if at_once == 1:
+        rows = [row for one, some in wanted.items() for row in run(_run(context, some, one))]
+    else:
+        rows = run(_run_at_once(wanted, at_once))
     if docs is not None:
-        publishing.update(docs, publishing.surroundings(load), rows)
+        publishing.update(docs, publishing.surroundings(load, at_once), rows)
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     if file is not None:
         file.write_text(text + "\n")
@@ -124,6 +129,12 @@ async def _run(context: Context, wanted: list[Wanted], situation: str) -> list[d
         if context.verbose:
             click.echo(f"{outcome.name}: {len(outcome.recovery)} times", err=True)
     return rows
+
+
+async def _run_at_once(wanted: dict[str, list[Wanted]], many: int) -> list[dict[str, Any]]:
+    from nsmesh.chaos import at_once  # noqa: PLC0415 - only this command needs it
+
+    return await at_once.run(wanted, many)
 
 
 @chaos.command()
