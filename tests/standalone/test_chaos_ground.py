@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from mesh_lab import responder
 
+from nsmesh.chaos import running
+from nsmesh.chaos.faults import Faults
 from nsmesh.chaos.ground import ground
+from nsmesh.chaos.scenarios import IDLE, chosen
 from nsmesh.chaos.streams import stream
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import Internal, MeshError
 from nsmesh.datapath import netns
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -52,3 +55,24 @@ def test_all_roles_are_killed_under_a_stream():
     assert (found.lost, found.duplicates, leaks) == (0, 0, [])
     assert not one.folder.exists()
     assert not list(Path(netns.RUN_NETNS).glob(f"{one.paths.mesh}*"))
+
+
+def test_a_fault_that_cannot_be_done_is_told_and_the_rest_goes_on(monkeypatch):
+    """It counts as a repetition that never got well; the next one has another mesh."""
+    strike, meshes = Faults.strike, []
+
+    async def fails_once(self, *given):
+        meshes.append(self._mesh)
+        if len(meshes) == 1:
+            raise Internal("nsm restart alpha did not end")
+        return await strike(self, *given)
+
+    async def seen():
+        return [one async for one in running.run(chosen(("local-alpha-sigterm",), 2), IDLE)]
+
+    monkeypatch.setattr(Faults, "strike", fails_once)
+    (outcome,) = asyncio.run(seen())
+    row = outcome.row()
+    assert (row["repetitions"], row["not_recovered"], row["leaks"], row["kept"]) == (2, 1, [], False)
+    assert row["errors"] == ["nsm restart alpha did not end"]
+    assert len({id(mesh) for mesh in meshes}) == 2

@@ -56,9 +56,12 @@ async def run(wanted: Mapping[str, Sequence[Wanted]], many: int) -> list[dict[st
             for row in await _one(waiting.pop(0)):
                 rows[row["situation"], row["scenario"]] = row
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(many, len(waiting))):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(many, len(waiting))):
+                group.create_task(work())
+    except* Internal as failed:
+        raise failed.exceptions[0] from None
     return [rows[situation, one.name] for situation, some in wanted.items() for one in some]
 
 

@@ -80,7 +80,8 @@ class Ground:
 
     async def command(self, *words: str) -> None:
         """Run ``nsm WORDS`` on the mesh, as its operator; raises Internal with what it said."""
-        await programs.demand(Internal, sys.executable, "-m", "nsmesh.cli.main", *self._place, *words)
+        argv = (sys.executable, "-m", "nsmesh.cli.main", *self._place, *words)
+        await programs.demand(Internal, *argv, patience=UP)
 
     def space(self, label: str) -> str:
         """Make a namespace of a user's and return its path; it ends with the mesh."""

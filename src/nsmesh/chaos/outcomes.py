@@ -12,7 +12,10 @@ from nsmesh.chaos.scenarios import Promise, Scenario
 
 @dataclass(slots=True)
 class Outcome:
-    """What repetitions of a scenario showed; times in seconds. ``given_up``: how often it never was well."""
+    """What repetitions of a scenario showed; times in seconds. ``given_up``: how often it never was well.
+
+    ``errors``: what was said where the fault itself could not be done, or its end.
+    """
 
     name: str
     scenario: Scenario
@@ -24,6 +27,7 @@ class Outcome:
     given_up: int = 0
     changed: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
         """Return it as plain data, in the shape of ``docs/reference/json.md``."""
@@ -43,6 +47,7 @@ class Outcome:
             "not_recovered": self.given_up,
             "changed": self.changed,
             "leaks": self.leaks,
+            "errors": self.errors,
             "promised": self.promise.text,
             "kept": self.kept,
         }

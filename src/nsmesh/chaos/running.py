@@ -73,6 +73,14 @@ class _Field:
 
     async def once(self, outcome: Outcome) -> bool:
         """Do it once, note what was seen, and say whether the mesh is well again."""
+        try:
+            return await self._once(outcome)
+        except MeshError as error:
+            outcome.given_up += 1
+            outcome.errors.append(str(error))
+            return False
+
+    async def _once(self, outcome: Outcome) -> bool:
         scenario, promise = outcome.scenario, outcome.promise
         await self._rest(scenario)
         ends = [self.client, *(() if promise.moves else self.faults.places)]

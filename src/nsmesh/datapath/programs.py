@@ -24,10 +24,10 @@ class Finished:
     errors: str
 
 
-async def run(*argv: str, given: str = "") -> Finished:
+async def run(*argv: str, given: str = "", patience: float = PATIENCE) -> Finished:
     """Run a program with ``given`` on its standard input and return how it ended.
 
-    Raises NotFound (no such program), Unauthorized, or TimedOut after :data:`PATIENCE` seconds.
+    Raises NotFound (no such program), Unauthorized, or TimedOut after ``patience`` seconds.
     """
     name = argv[0]
     pipe = asyncio.subprocess.PIPE
@@ -39,21 +39,21 @@ async def run(*argv: str, given: str = "") -> Finished:
     except PermissionError as error:
         raise Unauthorized(f"the program {name} cannot be started: {error.strerror}") from None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             out, errors = await process.communicate(given.encode())
     except BaseException as error:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
         if isinstance(error, TimeoutError):
-            raise TimedOut(f"{' '.join(argv)} did not end within {PATIENCE:g} s") from None
+            raise TimedOut(f"{' '.join(argv)} did not end within {patience:g} s") from None
         raise
     return Finished(process.returncode or 0, out.decode(errors="replace"), errors.decode(errors="replace"))
 
 
-async def demand(error: type[MeshError], *argv: str, given: str = "") -> str:
+async def demand(error: type[MeshError], *argv: str, given: str = "", patience: float = PATIENCE) -> str:
     """Run a program and return what it wrote; where it fails, raise ``error`` with its first line."""
-    done = await run(*argv, given=given)
+    done = await run(*argv, given=given, patience=patience)
     if done.code:
         said = next((line for line in done.errors.splitlines() if line.strip()), "")
         raise error(
