@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nsmesh.chaos import summary
 from nsmesh.core.errors import Invalid
 
-TABLE, SOAK = "chaos", "soak"
+TABLE, SUMMARY, SOAK = "chaos", "chaos summary", "soak"
 """Parts of a document that are filled."""
 _HEAD = (
     "scenario | situation | times | sent | lost | longest gap | p50 | p99 | changed, leaks | promised | kept"
@@ -59,20 +60,21 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def merged(old: str, heading: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the text of a table with ``rows`` in it, beside the other rows of ``old``, which stay.
 
-    A row is known by its scenario and situation; one that is there already is replaced where it stands.
+    A row is known by its scenario and situation; one that is there already is replaced. They stand in the
+    order of ``nsm chaos list``.
     ``heading`` says how ``rows`` were measured; where others stay, it names those that are meant.
     """
     fresh = {_key(line): line for line in table(rows).splitlines()[2:]}
     known = {_key(line): line for line in old.splitlines() if line.startswith("|")}
     kept = {key: line for key, line in list(known.items())[2:] if key not in fresh}
     if not kept:
-        return f"{heading}\n\n{table(rows)}"
+        return f"{heading}\n\n{summary.in_order(table(rows))}"
     notes = [line for line in old.splitlines() if line and not line.startswith("|")]
     names = ", ".join(map(_named, fresh))
     headings = [_without(note, {_named(key) for key in fresh}) for note in notes]
     headings.append(f"{heading}{_THESE}{names}.")
     lines = {key: fresh.get(key, line) for key, line in known.items()} | fresh
-    return "\n\n".join([*filter(None, headings), "\n".join(lines.values())])
+    return "\n\n".join([*filter(None, headings), summary.in_order("\n".join(lines.values()))])
 
 
 _THESE = " So were measured, later than the others: "
@@ -127,9 +129,15 @@ def soaked(plain: Mapping[str, Any]) -> str:
 
 
 def update(file: Path, heading: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put ``rows`` into the table of a document, see :func:`merged`; raises Invalid where it has no place."""
+    """Put ``rows`` into the table of a document, see :func:`merged`; raises Invalid where it has no place.
+
+    Its summary is written anew, where there is a place for one.
+    """
     _, old, _ = _parts(file, TABLE)
-    write(file, TABLE, merged(old, heading, rows))
+    text = merged(old, heading, rows)
+    write(file, TABLE, text)
+    if _begin(SUMMARY) in file.read_text():
+        write(file, SUMMARY, summary.table(text))
 
 
 def write(file: Path, part: str, text: str) -> None:
@@ -138,9 +146,13 @@ def write(file: Path, part: str, text: str) -> None:
     file.write_text(f"{before}\n{text}\n{after}")
 
 
+def _begin(part: str) -> str:
+    return f"<!-- {part}: measured -->"
+
+
 def _parts(file: Path, part: str) -> tuple[str, str, str]:
     """Return what is before a part with its mark, the part, and what is after it with its mark."""
-    begin, end = f"<!-- {part}: measured -->", f"<!-- {part}: end -->"
+    begin, end = _begin(part), f"<!-- {part}: end -->"
     try:
         old = file.read_text()
     except OSError as error:
