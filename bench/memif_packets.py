@@ -28,6 +28,7 @@ from nsmesh.datapath.base import CrossConnect, KernelPort
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_dpdk import MEMORY, SLEEP, SOCKETS
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.mechanisms.kernel import OWN_NAMESPACE, Kernel
@@ -131,7 +132,7 @@ def _packets(report: Report, what: str, hand: Flow, ours: Flow) -> None:
 async def switched(folder: Path, report: Report, rounds: int, seconds: float) -> None:
     """Measure the same ports, patched by the driver and by hand, on one switch; and that at rest."""
     with spaces(2) as (node, pod):
-        datapath = OvsDatapath(folder / "s", node=node, namespaces=lambda: [pod], memory=MEMORY)
+        datapath = OvsDatapath(OwnSwitch(folder / "s", node, memory=MEMORY), namespaces=lambda: [pod])
         switch = datapath.switch
         try:
             await switch.ensure()

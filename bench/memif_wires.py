@@ -25,6 +25,7 @@ from nsmesh.core.element import Chain
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_dpdk import MEMORY, SOCKETS
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import lacks_dpdk, running
 from nsmesh.mechanisms.kernel import OWN_NAMESPACE, Kernel
 from nsmesh.mechanisms.memif import Memif
@@ -89,7 +90,7 @@ async def _meshes(folder: Path, stack: AsyncExitStack, places: tuple[str, str]) 
     node, far = places
     enter = stack.enter_async_context
     made = [LinuxDatapath(owner=f"forwarder:bench{number}") for number in range(2)]
-    switched = OvsDatapath(folder / "t", node=node, memory=MEMORY)
+    switched = OvsDatapath(OwnSwitch(folder / "t", node, memory=MEMORY))
     for datapath in (*made, switched):
         stack.push_async_callback(datapath.aclose)
     stack.push_async_callback(switched.switch.stop)

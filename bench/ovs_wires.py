@@ -25,6 +25,7 @@ from report import Details, Report, duration, row
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_keeper import keeping
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import lacks_switch
 from nsmesh.datapath.ovs_switch import Switch
 
@@ -87,7 +88,9 @@ class Way:
 
 async def by_driver(way: Way, folder: Path, count: int) -> None:
     with spaces(3) as (node, a, b):
-        datapath = OvsDatapath(folder, node=node, namespaces=lambda: [a, b], spares=way.spares, most=way.most)
+        datapath = OvsDatapath(
+            OwnSwitch(folder, node, spares=way.spares), namespaces=lambda: [a, b], most=way.most
+        )
         try:
             async with keeping(datapath.switches):
                 while way.spares and not (await datapath.switch.ports.ready())[0]:  # noqa: ASYNC110 - rows
@@ -104,7 +107,7 @@ async def by_driver(way: Way, folder: Path, count: int) -> None:
 
 async def by_hand(way: Way, folder: Path, count: int) -> None:
     with spaces(3) as (node, a, b):
-        switch = Switch(folder, node)
+        switch = OwnSwitch(folder, node)
         await switch.ensure()
         try:
 

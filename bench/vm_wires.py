@@ -27,6 +27,7 @@ from report import Details, Report, row
 from nsmesh.datapath.base import CrossConnect, KernelPort, Route
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_dpdk import MEMORY, SOCKETS
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import lacks_dpdk, running
 from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.model.wire import VhostUserPort
@@ -113,7 +114,7 @@ def _by_hand(switch: Switch, node: str, pod: str) -> Path:
 
 async def _measured(folder: Path, rounds: int, seconds: float) -> tuple[Way, Way]:
     with spaces(2) as (node, pod):
-        datapath = OvsDatapath(folder / "s", node=node, namespaces=lambda: [pod], memory=MEMORY)
+        datapath = OvsDatapath(OwnSwitch(folder / "s", node, memory=MEMORY), namespaces=lambda: [pod])
         switch, net = datapath.switch, NETS[OURS]
         ways = [Way(name, Machine(folder / name[:2]), pod) for name in (HAND, OURS)]
         try:

@@ -16,6 +16,7 @@ from nsmesh.datapath.base import KernelPort, Route
 from nsmesh.datapath.memif.answers import Answers
 from nsmesh.datapath.memif.peer import connect
 from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.model.wire import MemifPort
 
 MAC = "02:00:00:00:00:07"
@@ -32,7 +33,10 @@ def driver(tmp_path, *, pods=1, **given):
     with lab.spaces(1 + pods) as (node, *inside):
 
         def make(**more):
-            return OvsDatapath(tmp_path / "ovs", node=node, namespaces=lambda: inside, **{**given, **more})
+            wanted = {**given, **more}
+            of_driver = {name: wanted.pop(name) for name in ("owner", "most") if name in wanted}
+            first = OwnSwitch(tmp_path / "ovs", node, **wanted)
+            return OvsDatapath(first, namespaces=lambda: inside, **of_driver)
 
         try:
             yield make, *inside

@@ -21,8 +21,8 @@ from nsmesh.datapath.memif.answers import Answers
 from nsmesh.datapath.memif.peer import listen
 from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
 from nsmesh.datapath.ovs_keeper import keeping
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import running
-from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.datapath.ovs_wear import MEMORY
 from nsmesh.datapath.payload_counts import REFUSED
 from nsmesh.model.wire import MemifPort, VhostUserPort
@@ -314,7 +314,7 @@ def test_two_vhost_user_machines(tmp_path, payload):
                 assert set(found) == {"ipv4"}
             await datapath.apply(replace(wire, payload="MPLS"))
             assert (await refused("w1"))["ipv4"] >= found["ipv4"] > 100
-            another = Switch(datapath.switch.directory).ports
+            another = OwnSwitch(datapath.switch.directory).ports
             assert set(await another.refused({"w1"})) == {"w1"}
             assert await another.refused({"w2"}) == {}
             await another.close()

@@ -12,7 +12,7 @@ import pytest
 import vxlan_lab
 
 from nsmesh.datapath import ovs_programs
-from nsmesh.datapath.ovs_switch import Switch
+from nsmesh.datapath.ovs_own import OwnSwitch
 
 pytestmark = [
     pytest.mark.root,
@@ -33,7 +33,7 @@ c = socket.create_connection(("10.9.2.0", 7), 5); c.sendall(sys.stdin.buffer.rea
 
 def switching(mesh, number):
     """Start a forwarder with a switch on a node."""
-    switch = Switch(mesh.folder / f"switch{number}", mesh.spaces[number])
+    switch = OwnSwitch(mesh.folder / f"switch{number}", mesh.spaces[number])
     mesh.callback(lambda: asyncio.run(switch.stop()))
     made = mesh.start(
         f"fwd{number}",

@@ -17,6 +17,7 @@ from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.base import KernelPort
 from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.segments import SegmentDatapath
 from nsmesh.datapath.vlans import VlanDatapath
 
@@ -111,7 +112,7 @@ def test_a_wire_from_a_switch_to_another_node_carries_its_payload_and_nothing_el
     with vxlan_lab.nodes() as found:
 
         def make():
-            return OvsDatapath(tmp_path / "ovs", node=found.a, namespaces=lambda: [found.pod_a])
+            return OvsDatapath(OwnSwitch(tmp_path / "ovs", found.a), namespaces=lambda: [found.pod_a])
 
         here = netns.call_in(found.a, make)  # its tunnels are in the namespace in which it is made
         try:

@@ -12,8 +12,8 @@ import node_lab
 import pytest
 import vxlan_lab
 
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import running
-from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.model.messages import Destination, Match, Metadata, NetworkService
 
 pytestmark = [
@@ -54,7 +54,7 @@ async def services(mesh):
 @pytest.fixture
 def mesh():
     with node_lab.Mesh() as found:
-        switch = Switch(found.folder / "switch", found.spaces[1])
+        switch = OwnSwitch(found.folder / "switch", found.spaces[1])
         found.callback(lambda: asyncio.run(switch.stop()))
         found.registry()
         found.manager(1)

@@ -16,8 +16,8 @@ from mesh_lab import Lab, documents, is_gone, ping, responder, until
 
 from nsmesh.datapath import netns, ovs_programs
 from nsmesh.datapath.memif.peer import connect
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import running
-from nsmesh.datapath.ovs_switch import Switch
 
 pytestmark = [
     pytest.mark.root,
@@ -60,7 +60,7 @@ def populated(lab, *options):
 
 def switch_of(lab, *options):
     tail = "-node1" if "--nodes" in options else ""
-    return Switch(lab.run / f"ovs{tail}", f"{netns.RUN_NETNS}/{lab.mesh}.ovs{tail}")
+    return OwnSwitch(lab.run / f"ovs{tail}", f"{netns.RUN_NETNS}/{lab.mesh}.ovs{tail}")
 
 
 class Stream:

@@ -19,6 +19,7 @@ from nsmesh.datapath import netns
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_dpdk import SOCKETS
 from nsmesh.datapath.ovs_keeper import keeping
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import lacks_dpdk
 from nsmesh.mechanisms.memif import Memif
 from nsmesh.mechanisms.vhost_user import VhostUser
@@ -55,16 +56,16 @@ async def running_ovs_forwarder(settings: OvsForwarderSettings, runtime: Runtime
         log.info("memif and vhost-user are not wired by the switch", why=why)
         memory = 0
     folder = Path(settings.switch_directory)
-    datapath = OvsDatapath(
+    first = OwnSwitch(
         folder,
-        owner=f"forwarder:{settings.name}",
-        namespaces=netns.named,
-        node=settings.switch_netns,
-        bridge=settings.bridge_name,
-        memory=memory,
+        settings.switch_netns,
+        settings.bridge_name,
+        memory,
         spares=settings.spare_wires,
         ends=settings.spare_netns,
-        most=settings.most_switches,
+    )
+    datapath = OvsDatapath(
+        first, owner=f"forwarder:{settings.name}", namespaces=netns.named, most=settings.most_switches
     )
     plain = settings.plain
     mechanisms = mechanisms_of_switch(plain, folder / SOCKETS if memory else None)

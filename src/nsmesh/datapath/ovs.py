@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from nsmesh.core.errors import Invalid, MeshError, Unavailable
 from nsmesh.datapath import netns
@@ -21,7 +20,7 @@ from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Po
 from nsmesh.datapath.ovs_dpdk import check_ends, is_socket
 from nsmesh.datapath.ovs_legs import Legs, opened
 from nsmesh.datapath.ovs_rows import SwitchPort
-from nsmesh.datapath.ovs_switch import BRIDGE, Switch
+from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.datapath.ovs_switches import MOST, Switches
 from nsmesh.datapath.ovs_wear import MEMORY
 from nsmesh.datapath.payload_counts import told_later
@@ -35,31 +34,25 @@ def names_of(wire_id: str) -> tuple[str, str]:
 
 
 class OvsDatapath:
-    """Wires through switches in ``directory``; implements :class:`nsmesh.datapath.base.Datapath`.
+    """Wires through ``first`` and more switches; implements :class:`nsmesh.datapath.base.Datapath`.
 
-    ``owner``, ``namespaces`` and ``node`` as of :class:`LinuxDatapath`; the first switch lives in ``node``.
-    Switches outlive the driver, and the next driver with that directory takes them over. ``spares`` and
-    ``ends`` as of :class:`Switch`, ``most`` of :class:`Switches`.
+    ``owner`` and ``namespaces`` as of :class:`LinuxDatapath`, ``most`` of :class:`Switches`. Switches outlive
+    the driver, and the next driver with such a first one takes them over.
     """
 
     name = "ovs"
 
     def __init__(
         self,
-        directory: Path,
+        first: Switch,
         *,
         owner: str = "",
         namespaces: Callable[[], Iterable[str]] = tuple,
-        node: str = "",
-        bridge: str = BRIDGE,
-        memory: int = 0,
-        spares: int = 0,
-        ends: str = "",
         most: int = MOST,
     ) -> None:
-        self.switches = Switches(Switch(directory, node, bridge, memory, spares=spares, ends=ends), most)
-        self._own = -1 if node else netns.current()
-        self._home = node or f"/proc/self/fd/{self._own}"
+        self.switches = Switches(first, most)
+        self._own = -1 if first.node else netns.current()
+        self._home = first.node or f"/proc/self/fd/{self._own}"
         self._known: set[str] | None = None
         self._reading = asyncio.Lock()
         self._metric = ExitStack()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nsmesh.core.errors import Conflict
 from nsmesh.datapath import netns
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_switch import Switch
 
 
@@ -24,7 +25,7 @@ def space_of(directory: Path, node: str, number: int) -> str:
     return f"{base}-{number}"
 
 
-class Beside(Switch):
+class Beside(OwnSwitch):
     """The second switch of a node, or the third..., by ``number``: with no ports in advance yet."""
 
     def __init__(self, first: Switch, number: int) -> None:
@@ -42,14 +43,14 @@ class Beside(Switch):
         self.spares.limit = 0
 
     async def ensure(self) -> None:
-        """See :meth:`Switch.ensure`."""
+        """See :meth:`OwnSwitch.ensure`."""
         if not Path(self.node).exists():
             with suppress(Conflict):
                 netns.create(Path(self.node).name)
         await super().ensure()
 
     async def stop(self) -> None:
-        """See :meth:`Switch.stop`."""
+        """See :meth:`OwnSwitch.stop`."""
         await self.ports.close()
         await super().stop()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from nsmesh.datapath.ovs_switch import Switch
+from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_switches import Switches as SwitchesOfNode
 from nsmesh.standalone.children import Children
 from nsmesh.standalone.nodes import NodeForwarder
@@ -38,7 +38,7 @@ class Switches:
         more = sorted(set(map(self._paths.netns, forwarder.spaces)) - {name, ends})
         for one in more:
             self._children.add_namespace(one)
-        first = Switch(Path(forwarder.switch), path, ends=place)
+        first = OwnSwitch(Path(forwarder.switch), path, ends=place)
         self._made[name, ends, *more] = SwitchesOfNode(first)
         return path, place
 
