@@ -21,7 +21,15 @@ import chain_lists
 import click
 
 import nsmesh
-from nsmesh.chains import settings, settings_kubernetes, settings_node_agent, settings_ovs, variables
+from nsmesh.chains import (
+    settings,
+    settings_common,
+    settings_kubernetes,
+    settings_node_agent,
+    settings_nsc,
+    settings_ovs,
+    variables,
+)
 from nsmesh.cli.main import cli
 from nsmesh.core.metrics import DECLARED
 from nsmesh.model.settings import Setting, describe
@@ -39,8 +47,8 @@ DAEMONS = {
     "nsm run admission-webhook-k8s": settings_kubernetes.AdmissionWebhookSettings,
     "nsm run node-cleanup": settings_kubernetes.NodeCleanupSettings,
     "nsm run node-agent-k8s": settings_node_agent.NodeAgentSettings,
-    "nsm run nsc": settings.NscSettings,
-    "nsm run nsc-init": settings.NscInitSettings,
+    "nsm run nsc": settings_nsc.NscSettings,
+    "nsm run nsc-init": settings_nsc.NscInitSettings,
     "nsm run nse": settings.NseSettings,
 }
 CLI_INTRODUCTION = """\
@@ -157,9 +165,9 @@ def _option(option: click.Option) -> tuple[str, str]:
 
 def settings_page() -> str:
     """Return the page of the settings."""
-    common = {item.variable for item in describe(settings.Common)}
+    common = {item.variable for item in describe(settings_common.Common)}
     parts = [NOTE, "# Settings", SETTINGS_INTRODUCTION]
-    parts += ["## Every role", _settings(describe(settings.Common))]
+    parts += ["## Every role", _settings(describe(settings_common.Common))]
     for title, cls in DAEMONS.items():
         own = [item for item in describe(cls) if item.variable not in common]
         parts += [f"## {title}", inspect.cleandoc(cls.__doc__ or ""), _settings(own)]
@@ -183,7 +191,7 @@ def _unserved() -> str:
     rows = [
         (title.removeprefix("nsm run ").partition(",")[0], feature)
         for title, cls in DAEMONS.items()
-        for feature in variables.UNSERVED[cls]
+        for feature in variables.UNSERVED[cls.__name__]
         if feature not in variables.EVERYWHERE
     ]
     rows += [("every role", feature) for feature in variables.EVERYWHERE]

@@ -15,7 +15,7 @@ import pytest
 from descriptor_mesh import DescriptorMesh
 
 from nsmesh.chains.nsc import local_dns
-from nsmesh.chains.settings import NscSettings
+from nsmesh.chains.settings_nsc import NscSettings
 from nsmesh.core.errors import Invalid
 from nsmesh.elements.dns_context import DnsContext
 from nsmesh.model.messages import DNSConfig

@@ -5,7 +5,7 @@ import asyncio
 from descriptor_mesh import DescriptorMesh
 
 from nsmesh.chains import processes
-from nsmesh.chains.settings import NscInitSettings
+from nsmesh.chains.settings_nsc import NscInitSettings
 from nsmesh.core.errors import Refused
 
 

@@ -133,7 +133,7 @@ def test_completion_of_names(mesh):
 
 
 def test_a_client_imports_no_other_role():
-    """A pod waits for its client to start: it loads no manager, no datapath and no client of Kubernetes."""
+    """A pod waits for its client to start: it loads nothing of managers, CAs, datapaths and Kubernetes."""
     code = (
         "import sys\n"
         "import nsmesh.cli.main, nsmesh.cli.run, nsmesh.chains.processes, nsmesh.chains.nsc_init\n"
@@ -144,7 +144,13 @@ def test_a_client_imports_no_other_role():
     assert "nsmesh.chains.nsc_init" in loaded
     assert not loaded & {
         "nsmesh.chains.roles",
+        "nsmesh.chains.settings",
+        "nsmesh.chains.settings_kubernetes",
+        "nsmesh.chains.settings_ovs",
         "nsmesh.chains.uplinks",
+        "nsmesh.security.ca",
+        "nsmesh.standalone.lock",
+        "importlib.metadata",
         "nsmesh.kubernetes.client",
         "lightkube",
     }

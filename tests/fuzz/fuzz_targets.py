@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nsmesh import rpc
 from nsmesh.chains import settings as daemon_settings
+from nsmesh.chains.settings_nsc import NscSettings
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import SystemClock
@@ -333,7 +334,7 @@ def environment(text):
         daemon_settings.NsmgrSettings,
         daemon_settings.ForwarderSettings,
         daemon_settings.RegistrySettings,
-        daemon_settings.NscSettings,
+        NscSettings,
         daemon_settings.NseSettings,
     ):
         with contextlib.suppress(settings.SettingsError):

@@ -16,6 +16,7 @@ from nsmesh.chains.registry import registry_chain
 from nsmesh.chains.roles import running_forwarder, running_nsmgr
 from nsmesh.chains.runtime import Runtime, served
 from nsmesh.chains.secured import Secured
+from nsmesh.chains.settings_nsc import NscSettings
 from nsmesh.core.clock import Clock
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath.fake import FakeDatapath
@@ -81,7 +82,7 @@ class Ours:
         """Run our role while the block runs."""
         kind = self.role.rstrip("0123456789")
         cls: Any = {
-            "nsc": s.NscSettings,
+            "nsc": NscSettings,
             "nse": s.IcmpResponderSettings,
             "nsmgr": s.NsmgrSettings,
             "forwarder": s.ForwarderSettings,

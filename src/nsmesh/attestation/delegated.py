@@ -20,7 +20,8 @@ from nsmesh.core.errors import Invalid, Unauthorized
 from nsmesh.core.peering import closing
 from nsmesh.security.spiffe import SpiffeId
 from nsmesh.security.svid import Svid
-from nsmesh.security.workload_api import SECURITY_HEADER, WorkloadApi
+from nsmesh.security.workload_api import WorkloadApi
+from nsmesh.security.workload_names import SECURITY_HEADER
 
 log = structlog.get_logger()
 

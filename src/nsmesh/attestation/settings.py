@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nsmesh.chains.settings import Common
+from nsmesh.chains.settings_common import Common
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Where a pod finds what it needs to speak with the API server."""

@@ -15,7 +15,7 @@ from nsmesh.chains.client import client
 from nsmesh.chains.liveness import Liveness, any_of, carrier
 from nsmesh.chains.restore import held_connection
 from nsmesh.chains.runtime import Runtime
-from nsmesh.chains.settings import Asks, NscSettings
+from nsmesh.chains.settings_nsc import Asks, NscSettings
 from nsmesh.chains.up_socket import UpSocket
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain, Element

@@ -16,8 +16,8 @@ from nsmesh.chains.delegated_client import DelegatedWatch
 from nsmesh.chains.nsc import running_nsc
 from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.secured import Secured
-from nsmesh.chains.settings import NscSettings
 from nsmesh.chains.settings_node_agent import NodeAgentSettings
+from nsmesh.chains.settings_nsc import NscSettings
 from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core.clock import Clock
 from nsmesh.core.errors import MeshError, Unavailable

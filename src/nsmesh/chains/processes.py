@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from nsmesh.chains.settings import (
         ForwarderSettings,
         KubernetesRegistrySettings,
-        NscInitSettings,
-        NscSettings,
         NsmgrSettings,
         RegistrySettings,
     )
+    from nsmesh.chains.settings_nsc import NscInitSettings, NscSettings
     from nsmesh.chains.settings_ovs import OvsForwarderSettings
 
 

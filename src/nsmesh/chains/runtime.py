@@ -13,8 +13,7 @@ import structlog
 
 from nsmesh import rpc
 from nsmesh.chains.secured import Secured
-from nsmesh.chains.settings import Common
-from nsmesh.chains.workload_api import EVERYBODY
+from nsmesh.chains.settings_common import Common
 from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.element import Element, Handler
@@ -34,6 +33,8 @@ log = structlog.get_logger()
 
 OURSELVES = 0o600
 """Mode of a unix socket that only our own user, and root, reach."""
+EVERYBODY = 0o666
+"""Mode of one where all may ask, and each gets what its credentials are entitled to."""
 DRAIN = 2.0
 """Seconds that a role that ends gives the calls that it serves."""
 SHORT_DRAIN = 0.2

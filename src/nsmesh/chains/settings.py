@@ -4,68 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nsmesh.chains.settings_common import SOCKET, Common, Placed
 from nsmesh.model.settings import Seconds
 from nsmesh.model.tunnels import VXLAN_PORT
 from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POLICIES
-
-SOCKET = "unix:///var/lib/networkservicemesh/nsm.io.sock"
-"""Where a manager listens for the workloads of its node."""
-
-
-def _named(variable: str, default: str = "") -> str:
-    value: str = field(default=default, metadata={"variable": variable})
-    return value
-
-
-def _switch(variable: str) -> bool:
-    value: bool = field(default=False, metadata={"variable": variable})
-    return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Common:
-    """What every daemon reads."""
-
-    log_level: str = "INFO"
-    """Lowest level that is logged: TRACE, DEBUG, INFO, WARN, ERROR."""
-    log_level_file: str = ""
-    """File whose word is that level instead, read again when it changes; empty: none."""
-    max_token_lifetime: Seconds = Seconds(600)
-    """How long what this component vouches for lives without a refresh."""
-    spiffe_endpoint_socket: str = _named("SPIFFE_ENDPOINT_SOCKET")
-    """Workload API that gives this component its identity; empty: no identity, own unix sockets only."""
-    prometheus: bool = _switch("PROMETHEUS")
-    """Whether metrics are served, at /metrics."""
-    prometheus_listen_on: str = ":8081"
-    """Where metrics are served: IP:PORT, unix:///SOCKET, or unix:///FOLDER/ for a socket named as we are."""
-    telemetry: bool = _switch("TELEMETRY")
-    """Whether traces are sent; needs the extra nsmesh[telemetry]."""
-    journal: str = ""
-    """File in which it keeps what it has agreed, so that it goes on after a crash; empty: in memory alone."""
-    open_telemetry_endpoint: str = "otel-collector.observability.svc.cluster.local:4317"
-    """Collector of traces: OTLP over gRPC, in plaintext."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placed:
-    """What is known of where a component runs."""
-
-    node_name: str = _named("NODE_NAME")
-    """Label nodeName, for requests and endpoints that have none."""
-    pod_name: str = _named("POD_NAME")
-    """Label podName, likewise."""
-    cluster_name: str = _named("CLUSTER_NAME")
-    """Label clusterName, likewise."""
-
-    @property
-    def place(self) -> dict[str, str]:
-        """The labels that are known."""
-        labels = {
-            "nodeName": self.node_name,
-            "podName": self.pod_name,
-            "clusterName": self.cluster_name,
-        }
-        return {name: value for name, value in labels.items() if value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,54 +138,6 @@ class KubernetesRegistrySettings(Serves):
     """The most calls per second to the API server."""
     proxy_registry_url: str = ""
     """The registry that what names another domain (x@domain) is passed on to; empty: kept here."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asks(Placed, Common):
-    """What every client reads."""
-
-    name: str = "nsc"
-    """Name of this client in paths; the i-th service gets the connection id NAME-i."""
-    connect_to: str = SOCKET
-    """The manager of this node."""
-    dial_timeout: Seconds = Seconds(5)
-    """How long a dial may take."""
-    request_timeout: Seconds = Seconds(15)
-    """How long one Request may take before it is tried again."""
-    network_services: tuple[str, ...] = ()
-    """What to ask for: kernel://SERVICE/INTERFACE?label=value, ..."""
-    netns: str = ""
-    """Namespace in which the wires end, as a path; empty: this process's own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NscInitSettings(Asks):
-    """The client of an init container: asks for services, and ends when all are there."""
-
-    name: str = "cmd-nsc-init"
-    """Name of this client in paths; the i-th service gets the connection id NAME-i."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NscSettings(Asks):
-    """The client: asks for services and keeps their wires alive."""
-
-    local_dns_server_enabled: bool = True
-    """Whether names of wires are served by a DNS server of this client; it needs NSM_RESOLVER_FILE."""
-    local_dns_server_address: str = "127.0.0.1:53"
-    """Where it listens; the port is 53, as a resolver file names none."""
-    resolver_file: str = ""
-    """File that names it while wires bring DNS servers; set in the image: /etc/resolv.conf. Empty: none."""
-    up_socket: str = ""
-    """Abstract unix socket (@NAME) that listens once all wires are up, for whoever waits; empty: none."""
-    liveness_check_enabled: bool = True
-    """Whether the wire itself is probed, to tell a dead path from a dead control plane."""
-    liveness_check_interval: Seconds = Seconds(0.2)
-    """Time between two probes."""
-    liveness_check_timeout: Seconds = Seconds(1)
-    """Time without an answer after which the path counts as dead."""
-    liveness_check_count: int = 1
-    """How many probes in a row have to find nothing before it does."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nsmesh.chains.settings import Common
+from nsmesh.chains.settings_common import Common
 from nsmesh.model.settings import Seconds
 
 EXEMPT = ("kube-system", "kube-public", "kube-node-lease", "spire", "nsm-system")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nsmesh.chains.settings import SOCKET, Common
+from nsmesh.chains.settings_common import SOCKET, Common
 from nsmesh.model.settings import Seconds
 
 

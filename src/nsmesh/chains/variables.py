@@ -10,26 +10,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from nsmesh.chains.settings import (
-    Common,
-    ForwarderSettings,
-    KubernetesRegistrySettings,
-    NscInitSettings,
-    NscSettings,
-    NseSettings,
-    NsmgrSettings,
-    RegistrySettings,
-)
-from nsmesh.chains.settings_kubernetes import (
-    AdmissionWebhookSettings,
-    ExcludePrefixesSettings,
-    NodeCleanupSettings,
-)
-from nsmesh.chains.settings_node_agent import NodeAgentSettings
-from nsmesh.chains.settings_ovs import OvsForwarderSettings
+from nsmesh.chains.settings_common import Common
 from nsmesh.core.errors import Invalid
 from nsmesh.model.names import nearest
-from nsmesh.model.settings import PREFIX, describe
+from nsmesh.model.settings import PREFIX, variables
 
 _OWN = frozenset(
     {"NSM_MESH", "NSM_RUN_DIR", "NSM_STATE_DIR", "NSM_ENDPOINT_OPTIONS", "NSM_CA_PASSPHRASE_FILE"}
@@ -139,21 +123,21 @@ _KUBELET = (
     _of("the API of Kubernetes: nsm run registry-k8s reads them", "NSM_NAMESPACE", "NSM_KUBELET_QPS"),
 )
 
-UNSERVED: dict[type[Common], tuple[Unserved, ...]] = {
-    NsmgrSettings: EVERYWHERE,
-    ForwarderSettings: (*_FORWARDER, *EVERYWHERE),
-    OvsForwarderSettings: (*_OVS, *EVERYWHERE),
-    RegistrySettings: (*_KUBELET, *EVERYWHERE),
-    KubernetesRegistrySettings: EVERYWHERE,
-    ExcludePrefixesSettings: EVERYWHERE,
-    AdmissionWebhookSettings: EVERYWHERE,
-    NodeAgentSettings: EVERYWHERE,
-    NodeCleanupSettings: EVERYWHERE,
-    NscSettings: (*_NSC, *EVERYWHERE),
-    NscInitSettings: (*_NSC, *EVERYWHERE),
-    NseSettings: (*_NSE, *EVERYWHERE),
+UNSERVED: Mapping[str, tuple[Unserved, ...]] = {
+    "NsmgrSettings": EVERYWHERE,
+    "ForwarderSettings": (*_FORWARDER, *EVERYWHERE),
+    "OvsForwarderSettings": (*_OVS, *EVERYWHERE),
+    "RegistrySettings": (*_KUBELET, *EVERYWHERE),
+    "KubernetesRegistrySettings": EVERYWHERE,
+    "ExcludePrefixesSettings": EVERYWHERE,
+    "AdmissionWebhookSettings": EVERYWHERE,
+    "NodeAgentSettings": EVERYWHERE,
+    "NodeCleanupSettings": EVERYWHERE,
+    "NscSettings": (*_NSC, *EVERYWHERE),
+    "NscInitSettings": (*_NSC, *EVERYWHERE),
+    "NseSettings": (*_NSE, *EVERYWHERE),
 }
-"""What each role is asked for in vain."""
+"""What each role is asked for in vain, by the name of its settings: nobody has to load those of all roles."""
 
 
 def notices(cls: type[Common], environment: Mapping[str, str], also: Iterable[str] = ()) -> list[str]:
@@ -162,7 +146,7 @@ def notices(cls: type[Common], environment: Mapping[str, str], also: Iterable[st
     ``also``: variables that the role reads besides its settings. Raises Invalid for what would not be done
     as asked.
     """
-    features = next((found for known, found in UNSERVED.items() if issubclass(cls, known)), EVERYWHERE)
+    features = next((UNSERVED[one.__name__] for one in cls.__mro__ if one.__name__ in UNSERVED), EVERYWHERE)
     lines = []
     for feature in features:
         asked = feature.asked_by(environment)
@@ -172,7 +156,7 @@ def notices(cls: type[Common], environment: Mapping[str, str], also: Iterable[st
         if feature.refused:
             raise Invalid(line, remedy=f"unset {', '.join(sorted(asked))}")
         lines.append(line)
-    known = {setting.variable for setting in describe(cls)} | set(also)
+    known = variables(cls) | set(also)
     known |= _OWN | _OF_FORWARDERS | _OF_CLIENTS
     for name in sorted(environment):
         if name in known or not name.startswith(PREFIX) or _OF_KUBERNETES.fullmatch(name):

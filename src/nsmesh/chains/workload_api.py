@@ -9,20 +9,18 @@ from contextlib import asynccontextmanager
 import structlog
 
 from nsmesh import rpc
+from nsmesh.chains.runtime import EVERYBODY
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import Clock
 from nsmesh.core.clock_steps import clock_steps
 from nsmesh.core.scope import Scope
 from nsmesh.security.workload_api import Metadata, WorkloadApi
+from nsmesh.security.workload_names import SERVICE
 
 log = structlog.get_logger()
 
-SERVICE = "/SpiffeWorkloadAPI/"
-"""The service has no proto package."""
 MAINTENANCE = 3600.0
 """Seconds between two looks at the CA's rotation."""
-EVERYBODY = 0o666
-"""Mode of the socket: all may ask, and each gets what its credentials are entitled to."""
 
 
 def methods(api: WorkloadApi) -> dict[str, rpc.Method]:

@@ -10,13 +10,12 @@ from typing import Any
 import structlog
 
 from nsmesh import rpc
-from nsmesh.chains.workload_api import SERVICE
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.errors import Invalid, MeshError, Status, TimedOut, Unavailable
 from nsmesh.core.scope import Scope
 from nsmesh.security.svid import Svid, SvidSource
 from nsmesh.security.verify import Bundle
-from nsmesh.security.workload_api import SECURITY_HEADER
+from nsmesh.security.workload_names import SECURITY_HEADER, SERVICE
 from nsmesh.security.workload_response import read_x509_response
 
 log = structlog.get_logger()

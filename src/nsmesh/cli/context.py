@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from nsmesh.core.errors import MeshError, TimedOut, Unauthorized, Unavailable
-from nsmesh.standalone.lock import daemon_pid
-from nsmesh.standalone.paths import MeshPaths
 
 if TYPE_CHECKING:
     from nsmesh import rpc
+    from nsmesh.standalone.paths import MeshPaths
 
 T = TypeVar("T")
 
@@ -74,6 +73,8 @@ class Context:
     @property
     def paths(self) -> MeshPaths:
         """Where the mesh keeps its things."""
+        from nsmesh.standalone.paths import MeshPaths  # noqa: PLC0415 - a role that runs alone has no mesh
+
         return MeshPaths.of(self.mesh, self.run_dir, self.state_dir)
 
     def say(self, text: str, **style: Any) -> None:
@@ -94,6 +95,7 @@ class Context:
         Raises NotUp (exit code 3) when there is none, Unauthorized when this user may not use it.
         """
         from nsmesh import rpc  # noqa: PLC0415 - half of the start of a command, and not all talk to a daemon
+        from nsmesh.standalone.lock import daemon_pid  # noqa: PLC0415 - like the next one
 
         paths = self.paths
         self.require_access()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable
@@ -13,15 +14,6 @@ import click
 import structlog
 
 from nsmesh import rpc
-from nsmesh.attestation.settings import AgentSettings, AuthoritySettings
-from nsmesh.chains import settings as s
-from nsmesh.chains.settings_kubernetes import (
-    AdmissionWebhookSettings,
-    ExcludePrefixesSettings,
-    NodeCleanupSettings,
-)
-from nsmesh.chains.settings_node_agent import NodeAgentSettings
-from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core import garbage, level_file, logging
 from nsmesh.core.ending import hand_over
@@ -43,6 +35,8 @@ def _settings(cls: type[Any]) -> Any:
         ) from error
 
 
+STARTED = 2.0
+"""Seconds after which a role has started."""
 PATIENCE = 2.0
 """Seconds that a role gets to begin to wait for its end, once it is told to end while it starts."""
 
@@ -100,7 +94,7 @@ def _run(
         loop.add_signal_handler(signal.SIGQUIT, succeed)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.tell)
-        garbage.settle()
+        loop.call_later(STARTED, garbage.settle)
         async with level_file.followed(settings.log_level_file, settings.log_level) as told:
             loop.add_signal_handler(signal.SIGUSR1, logging.set_level, "TRACE")
             loop.add_signal_handler(signal.SIGUSR2, lambda: logging.set_level(told.level))
@@ -129,118 +123,123 @@ def _epilog(cls: type[Any]) -> str:
 
 
 class _Role(click.Command):
-    """A role, whose help ends with its settings: they are described when somebody asks for help."""
+    """A role: it is called with its settings, and its help ends with them.
 
-    def __init__(self, *arguments: Any, settings: type[Any], **others: Any) -> None:
+    ``settings``: MODULE:CLASS, below nsmesh. Those of one role are loaded alone, when it runs or is asked for
+    help: each class of them takes milliseconds to be made.
+    """
+
+    def __init__(self, *arguments: Any, settings: str, **others: Any) -> None:
         super().__init__(*arguments, **others)
         self._settings = settings
 
+    def _class(self) -> type[Any]:
+        module, _, name = self._settings.partition(":")
+        found: type[Any] = getattr(importlib.import_module(f"nsmesh.{module}"), name)
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.params["settings"] = _settings(self._class())
+        return super().invoke(ctx)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        self.epilog = _epilog(self._settings)
+        self.epilog = _epilog(self._class())
         super().format_epilog(ctx, formatter)
 
 
 @click.group()
 def run() -> None:
     """Run one role as a process of its own, configured by NSM_* variables."""
+    garbage.wait()
 
 
-@run.command(cls=_Role, settings=s.NsmgrSettings)
-def nsmgr() -> None:
+@run.command(cls=_Role, settings="chains.settings:NsmgrSettings")
+def nsmgr(settings: Any) -> None:
     """Run the manager of a node."""
     from nsmesh.chains.processes import serve_nsmgr  # noqa: PLC0415 - what one role needs, when it runs
 
-    settings = _settings(s.NsmgrSettings)
     _run(settings.name, settings, lambda stop: serve_nsmgr(settings, stop))
 
 
-@run.command(cls=_Role, settings=s.ForwarderSettings)
-def forwarder() -> None:
+@run.command(cls=_Role, settings="chains.settings:ForwarderSettings")
+def forwarder(settings: Any) -> None:
     """Run the forwarder of a node (kernel wires); needs root."""
     from nsmesh.chains.processes import serve_forwarder  # noqa: PLC0415 - likewise
 
-    settings = _settings(s.ForwarderSettings)
     _run(settings.name, settings, lambda stop: serve_forwarder(settings, stop))
 
 
-@run.command("forwarder-ovs", cls=_Role, settings=OvsForwarderSettings)
-def forwarder_ovs() -> None:
+@run.command("forwarder-ovs", cls=_Role, settings="chains.settings_ovs:OvsForwarderSettings")
+def forwarder_ovs(settings: Any) -> None:
     """Run a forwarder of wires through an Open vSwitch of its own; needs root."""
     from nsmesh.chains.processes import serve_ovs_forwarder  # noqa: PLC0415 - likewise
 
-    settings = _settings(OvsForwarderSettings)
     _run(settings.name, settings, lambda stop: serve_ovs_forwarder(settings, stop))
 
 
-@run.command("registry-memory", cls=_Role, settings=s.RegistrySettings)
-def registry_memory() -> None:
+@run.command("registry-memory", cls=_Role, settings="chains.settings:RegistrySettings")
+def registry_memory(settings: Any) -> None:
     """Run a registry that forgets when it ends."""
     from nsmesh.chains.processes import serve_registry  # noqa: PLC0415 - likewise
 
-    settings = _settings(s.RegistrySettings)
     _run(settings.name, settings, lambda stop: serve_registry(settings, stop, sqlite=False))
 
 
-@run.command("registry-sqlite", cls=_Role, settings=s.RegistrySettings)
-def registry_sqlite() -> None:
+@run.command("registry-sqlite", cls=_Role, settings="chains.settings:RegistrySettings")
+def registry_sqlite(settings: Any) -> None:
     """Run a registry that keeps what it knows in a file."""
     from nsmesh.chains.processes import serve_registry  # noqa: PLC0415 - likewise
 
-    settings = _settings(s.RegistrySettings)
     _run(settings.name, settings, lambda stop: serve_registry(settings, stop, sqlite=True))
 
 
-@run.command("registry-k8s", cls=_Role, settings=s.KubernetesRegistrySettings)
-def registry_k8s() -> None:
+@run.command("registry-k8s", cls=_Role, settings="chains.settings:KubernetesRegistrySettings")
+def registry_k8s(settings: Any) -> None:
     """Run a registry that keeps what it knows in its cluster's API server; needs nsmesh[kubernetes]."""
     from nsmesh.chains.processes import serve_kubernetes_registry  # noqa: PLC0415 - likewise
 
-    settings = _settings(s.KubernetesRegistrySettings)
     _run(settings.name, settings, lambda stop: serve_kubernetes_registry(settings, stop))
 
 
-@run.command("exclude-prefixes-k8s", cls=_Role, settings=ExcludePrefixesSettings)
-def exclude_prefixes_k8s() -> None:
+@run.command("exclude-prefixes-k8s", cls=_Role, settings="chains.settings_kubernetes:ExcludePrefixesSettings")
+def exclude_prefixes_k8s(settings: Any) -> None:
     """Write which addresses the cluster uses, for managers to exclude; needs nsmesh[kubernetes]."""
     from nsmesh.chains.exclude_prefixes import serve_exclude_prefixes  # noqa: PLC0415 - likewise
 
-    settings = _settings(ExcludePrefixesSettings)
     _run("exclude-prefixes-k8s", settings, lambda stop: serve_exclude_prefixes(settings, stop))
 
 
-@run.command("admission-webhook-k8s", cls=_Role, settings=AdmissionWebhookSettings)
-def admission_webhook_k8s() -> None:
+@run.command(
+    "admission-webhook-k8s", cls=_Role, settings="chains.settings_kubernetes:AdmissionWebhookSettings"
+)
+def admission_webhook_k8s(settings: Any) -> None:
     """Give wires to annotated pods of a cluster: serve its admission webhook; needs nsmesh[kubernetes]."""
     from nsmesh.chains.admission_webhook import serve_admission_webhook  # noqa: PLC0415 - likewise
 
-    settings = _settings(AdmissionWebhookSettings)
     _run("admission-webhook-k8s", settings, lambda stop: serve_admission_webhook(settings, stop))
 
 
-@run.command("node-agent-k8s", cls=_Role, settings=NodeAgentSettings)
-def node_agent_k8s() -> None:
+@run.command("node-agent-k8s", cls=_Role, settings="chains.settings_node_agent:NodeAgentSettings")
+def node_agent_k8s(settings: Any) -> None:
     """Make the wires of a node's pods that have no client; needs nsmesh[kubernetes]."""
     from nsmesh.chains.node_agent import serve_node_agent  # noqa: PLC0415 - likewise
 
-    settings = _settings(NodeAgentSettings)
     _run("node-agent-k8s", settings, lambda stop: serve_node_agent(settings, stop))
 
 
-@run.command(cls=_Role, settings=s.NscSettings)
-def nsc() -> None:
+@run.command(cls=_Role, settings="chains.settings_nsc:NscSettings")
+def nsc(settings: Any) -> None:
     """Run a client: ask for the services of NSM_NETWORK_SERVICES and keep their wires."""
     from nsmesh.chains.processes import serve_nsc  # noqa: PLC0415 - likewise
 
-    settings = _settings(s.NscSettings)
     _run(settings.name, settings, lambda stop: serve_nsc(settings, stop))
 
 
-@run.command("nsc-init", cls=_Role, settings=s.NscInitSettings)
-def nsc_init() -> None:
+@run.command("nsc-init", cls=_Role, settings="chains.settings_nsc:NscInitSettings")
+def nsc_init(settings: Any) -> None:
     """Run the client of an init container: end with 0 when all wires of NSM_NETWORK_SERVICES are up."""
     from nsmesh.chains.processes import serve_nsc_init  # noqa: PLC0415 - likewise
 
-    settings = _settings(s.NscInitSettings)
     _run(settings.name, settings, lambda stop: serve_nsc_init(settings, stop))
 
 
@@ -248,38 +247,36 @@ def nsc_init() -> None:
 @click.argument("kind", metavar="TYPE")
 def nse(kind: str) -> None:
     """Run an endpoint: icmp-responder, firewall, vpn-gateway, remote-vlan, MODULE:CLASS or FILE.py:CLASS."""
+    from nsmesh.chains.settings import NSE_SETTINGS, NseSettings  # noqa: PLC0415 - likewise
     from nsmesh.endpoints.options import describe_options  # noqa: PLC0415 - likewise
     from nsmesh.endpoints.run import options_of, serve_endpoint  # noqa: PLC0415 - likewise
 
-    settings = _settings(s.NSE_SETTINGS.get(kind, s.NseSettings))
+    settings = _settings(NSE_SETTINGS.get(kind, NseSettings))
     options = [option.variable for option in describe_options(options_of(kind))]
     _run(settings.name, settings, lambda stop: serve_endpoint(kind, settings, stop), options)
 
 
-@run.command("identity-authority", cls=_Role, settings=AuthoritySettings)
-def identity_authority() -> None:
+@run.command("identity-authority", cls=_Role, settings="attestation.settings:AuthoritySettings")
+def identity_authority(settings: Any) -> None:
     """Run the CA of a Kubernetes cluster that has no SPIRE; needs nsmesh[kubernetes]."""
     from nsmesh.attestation.authority import serve_authority  # noqa: PLC0415 - likewise
 
-    settings = _settings(AuthoritySettings)
     _run(settings.name, settings, lambda stop: serve_authority(settings, stop))
 
 
-@run.command("identity-agent", cls=_Role, settings=AgentSettings)
-def identity_agent() -> None:
+@run.command("identity-agent", cls=_Role, settings="attestation.settings:AgentSettings")
+def identity_agent(settings: Any) -> None:
     """Run the agent of a Kubernetes node: give its pods identities of their own; needs nsmesh[kubernetes]."""
     from nsmesh.attestation.agent import serve_agent  # noqa: PLC0415 - likewise
 
-    settings = _settings(AgentSettings)
     _run(settings.name, settings, lambda stop: serve_agent(settings, stop))
 
 
-@run.command("node-cleanup", cls=_Role, settings=NodeCleanupSettings)
-def node_cleanup() -> None:
+@run.command("node-cleanup", cls=_Role, settings="chains.settings_kubernetes:NodeCleanupSettings")
+def node_cleanup(settings: Any) -> None:
     """Take away what an uninstalled mesh has left on a node of Kubernetes; the chart runs it."""
     from nsmesh.chains.node_cleanup import serve_node_cleanup  # noqa: PLC0415 - likewise
 
-    settings = _settings(NodeCleanupSettings)
     _run(settings.name, settings, lambda stop: serve_node_cleanup(settings, stop))
 
 

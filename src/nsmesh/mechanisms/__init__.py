@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 
 from nsmesh.core.errors import Invalid
 from nsmesh.core.mechanism import MechanismPlugin
@@ -15,6 +14,8 @@ GROUP = "nsmesh.mechanisms"
 
 def available() -> list[str]:
     """Return the types of all mechanisms that are installed, sorted."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - clients name theirs, and start sooner without
+
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
@@ -23,6 +24,8 @@ def load(kind: str) -> Callable[..., MechanismPlugin]:
 
     Raises Invalid when none of that type is installed.
     """
+    from importlib.metadata import entry_points  # noqa: PLC0415 - likewise
+
     for entry in entry_points(group=GROUP, name=kind):
         factory: Callable[..., MechanismPlugin] = entry.load()
         return factory

@@ -53,6 +53,12 @@ def variable(field: dataclasses.Field[Any]) -> str:
     return named or PREFIX + field.name.upper()
 
 
+def variables(cls: type[Any]) -> set[str]:
+    """Return the environment variables of all fields of ``cls``."""
+    assert dataclasses.is_dataclass(cls)
+    return {variable(field) for field in dataclasses.fields(cls)}
+
+
 def _bool(text: str) -> bool:
     folded = text.strip().lower()
     if folded in {"1", "t", "true"}:

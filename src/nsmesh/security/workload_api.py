@@ -25,12 +25,11 @@ from nsmesh.security.jwt_svid import jwt_bundle, mint_jwt_svid, validate_jwt_svi
 from nsmesh.security.spiffe import trust_domain_of
 from nsmesh.security.svid import Svid
 from nsmesh.security.verify import Bundle
+from nsmesh.security.workload_names import SECURITY_HEADER
 
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 M = TypeVar("M", bound=Message)
 
-SECURITY_HEADER = "workload.spiffe.io"
-"""Request metadata that has to be ``true``: no proxy on the way adds it by accident."""
 LONGEST_WAIT = 3600.0
 """Seconds after which a stream looks whether something changed, in any case."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from nsmesh import rpc
-from nsmesh.chains.settings import Common
+from nsmesh.chains.settings_common import Common
 from nsmesh.core import garbage, logging
 from nsmesh.core.errors import Invalid, MeshError
 from nsmesh.model.settings import SettingsError, load

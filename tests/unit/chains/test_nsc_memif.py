@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from nsmesh.chains import nsc
-from nsmesh.chains.settings import NscSettings
+from nsmesh.chains.settings_nsc import NscSettings
 from nsmesh.elements.receive_fd import ReceiveFdClient
 from nsmesh.model.messages import Connection, Mechanism
 

@@ -12,12 +12,11 @@ from nsmesh.chains.settings import (
     ForwarderSettings,
     IcmpResponderSettings,
     KubernetesRegistrySettings,
-    NscInitSettings,
-    NscSettings,
     NsmgrSettings,
     RegistrySettings,
 )
 from nsmesh.chains.settings_kubernetes import AdmissionWebhookSettings, ExcludePrefixesSettings
+from nsmesh.chains.settings_nsc import NscInitSettings, NscSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core.errors import Invalid

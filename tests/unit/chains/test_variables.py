@@ -7,11 +7,11 @@ import pytest
 from nsmesh.chains.settings import (
     ForwarderSettings,
     IcmpResponderSettings,
-    NscSettings,
     NseSettings,
     NsmgrSettings,
     RegistrySettings,
 )
+from nsmesh.chains.settings_nsc import NscSettings
 from nsmesh.chains.variables import notices
 from nsmesh.core.errors import Invalid
 from nsmesh.model.settings import load

@@ -10,13 +10,14 @@ import pytest
 
 from nsmesh import rpc
 from nsmesh.chains import workload_client
-from nsmesh.chains.workload_api import SERVICE, methods, served_workload_api
+from nsmesh.chains.workload_api import methods, served_workload_api
 from nsmesh.chains.workload_client import fetched_identity
 from nsmesh.core import virtual
 from nsmesh.core.errors import Invalid, MeshError, Remote, Status, TimedOut, Unauthorized, Unavailable
 from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.entries import DEFAULT_TEMPLATE, Entries, Entry, Template
 from nsmesh.security.workload_api import WorkloadApi
+from nsmesh.security.workload_names import SERVICE
 
 ME = f"unix:uid:{os.geteuid()}"
 

@@ -18,6 +18,7 @@ def thresholds():
     before = gc.get_threshold()
     yield
     gc.set_threshold(*before)
+    gc.enable()
     gc.unfreeze()
 
 
@@ -31,6 +32,18 @@ def test_cycles_are_still_found(thresholds):
         if dead() is None:
             break
     assert dead() is None
+
+
+def test_nothing_is_collected_while_a_process_starts(thresholds):
+    """A ring is kept until the start is over, and goes then."""
+    garbage.wait()
+    dead = weakref.ref(Ring())
+    for _ in range(garbage.YOUNG + 1000):
+        Ring()
+    assert dead() is not None
+    garbage.settle()
+    assert dead() is None
+    assert gc.isenabled()
 
 
 def test_what_was_there_is_not_looked_at_again(thresholds):

@@ -21,7 +21,8 @@ from nsmesh.security.ca import LIFETIME, CertificateAuthority
 from nsmesh.security.entries import DEFAULT_TEMPLATE, Entries, Entry, Template, attest
 from nsmesh.security.jwt_svid import mint_jwt_svid
 from nsmesh.security.verify import Bundle, verify_chain
-from nsmesh.security.workload_api import SECURITY_HEADER, WorkloadApi
+from nsmesh.security.workload_api import WorkloadApi
+from nsmesh.security.workload_names import SECURITY_HEADER
 from nsmesh.security.workload_response import read_x509_response, workload_socket
 
 HEADER = ((SECURITY_HEADER, "true"),)
