@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +45,12 @@ def names(path: str) -> set[str]:
     return {link["ifname"] for link in ip(path, "link", "show")} - {"lo"}
 
 
+def carriers(path: str) -> set[str]:
+    """Return those interfaces of a namespace that are up and have a carrier."""
+    found = ip(path, "link", "show")
+    return {link["ifname"] for link in found if "LOWER_UP" in link["flags"]} - {"lo"}
+
+
 def link(path: str, name: str) -> dict[str, Any]:
     (found,) = ip(path, "link", "show", "dev", name)
     return found
@@ -68,6 +76,22 @@ def rules(path: str, *argv: str) -> list[dict[str, Any]]:
 def pings(path: str, address: str) -> bool:
     argv = ["ip", "netns", "exec", Path(path).name, "ping", "-c1", "-W1", address]
     return subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+
+async def pings_soon(path: str, address: str) -> bool:
+    """Whether a ping passes within some seconds; the loop goes on meanwhile."""
+    end = time.monotonic() + 10
+    while not (passed := await asyncio.to_thread(pings, path, address)) and time.monotonic() < end:
+        pass
+    return passed
+
+
+async def gone_soon(path: str, name: str) -> bool:
+    """Whether an interface is gone within some seconds."""
+    end = time.monotonic() + 10
+    while name in names(path) and time.monotonic() < end:  # noqa: ASYNC110 - what the kernel does
+        await asyncio.sleep(0.01)
+    return name not in names(path)
 
 
 def sysctl(path: str, key: str) -> str:

@@ -33,10 +33,9 @@ def driver(tmp_path, *, pods=1, **given):
     with lab.spaces(1 + pods) as (node, *inside):
 
         def make(**more):
-            wanted = {**given, **more}
-            of_driver = {name: wanted.pop(name) for name in ("owner", "most") if name in wanted}
-            first = OwnSwitch(tmp_path / "ovs", node, **wanted)
-            return OvsDatapath(first, namespaces=lambda: inside, **of_driver)
+            wanted = {"namespaces": lambda: inside, **given, **more}
+            of_driver = {name: wanted.pop(name) for name in ("namespaces", "owner", "most") if name in wanted}
+            return OvsDatapath(OwnSwitch(tmp_path / "ovs", node, **wanted), **of_driver)
 
         try:
             yield make, *inside

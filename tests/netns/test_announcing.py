@@ -1,6 +1,5 @@
 """Gratuitous ARP and unsolicited neighbour advertisements: captured on the wire, and believed by a kernel."""
 
-import asyncio
 import json
 import socket
 import struct
@@ -8,11 +7,12 @@ import time
 from dataclasses import replace
 
 import datapath_lab as lab
+import kinds_lab
 import pytest
+from kinds_lab import KINDS
 
 from nsmesh.datapath import netns
 from nsmesh.datapath.announcing import announce_often
-from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.model.messages import IP
 
 pytestmark = pytest.mark.root
@@ -53,20 +53,22 @@ def known(space):
     return {row["dst"]: row.get("lladdr") for row in listed}
 
 
-def with_wire(scenario, wire, a, b):
-    async def main():
-        datapath = LinuxDatapath()
-        try:
+@pytest.fixture(params=KINDS)
+def with_wire(request, tmp_path):
+    """Run a scenario with a driver that has one wire; return its answer, and the MAC of the client's end."""
+
+    def work(scenario, wire, a, b):
+        async def main(datapath):
             await datapath.apply(wire)
             mac = lab.link(a, "nsm-1")["address"]
             return await scenario(datapath), mac
-        finally:
-            await datapath.aclose()
 
-    return asyncio.run(main())
+        return kinds_lab.run(main, request.param, tmp_path, a, b)
+
+    return work
 
 
-def test_neighbours_that_know_another_place_are_put_right():
+def test_neighbours_that_know_another_place_are_put_right(with_wire):
     """A neighbour table with an older MAC has the right one after one announcement, in both IP versions."""
     with lab.spaces() as (a, b):
 
@@ -95,7 +97,7 @@ def test_neighbours_that_know_another_place_are_put_right():
         assert advertisement[78:] == b"\x02\x01" + own
 
 
-def test_it_is_said_three_times_and_only_where_frames_pass():
+def test_it_is_said_three_times_and_only_where_frames_pass(with_wire):
     """Whoever is made a moment later hears it too; a wire of payload IP has no link addresses to tell."""
 
     async def scenario(datapath):
@@ -110,7 +112,7 @@ def test_it_is_said_three_times_and_only_where_frames_pass():
         assert with_wire(scenario, replace(lab.simple(a, b), payload=IP), a, b)[0] == []
 
 
-def test_an_end_that_is_gone_is_no_error():
+def test_an_end_that_is_gone_is_no_error(with_wire):
     """The wire may be lost by then."""
 
     async def scenario(datapath):

@@ -99,6 +99,32 @@ def test_a_wire_between_nodes_by_a_switch(mesh):
         time.sleep(0.05)
 
 
+def test_what_others_do_to_a_wire_by_a_switch(mesh):
+    """The client's interface, deleted, is back as it was; a node that dies is left, and that one stays."""
+    mesh.endpoint(2)
+    mesh.client(1)
+    mesh.until("nsc", "all wires are up")
+    pod = mesh.pods[1]
+    before = interface(pod)
+    assert vxlan_lab.pings(pod, "10.9.2.0")
+    lab.run(pod, "ip", "link", "delete", "nsm-1")
+    node_lab.until(lambda: "nsm-1" in lab.names(pod), why=lambda: mesh.log("fwd1")[-6000:])
+    node_lab.until(lambda: vxlan_lab.pings(pod, "10.9.2.0"), why=lambda: mesh.log("fwd1")[-6000:])
+    mesh.until("fwd1", "wire restored")
+    assert interface(pod) == before
+    mesh.endpoint(1, NSM_REGISTER_SERVICE="false")
+    lab.run(mesh.spaces[2], "ip", "link", "set", "under", "down")
+    mesh.until("fwd1", r"node 192\.0\.2\.2 does not answer")
+    node_lab.until(lambda: vxlan_lab.pings(pod, "10.9.1.0"), 40, why=lambda: mesh.log("fwd1")[-6000:])
+    assert interface(pod) == before
+
+
+def interface(pod):
+    """Return what a program in a pod knows its interface by."""
+    link = lab.link(pod, "nsm-1")
+    return link["ifindex"], link["address"]
+
+
 def stream(mesh):
     """Send a megabyte from one pod to the other by TCP."""
     sent = bytes(range(256)) * 4096

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from nsmesh.core.errors import Invalid, MeshError, Unavailable
-from nsmesh.datapath import netns
+from nsmesh.datapath import announcing, netns
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Port, TunnelPort
 from nsmesh.datapath.ovs_dpdk import check_ends, is_socket
 from nsmesh.datapath.ovs_legs import Legs, opened
@@ -24,6 +24,7 @@ from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.datapath.ovs_switches import MOST, Switches
 from nsmesh.datapath.ovs_wear import MEMORY
 from nsmesh.datapath.payload_counts import told_later
+from nsmesh.datapath.segments import made_anew
 from nsmesh.model.messages import ETHERNET
 
 
@@ -54,6 +55,8 @@ class OvsDatapath:
         self._own = -1 if first.node else netns.current()
         self._home = first.node or f"/proc/self/fd/{self._own}"
         self._known: set[str] | None = None
+        self._made: dict[str, tuple[CrossConnect, tuple[str, str]]] = {}
+        """Wires as this driver has applied them last, and the MACs of their ends."""
         self._reading = asyncio.Lock()
         self._metric = ExitStack()
         self._metric.enter_context(told_later(self.switches.refused))
@@ -100,7 +103,35 @@ class OvsDatapath:
         outcomes = {one.outcome for one in applied if one.outcome} or {"created" if new else "unchanged"}
         outcome = outcomes.pop() if len(outcomes) == 1 else "changed"
         details = tuple(detail for one in applied for detail in one.details)
-        return Applied(outcome, applied[0].a_mac, applied[1].a_mac, details)
+        macs = applied[0].a_mac, applied[1].b_mac
+        self._made[wire.id] = wire, macs
+        return Applied(outcome, *macs, details)
+
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """See :meth:`Watched.watch`."""
+        self._legs.watch(tell)
+
+    async def restore(self, wire_id: str) -> Applied | None:
+        """See :meth:`Watched.restore`."""
+        made = self._made.get(wire_id)
+        if made is None:
+            return None
+        wire = made[0]
+        done = await self._legs.restore(wire)
+        if switch := self.switches.at(wire_id):
+            await _replace(switch, wire_id, done)
+        applied = await self.apply(wire)
+        changed = any(one.outcome not in {"", "unchanged"} for one in done)
+        return replace(applied, outcome="changed") if changed else applied
+
+    async def silence(self, wire_ids: Iterable[str]) -> None:
+        """See :meth:`Watched.silence`."""
+        await self._legs.silence(wire_ids)
+
+    def announce(self, wire_id: str) -> None:
+        """See :meth:`Announcing.announce`."""
+        if made := self._made.get(wire_id):
+            announcing.announce(*made)
 
     async def _place(self, wire: CrossConnect) -> Switch:
         """Return the switch of a wire; what it had at another one is gone."""
@@ -120,6 +151,8 @@ class OvsDatapath:
             await self._end(switch, side, wire, end, KernelPort(home, name))
             for side, (name, end) in enumerate(ends)
         ]
+        if wire.id in await self._ids():
+            await _replace(switch, wire.id, applied)
         indexes = opened(home, [name for name, _ in ends if name not in sockets])
         ports = {name: SwitchPort(name, mark=str(index)) for name, index in indexes.items()} | sockets
         # where an end is an interface, the kernel enforces the payload there
@@ -172,6 +205,7 @@ class OvsDatapath:
 
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`."""
+        self._made.pop(wire_id, None)
         try:
             await self.switches.adopt()
             switch = self.switches.at(wire_id) or self.switch
@@ -209,6 +243,8 @@ class OvsDatapath:
         # ends first: a pair of ports goes to another wire, and must not lead to this one any more
         swept = await self._legs.sweep(kept)
         known.difference_update(existing.id for existing in swept)
+        for wire_id in self._made.keys() - kept:
+            del self._made[wire_id]
         for switch in self.switches:
             if switch.flows.exists():
                 gone = [wire_id for wire_id in await switch.ports.owners() if wire_id not in kept]
@@ -224,6 +260,13 @@ class OvsDatapath:
         if self._own >= 0:
             os.close(self._own)
             self._own = -1
+
+
+async def _replace(switch: Switch, wire_id: str, done: Iterable[Applied]) -> None:
+    """Take those of a wire's own ports out whose interfaces were made anew: a switch goes on with the old."""
+    names = [name for name, one in zip(names_of(wire_id), done, strict=True) if made_anew(one)]
+    if names:
+        await switch.ports.take_out(names)
 
 
 async def _connect(switch: Switch, wire_id: str, one: SwitchPort, other: SwitchPort) -> None:

@@ -9,27 +9,41 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from nsmesh.core.errors import Refused
+from nsmesh.core.errors import MeshError, Refused
 from nsmesh.datapath import apart, netns
 from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelPort
-from nsmesh.datapath.linux import LinuxDatapath
 from nsmesh.datapath.offloads import write_checksums
+from nsmesh.datapath.places import Places
+from nsmesh.datapath.record import Record
 
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 WANTED = 0x1 | 0x100
 """IFF_UP and IFF_PROMISC."""
 
 
+_NOTHING = Applied("")
+"""What was done to an end that is no interface here."""
+
+
+class _ClientSide(ApartDatapath):
+    """The driver of clients' ends: what is behind them is the switch, and no endpoint that may be dead."""
+
+    def _refuse_silenced(self, record: Record, places: Places) -> None:
+        """Refuse nothing: an end of ours that somebody has set down is set up again."""
+
+
 class Legs:
     """Two kernel drivers, one for each side of a wire: both mark what they make with the wire's id.
 
     ``owner`` and ``namespaces`` as of :class:`LinuxDatapath`; each side has a group of interfaces of its own.
+    The end that leads to the switch is on the client's side the endpoint's place, and else the client's.
     """
 
     def __init__(self, owner: str, namespaces: Callable[[], Iterable[str]]) -> None:
-        self._sides = tuple(
-            ApartDatapath(owner=f"{owner}/ovs-{side}", namespaces=namespaces) for side in "ab"
+        self._sides: tuple[ApartDatapath, ApartDatapath] = (
+            _ClientSide(owner=f"{owner}/ovs-a", namespaces=namespaces),
+            ApartDatapath(owner=f"{owner}/ovs-b", namespaces=namespaces),
         )
 
     async def make(
@@ -38,9 +52,41 @@ class Legs:
         """Make an end of a wire; ``near`` is where it leads: a port of the switch, or what is beside one."""
         near = replace(near, mtu=port.mtu, numbered=False)
         leg = self._sides[side]
-        if isinstance(port, KernelPort):
-            return await _pair(leg, wire, port, near)
-        return await _tunnel(leg, wire, port, near)
+        whole = replace(wire, b=near) if side == 0 else replace(wire, a=near)
+        applied = await leg.apply(whole)
+        if applied.outcome != "unchanged":
+            _finish(whole.id, port)
+        return applied
+
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """See :meth:`Watched.watch`."""
+        for leg in self._sides:
+            leg.watch(tell)
+
+    async def restore(self, wire: CrossConnect) -> tuple[Applied, Applied]:
+        """Make the ends of a wire as they were; return what was done to each, nothing where it has none here.
+
+        The endpoint's first: where it cannot be made the client's loses its carrier, since it leads nowhere.
+        Raises as :meth:`Watched.restore`.
+        """
+        client, endpoint = self._sides
+        try:
+            far = await endpoint.restore(wire.id)
+            near = await client.restore(wire.id)
+        except MeshError:
+            await client.silence([wire.id])
+            raise
+        done = near or _NOTHING, far or _NOTHING
+        for port, one in zip((wire.a, wire.b), done, strict=True):
+            if one.outcome not in {"", "unchanged"} and isinstance(port, KernelPort | TunnelPort):
+                _finish(wire.id, port)
+        return done
+
+    async def silence(self, wire_ids: Iterable[str]) -> None:
+        """See :meth:`Watched.silence`: the client's end has no carrier then, either."""
+        ids = list(wire_ids)
+        for leg in self._sides:
+            await leg.silence(ids)
 
     async def drop(self, wire_id: str, *sides: int) -> None:
         """Take the ends of a wire away, of some sides or of both."""
@@ -70,22 +116,16 @@ class Legs:
             await leg.aclose()
 
 
-async def _tunnel(leg: LinuxDatapath, wire: CrossConnect, port: TunnelPort, near: KernelPort) -> Applied:
-    """Make the kernel's tunnel in the node, with a pair from there to the switch."""
-    applied = await leg.apply(replace(wire, a=near, b=port))
-    if applied.outcome != "unchanged":
-        # of frames from a node of this very machine the kernel has put off checksums, and joined some
-        _write_checksums(apart.names_of(wire.id)[0])
-    return applied
+def _finish(wire_id: str, port: KernelPort | TunnelPort) -> None:
+    """Have the kernel write checksums itself where packets leave for a switch in user space.
 
-
-async def _pair(leg: LinuxDatapath, wire: CrossConnect, port: KernelPort, near: KernelPort) -> Applied:
-    """Make the pair between a pod and the switch."""
-    applied = await leg.apply(replace(wire, a=port, b=near))
-    if applied.outcome != "unchanged":
-        # a switch in user space passes frames on as they come, so the kernel writes checksums itself
+    It passes them on as they come. Of frames from a node of this very machine the kernel has put checksums
+    off, too, and joined some.
+    """
+    if isinstance(port, KernelPort):
         netns.call_in(port.netns, lambda: _write_checksums(port.name))
-    return applied
+    else:
+        _write_checksums(apart.names_of(wire_id)[0])
 
 
 def opened(home: str, names: Iterable[str]) -> dict[str, int]:

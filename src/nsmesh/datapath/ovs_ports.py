@@ -55,6 +55,12 @@ class SwitchPorts:
         """Take away ports and flows of a wire; what is not there is gone already."""
         await self._removals.do(owner)
 
+    async def take_out(self, names: Collection[str]) -> None:
+        """Take ports out that are to be made anew; what is not there is out already."""
+        async with self._turn:
+            known = await self._inventory()
+            await self._take_out(known, [name for name in names if name in known.ports])
+
     async def set_aside(self, kinds: Collection[str]) -> list[Row]:
         """Take ports of these kinds out of the database, and return them for :meth:`bring_back`."""
         columns = ["name", "type", "options", "external_ids", "ofport_request"]
