@@ -143,12 +143,15 @@ def test_a_client_imports_no_other_role():
     loaded = set(found.stdout.split())
     assert "nsmesh.chains.nsc_init" in loaded
     assert not loaded & {
+        "nsmesh.chains.nsc",
         "nsmesh.chains.roles",
         "nsmesh.chains.settings",
         "nsmesh.chains.settings_kubernetes",
         "nsmesh.chains.settings_ovs",
         "nsmesh.chains.uplinks",
         "nsmesh.security.ca",
+        "nsmesh.dns.server",
+        "sqlite3",
         "nsmesh.standalone.lock",
         "importlib.metadata",
         "nsmesh.kubernetes.client",

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from nsmesh.chains.nsc import PAUSE, Wanted, wanted_services
 from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings_nsc import NscInitSettings
+from nsmesh.chains.wanted import PAUSE, Wanted, wanted_services
 from nsmesh.core.begin_client import BeginClient
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Chain, chain

@@ -87,7 +87,8 @@ async def serve_kubernetes_registry(settings: KubernetesRegistrySettings, stop: 
 
 async def serve_nsc(settings: NscSettings, stop: asyncio.Event) -> None:
     """Run a client until ``stop``; its wires are closed then."""
-    from nsmesh.chains.nsc import running_nsc, wanted_services  # noqa: PLC0415 - likewise
+    from nsmesh.chains.nsc import running_nsc  # noqa: PLC0415 - likewise
+    from nsmesh.chains.wanted import wanted_services  # noqa: PLC0415 - likewise
 
     wanted_services(settings)  # before anybody is asked for an identity
     async with (
@@ -99,8 +100,8 @@ async def serve_nsc(settings: NscSettings, stop: asyncio.Event) -> None:
 
 async def serve_nsc_init(settings: NscInitSettings, stop: asyncio.Event) -> None:
     """Run the client of an init container until all its wires are up, or ``stop``; the wires stay."""
-    from nsmesh.chains.nsc import wanted_services  # noqa: PLC0415 - likewise
     from nsmesh.chains.nsc_init import ask_once, initial_client  # noqa: PLC0415 - likewise
+    from nsmesh.chains.wanted import wanted_services  # noqa: PLC0415 - likewise
 
     wanted_services(settings)
     async with runtime_of(settings, settings.dial_timeout) as held, initial_client(settings, held) as chain:

@@ -25,7 +25,6 @@ from nsmesh.core.observing import observed_role
 from nsmesh.core.tokens import PlainTokens, TokenSource
 from nsmesh.elements import serve
 from nsmesh.elements.peer import LocalPeers, RemotePeers
-from nsmesh.journal.file import FileJournal
 from nsmesh.security.policy import REGISTRY_CLIENT_POLICIES, REGISTRY_SERVER_POLICIES
 
 log = structlog.get_logger()
@@ -111,12 +110,17 @@ async def runtime(
             secured = Secured(source, lifetime=lifetime, clock=clock)
         pool = rpc.Pool(timeout=dial_timeout, identity=secured.identity if secured else None)
         stack.push_async_callback(_close, pool)
+        kept = None
+        if journal:
+            from nsmesh.journal.file import FileJournal  # noqa: PLC0415 - SQLite, where something is kept
+
+            kept = stack.enter_context(FileJournal(Path(journal)))
         yield Runtime(
             peers=LocalPeers(local, RemotePeers(pool), share=share),
             tokens=secured.tokens if secured else PlainTokens(clock, lifetime),
             secured=secured,
             clock=clock,
-            journal=stack.enter_context(FileJournal(Path(journal))) if journal else None,
+            journal=kept,
             single=single,
         )
 

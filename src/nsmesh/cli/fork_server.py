@@ -44,7 +44,9 @@ PRELOAD = (
     "nsmesh.endpoints.firewall",
     "nsmesh.endpoints.vpn_gateway",
     "nsmesh.telemetry.running",
+    "nsmesh.journal.file",
     "cryptography.x509",
+    "importlib.metadata",
     "sqlite3",
 )
 """What roles and shipped endpoints are made of."""

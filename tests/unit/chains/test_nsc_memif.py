@@ -6,6 +6,7 @@ import asyncio
 
 from nsmesh.chains import nsc
 from nsmesh.chains.settings_nsc import NscSettings
+from nsmesh.chains.wanted import Wanted, wanted_services
 from nsmesh.elements.receive_fd import ReceiveFdClient
 from nsmesh.model.messages import Connection, Mechanism
 
@@ -13,7 +14,7 @@ SETTINGS = NscSettings(name="nsc", netns="/run/netns/app", network_services=("me
 
 
 def wanted():
-    return [nsc.Wanted.of(SETTINGS, number, url) for number, url in enumerate(nsc.wanted_services(SETTINGS))]
+    return [Wanted.of(SETTINGS, number, url) for number, url in enumerate(wanted_services(SETTINGS))]
 
 
 def test_memif_is_offered_with_the_namespace_alone():
@@ -28,8 +29,8 @@ def test_memif_is_offered_with_the_namespace_alone():
 def test_a_machine_asks_for_a_socket_to_which_it_connects():
     """The forwarder chooses the socket and listens; none of the client's files is named."""
     settings = NscSettings(name="nsc", network_services=("vhost-user://s",))
-    (url,) = nsc.wanted_services(settings)
-    wire = nsc.Wanted.of(settings, 0, url)
+    (url,) = wanted_services(settings)
+    wire = Wanted.of(settings, 0, url)
     assert wire.offer == Mechanism(
         cls="LOCAL", type="VHOST_USER", parameters={"mode": "client", "queues": "1"}
     )
