@@ -47,8 +47,15 @@ _RESPONDER = """
 apiVersion: nsmesh/v1
 kind: Endpoint
 metadata: {name: %s}
-spec: {type: icmp-responder, services: [chaos], options: {cidr_prefix: 172.30.0.0/24}%s}
+spec: {type: icmp-responder, services: [%s, %s], options: {cidr_prefix: 172.30.0.0/24}%s}
 """
+SERVICE = "chaos"
+"""What all endpoints offer, beside a service of their own."""
+
+
+def own_service(endpoint: str) -> str:
+    """Return the service that an endpoint alone offers, and whoever takes its place."""
+    return endpoint.partition("-")[0]
 
 
 class Struck(NamedTuple):
@@ -79,7 +86,8 @@ class Faults:
     async def populate(self, endpoints: Iterable[tuple[str, str]]) -> None:
         """Make endpoints, by name and node ('' on the only one); raises MeshError."""
         for name, node in endpoints:
-            await self._mesh.apply(_RESPONDER % (name, f", node: {node}" if node else ""))
+            where = f", node: {node}" if node else ""
+            await self._mesh.apply(_RESPONDER % (name, SERVICE, own_service(name), where))
             self.endpoints[name] = node
 
     @property
@@ -224,16 +232,17 @@ class Faults:
             return struck
         await asyncio.sleep(AWAY)
         await self._again(units)
-        if flow is not None:
+        struck = Struck(time.monotonic(), time.time_ns())
+        if flow is not None:  # its start counts too: what comes before it is seen by nobody
             await flow.join(*self.places)
-        return Struck(time.monotonic(), time.time_ns())
+        return struck
 
     async def _again(self, units: Sequence[str]) -> None:
         """Make others in the place of endpoints that have died; what these had registered ends by itself."""
         for unit in units:
             with suppress(MeshError):
                 await self._mesh.delete("endpoints", unit)
-            await self.populate([(f"{unit.partition('-')[0]}-{next(self._made)}", self.endpoints.pop(unit))])
+            await self.populate([(f"{own_service(unit)}-{next(self._made)}", self.endpoints.pop(unit))])
         self._mend = []
 
     async def _machine(self, scenario: Scenario) -> Struck:

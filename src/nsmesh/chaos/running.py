@@ -8,11 +8,11 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from nsmesh.chaos.faults import PATIENCE, Faults, Struck
+from nsmesh.chaos.faults import PATIENCE, SERVICE, Faults, Struck, own_service
 from nsmesh.chaos.ground import Ground, ground
 from nsmesh.chaos.outcomes import Outcome
 from nsmesh.chaos.packets import Tally
-from nsmesh.chaos.scenarios import IDLE, RATES, REQUEST, Layout, Scenario, Wanted
+from nsmesh.chaos.scenarios import HOLD, IDLE, RATES, REQUEST, Layout, Scenario, Wanted
 from nsmesh.chaos.streams import Stream, stream
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath import probe, programs
@@ -67,7 +67,7 @@ class _Field:
         """Make endpoints and client, on nodes of their own where there are several."""
         await self.faults.populate(self.layout.endpoints)
         node = "node1" if self.layout.endpoints[0][1] else ""
-        await self.mesh.connect("kernel://chaos/nsm-1", self.client, "client", node)
+        await self.mesh.connect(f"kernel://{SERVICE}/nsm-1", self.client, "client", node)
         (row,) = await self.mesh.rows("connections")
         self.address = row["peer_address"][0].partition("/")[0]
 
@@ -121,7 +121,12 @@ class _Field:
     ) -> tuple[Struck, float | None]:
         """Do the harm, and make it good in the end; return when it was done and when a Request was served."""
         if situation == REQUEST:
-            struck, served = await asyncio.gather(self.faults.strike(scenario, flow, MIDDLE), self._served())
+            first, patience = SERVICE, PATIENCE + HOLD.get(scenario.what, 0.0)
+            if scenario.promise.moves:
+                first = own_service((await self.faults.holder())[0])
+            struck, served = await asyncio.gather(
+                self.faults.strike(scenario, flow, MIDDLE), self._served(first, patience)
+            )
         else:
             struck = await self.faults.strike(scenario, flow)
             try:
@@ -156,13 +161,20 @@ class _Field:
         latest = max((self.faults.killed.get(unit, 0.0) for unit in units), default=0.0)
         await asyncio.sleep(max(0.0, latest + STEADY + 2.0 - time.monotonic()) if latest else 0.0)
 
-    async def _served(self) -> float | None:
-        """Ask for a new wire until there is one; return when it was there, or None."""
-        end = time.monotonic() + PATIENCE
+    async def _served(self, first: str = SERVICE, patience: float = PATIENCE) -> float | None:
+        """Ask for a new wire until there is one; return when it was there, or None.
+
+        ``first``: the service that is asked for until something fails. If it is that of an endpoint which is
+        about to die, others are asked once the wire is at one of them, and has its addresses.
+        """
+        service, end = first, time.monotonic() + patience
         while time.monotonic() < end:
             try:
-                await self.mesh.connect("kernel://chaos/nsm-1", self.fresh, "fresh")
+                await self.mesh.connect(f"kernel://{service}/nsm-1", self.fresh, "fresh")
             except MeshError:
+                if service != SERVICE:
+                    await self._passes()
+                    service = SERVICE
                 await asyncio.sleep(0.01)
             else:
                 return time.monotonic()
