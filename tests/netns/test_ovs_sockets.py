@@ -19,8 +19,8 @@ from nsmesh.datapath import ovs_programs
 from nsmesh.datapath.base import CrossConnect
 from nsmesh.datapath.memif.answers import Answers
 from nsmesh.datapath.memif.peer import listen
-from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
 from nsmesh.datapath.ovs_keeper import keeping
+from nsmesh.datapath.ovs_memif import MOST_MEMIF
 from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.datapath.ovs_wear import MEMORY

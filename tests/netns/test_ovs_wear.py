@@ -13,8 +13,8 @@ from nsmesh.datapath import ovs_programs, ovs_wear
 from nsmesh.datapath.base import CrossConnect
 from nsmesh.datapath.memif.peer import listen
 from nsmesh.datapath.ovs_callers import Callers
-from nsmesh.datapath.ovs_dpdk import DEVICE, new_device
 from nsmesh.datapath.ovs_keeper import keeping
+from nsmesh.datapath.ovs_memif import DEVICE, device
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.model.wire import MemifPort
@@ -35,8 +35,8 @@ def descriptors(pid):
 
 def port(switch, name):
     """Return a memif port at which the switch listens."""
-    device = f"{new_device()},role=server,id=0,socket={switch.directory}/{name},socket-abstract=no"
-    return SwitchPort(name, "dpdk", ((DEVICE, device),), mark=name)
+    made = device(f"role=server,id=0,socket={switch.directory}/{name},socket-abstract=no")
+    return SwitchPort(name, "dpdk", ((DEVICE, made),), mark=name)
 
 
 async def worn(switch):

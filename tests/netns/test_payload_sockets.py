@@ -1,4 +1,4 @@
-"""Payloads on wires of user-space processes, byte for byte: memif to an interface, vhost-user to its like."""
+"""Payloads on wires of user-space processes, byte for byte: memif to an interface, a machine to both kinds."""
 
 import asyncio
 import os
@@ -108,13 +108,13 @@ def test_a_wire_from_an_interface_to_memif_carries_its_payload_and_nothing_else(
 
 
 @asynccontextmanager
-async def machine(folder, vhost, wanted):
+async def machine(folder, vhost, wanted, queues=1):
     """Yield a memif client whose frames a testpmd with a virtio device sends, and gets, untouched."""
     folder.mkdir()
     inner = folder / "m.sock"
     command = ["dpdk-testpmd", "--no-pci", "--no-huge", "--legacy-mem", "-m", "96", "--lcores", "0@0,1@0"]
     command += [f"--file-prefix=nsm{folder.name}{os.getpid()}"]
-    command += ["--vdev", f"net_virtio_user0,path={vhost},queues=1"]
+    command += ["--vdev", f"net_virtio_user0,path={vhost},queues={queues}"]
     command += ["--vdev", f"net_memif0,role=server,id=0,socket={inner},socket-abstract=no"]
     command += ["--", "-i", "--total-num-mbufs=4096", "--nb-cores=1", "--forward-mode=io"]
     command += ["--no-flush-rx", "--auto-start"]
@@ -133,22 +133,32 @@ async def machine(folder, vhost, wanted):
             process.kill()
 
 
+@asynccontextmanager
+async def client(path, wanted):
+    """Yield a memif client."""
+    far = Far(path, wanted)
+    await asyncio.wait_for(far.peer.connected.wait(), 20)
+    yield far
+    far.peer.close()
+
+
 @needs_testpmd
+@pytest.mark.parametrize("other", ["memif", "vhost-user"])
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_a_wire_between_machines_carries_its_payload_and_nothing_else(tmp_path, payload):
-    """By the switch's flows alone, both ways, byte for byte."""
+def test_a_wire_to_a_machine_carries_its_payload_and_nothing_else(tmp_path, payload, other):
+    """From another one, or a memif client of one ring: by the switch's flows alone, byte for byte."""
     names = [name for name in FRAMES if name not in UNREAD]
     shall = [name for name in names if flows_pass(payload, name)]
 
     async def body(made):
         paths = [made.switch.directory / "sockets" / f"{name}.vhost" for name in "xy"]
-        ends = (VhostUserPort(str(path), listens=False) for path in paths)
+        near_end, far_end = (VhostUserPort(str(path), listens=False) for path in paths)
+        memif = listening(made)
         async with keeping(made.switches), AsyncExitStack() as stack:
-            await made.apply(CrossConnect("w1", *ends, payload))
-            near, far = [
-                await stack.enter_async_context(machine(tmp_path / path.stem, path, wanted))
-                for path, wanted in zip(paths, (B, A), strict=True)
-            ]
+            await made.apply(CrossConnect("w1", memif if other == "memif" else near_end, far_end, payload))
+            begun = client(memif.socket, B) if other == "memif" else machine(tmp_path / "x", paths[0], B)
+            near = await stack.enter_async_context(begun)
+            far = await stack.enter_async_context(machine(tmp_path / "y", paths[1], A))
             for out, into, macs in ((near, far, (A, B)), (far, near, (B, A))):
                 while not await into.heard(1):
                     out.peer.send([payload_lab.frame(shall[0], payload_lab.AWAKE, macs[1])])

@@ -12,7 +12,7 @@ import pytest
 from mesh_lab import Lab, is_gone, ping, until
 
 from nsmesh.datapath import netns, ovs_programs
-from nsmesh.datapath.ovs_dpdk import MOST_MEMIF
+from nsmesh.datapath.ovs_memif import MOST_MEMIF
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.endpoints.memif_answers import folder_of
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
 from nsmesh.core.errors import MeshError
+from nsmesh.datapath.memif.messages import SIZE
 from nsmesh.datapath.ovs_database import Row
-from nsmesh.datapath.ovs_dpdk import socket_of
+from nsmesh.datapath.ovs_memif import socket_of
 from nsmesh.datapath.ovs_ports import SwitchPorts
 
 log = structlog.get_logger()
 
 PAUSE = 1.0
 """Seconds between two looks."""
+GREETING = 2.0
+"""Seconds that a memif server may take to greet a client."""
 SLOW = 7.0
 """Seconds after which a port that never was up is called again: the switch tells with up to 5 s delay."""
 
@@ -40,7 +44,7 @@ class Callers:
         for name, row in found.items():
             if row["link_state"] == "up":
                 self._since[name] = 0.0
-            elif not _listens(row):
+            elif not await _listens(socket_of(row)):
                 self._since.setdefault(name, self._now())
             elif _failed(row) or self._now() - self._since.setdefault(name, self._now()) > SLOW:
                 log.info("a memif endpoint is called again", port=name)
@@ -57,15 +61,21 @@ class Callers:
                 log.debug("memif endpoints cannot be looked after now", error=str(error))
 
 
-def _listens(row: Row) -> bool:
-    """Whether somebody listens at a port's socket: each call in vain costs the switch memory for good."""
+async def _listens(path: str) -> bool:
+    """Whether somebody listens at a socket: each call in vain costs the switch memory for good.
+
+    It waits to be greeted: DPDK's server ends its own process where a client has gone before that.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
         try:
-            probe.connect(socket_of(row))
+            probe.connect(path)
         except BlockingIOError:
             return True
         except OSError:
             return False
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(GREETING):
+                await asyncio.get_running_loop().sock_recv(probe, SIZE)
     return True
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
 from nsmesh.core.errors import Invalid, Refused
 from nsmesh.datapath.base import TunnelRefused
-from nsmesh.datapath.ovs_database import Row, unmapped
+from nsmesh.datapath.ovs_memif import DEVICE, KIND, MOST_MEMIF, device, memif_port
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.model.sockets import PATH_LIMIT
 from nsmesh.model.tunnels import VlanPort
@@ -23,16 +22,10 @@ from nsmesh.model.wire import CrossConnect, MemifPort, Port, SocketPort, VhostUs
 
 MEMORY = 256
 """MiB of memory that suffice for all memif ports of a switch."""
-MOST_MEMIF = 31
-"""Memif ports of a switch: distributions build DPDK for 32 (RTE_MAX_ETHPORTS), and one keeps the buffers."""
 SLEEP = 100
 """Microseconds at most that the polling thread sleeps after looks that found nothing."""
-MEMIF, VHOST_CLIENT, VHOST_SERVER = "dpdk", "dpdkvhostuserclient", "dpdkvhostuser"
-KINDS = frozenset({MEMIF, VHOST_CLIENT, VHOST_SERVER})
-DEVICE = "dpdk-devargs"
-"""Option of an interface: its device, with that device's own options behind commas."""
-MEMIF_ROLE = {"client": "memif-client", "server": "memif-server"}
-"""How the mark of a memif port begins, by what the switch is there."""
+VHOST_CLIENT, VHOST_SERVER = "dpdkvhostuserclient", "dpdkvhostuser"
+KINDS = frozenset({KIND, VHOST_CLIENT, VHOST_SERVER})
 _TAIL = 20_000
 """Bytes of the log that are looked at for a port's error."""
 KEEPER = "nsm-buffers"
@@ -52,18 +45,6 @@ def options(memory: int, directory: Path, core: int | None = None) -> dict[str, 
     sleep = dict.fromkeys(("pmd-maxsleep", "pmd-sleep-max"), str(SLEEP))
     where = {} if core is None else {"pmd-cpu-mask": hex(1 << core)}
     return {"dpdk-init": "try", "dpdk-extra": extra, **sleep, **where}
-
-
-def new_device() -> str:
-    """Return the name of a memif device: DPDK takes none twice, not even after an attempt that failed."""
-    return f"net_memif{secrets.randbelow(1 << 31)}"
-
-
-def socket_of(row: Row) -> str:
-    """Return the socket of a memif port, from its row in the database."""
-    device = unmapped(row["options"]).get(DEVICE, "")
-    options = dict(part.partition("=")[::2] for part in device.split(","))
-    return options.get("socket", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +68,7 @@ class Sockets:
         path = self._peer(name, end, wire) if end.listens else self._own(name, end, wire)
         if isinstance(end, VhostUserPort):
             return self._vhost(name, end, path)
-        role = "client" if end.listens else "server"
-        device = f"{new_device()},role={role},id={end.id},socket={path},socket-abstract=no"
-        return SwitchPort(name, MEMIF, ((DEVICE, device),), mark=f"{MEMIF_ROLE[role]} {end.id} {path}")
+        return memif_port(name, end, str(path), wire)
 
     def keeper(self) -> SwitchPort:
         """Return the port that keeps the buffers: a memif that nobody has.
@@ -100,8 +79,8 @@ class Sockets:
         """
         path = self.directory / SOCKETS / KEEPER
         path.parent.mkdir(exist_ok=True)
-        device = f"{new_device()},role=server,id=0,socket={path},socket-abstract=no"
-        return SwitchPort(KEEPER, MEMIF, ((DEVICE, device),))
+        options = f"role=server,id=0,socket={path},socket-abstract=no"
+        return SwitchPort(KEEPER, KIND, ((DEVICE, device(options)),))
 
     def _vhost(self, name: str, end: VhostUserPort, path: Path) -> SwitchPort:
         rings = (("n_rxq", str(end.queues)),)
@@ -197,13 +176,6 @@ def check_ends(wire: CrossConnect) -> None:
             f"the tunnel of connection {wire.id} carries bare packets, and this switch takes frames",
             remedy="offer another mechanism, such as VXLAN, or another forwarder",
         )
-    if all(map(is_socket, ends)) and any(isinstance(end, MemifPort) for end in ends):
-        # its polling thread sends to a second ring, which few memif peers have: frames would get lost
-        raise Refused(
-            f"connection {wire.id} joins memif with another socket, and this switch sends to a memif peer's "
-            "only ring from interfaces alone",
-            remedy="let both ends use MEMIF (they meet without a switch), or one of them KERNEL",
-        )
 
 
 def explained(port: SwitchPort, said: str, log: Path, memory: int) -> tuple[str, str]:
@@ -219,6 +191,6 @@ def explained(port: SwitchPort, said: str, log: Path, memory: int) -> tuple[str,
         if any("Failed to connect" in line for line in lines):
             return "nobody listens at its socket", "start the endpoint's memif before it answers Requests"
         if "attaching" in said and "Reached maximum number of Ethernet ports" in text:
-            why = f"the switch has {MOST_MEMIF} memif ports, as many as its DPDK was built for"
+            why = f"the switch has as many memif ports as its DPDK was built for, {MOST_MEMIF} at most"
             return why, "close another memif connection of this node"
     return said, f"see {log}"

@@ -18,7 +18,7 @@ from nsmesh.datapath import ovs_openflow as openflow
 from nsmesh.datapath import ovs_rows as rows
 from nsmesh.datapath.ovs_batch import Batch
 from nsmesh.datapath.ovs_database import Row, mapping, transact, unmapped
-from nsmesh.datapath.ovs_dpdk import DEVICE, MEMIF_ROLE, new_device
+from nsmesh.datapath.ovs_memif import DEVICE, ROLE, anew, places_of
 from nsmesh.datapath.ovs_rows import Inventory, KnownPort, SwitchPort
 from nsmesh.datapath.ovs_uptake import Uptake
 from nsmesh.model.messages import ETHERNET
@@ -78,7 +78,7 @@ class SwitchPorts:
             operation
             for row in aside
             if row["name"] in known.ports
-            for operation in rows.old_port(row, DEVICE, new_device)
+            for operation in rows.old_port(row, DEVICE, anew)
         ]
         if operations:
             await transact(self._database, *operations, rows.plugged(self._bridge, known.ports))
@@ -106,12 +106,14 @@ class SwitchPorts:
                     found.setdefault(port.owner, []).append(name)
         return found
 
-    async def with_memif(self) -> set[str]:
-        """Return the ids of the wires that have a memif end here."""
+    async def places(self) -> Counter[str]:
+        """Return how many of DPDK's ports the memif ends of each wire take, by its id."""
         async with self._turn:
             known = await self._inventory()
-        roles = tuple(MEMIF_ROLE.values())
-        return {port.owner for port in known.ports.values() if port.mark.startswith(roles)}
+        found: Counter[str] = Counter()
+        for port in known.ports.values():
+            found[port.owner] += places_of(port.mark)
+        return found
 
     async def refused(self, wires: Collection[str] | None = None) -> dict[str, Counter[str]]:
         """Return what flows have refused, by wire and kind of frame; ``wires``: of these alone.
@@ -148,7 +150,7 @@ class SwitchPorts:
         """Return the rows of those ports by which the switch is a memif client, as the switch sees them."""
         async with self._turn:
             known = await self._inventory()
-        begin = MEMIF_ROLE["client"]
+        begin = ROLE["client"]
         names = [name for name, port in known.ports.items() if port.mark.startswith(begin)]
         if not names:
             return []
@@ -161,12 +163,12 @@ class SwitchPorts:
 
         A port that has been made anew since the row was read is left alone.
         """
-        device = unmapped(row["options"])[DEVICE].partition(",")[2]
+        device = anew(unmapped(row["options"])[DEVICE])
         put = {
             "op": "update",
             "table": "Interface",
             "where": [["name", "==", row["name"]], ["options", "==", row["options"]]],
-            "row": {"options": mapping({DEVICE: f"{new_device()},{device}"})},
+            "row": {"options": mapping({DEVICE: device})},
         }
         await transact(self._database, put)
 

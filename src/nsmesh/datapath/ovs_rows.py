@@ -132,11 +132,11 @@ def given(name: str, owner: str) -> Row:
     }
 
 
-def old_port(row: Row, option: str, fresh: Callable[[], str]) -> list[Row]:
-    """Return the operations that make a port anew from its row; the name in ``option`` is used up."""
+def old_port(row: Row, option: str, anew: Callable[[str], str]) -> list[Row]:
+    """Return the operations that make a port anew from its row; the names in ``option`` are used up."""
     options = unmapped(row["options"])
     if option in options:
-        options[option] = f"{fresh()},{options[option].partition(',')[2]}"
+        options[option] = anew(options[option])
     return _inserted(row["name"], {**row, "options": mapping(options)})
 
 

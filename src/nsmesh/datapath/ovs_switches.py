@@ -1,7 +1,7 @@
 """The switches of a node: the first, and more where it has no place for a memif end, or has many wires.
 
-A wire is at one switch with both of its ends, since at most one end of it is a memif's: nothing joins the
-switches. Each has a folder, a database, a namespace and, once it needs it, DPDK's memory of its own.
+A wire is at one switch with both of its ends: nothing joins the switches. Each has a folder, a database, a
+namespace and, once it needs it, DPDK's memory of its own.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import structlog
 
 from nsmesh.core.errors import Invalid, MeshError, Unavailable
 from nsmesh.datapath.ovs_beside import Beside
-from nsmesh.datapath.ovs_dpdk import MOST_MEMIF, is_socket
+from nsmesh.datapath.ovs_dpdk import is_socket
+from nsmesh.datapath.ovs_memif import MOST_MEMIF, places_for
 from nsmesh.datapath.ovs_spread import Spread
 from nsmesh.datapath.ovs_switch import Switch
-from nsmesh.model.wire import CrossConnect, MemifPort
+from nsmesh.model.wire import CrossConnect
 
 log = structlog.get_logger()
 
@@ -32,10 +33,10 @@ _TRIES = 200
 
 @dataclass(slots=True)
 class _Seat:
-    """Where a wire is, and whether it has a memif end there."""
+    """Where a wire is, and how many of DPDK's ports its memif ends take there."""
 
     switch: Switch
-    memif: bool
+    places: int
 
 
 class Switches:
@@ -79,11 +80,11 @@ class Switches:
             for switch in self:
                 if switch is not self.first:
                     await switch.ensure()
-                memif = await switch.ports.with_memif()
+                places = await switch.ports.places()
                 for wire_id in await switch.ports.owners():
-                    seats[wire_id] = _Seat(switch, wire_id in memif)
+                    seats[wire_id] = _Seat(switch, places[wire_id])
             self._seats = seats
-            plain = {seat.switch for seat in seats.values() if not seat.memif}
+            plain = {seat.switch for seat in seats.values() if not seat.places}
             self._spread.ready = [self.first, *(one for one in self.more.values() if one in plain)]
             self._adopted = True
             self._note()
@@ -102,27 +103,28 @@ class Switches:
 
         It is running. Raises Unavailable where no more can be started, and what :meth:`Switch.ensure` raises.
         """
-        memif = any(isinstance(end, MemifPort) for end in (wire.a, wire.b))
+        places = places_for(wire)
         seat = self._seats.get(wire.id)
-        if seat is None or (memif and not seat.memif and not self._has_room(seat.switch)):
+        if seat is None or (places > seat.places and not self._has_room(seat.switch, places - seat.places)):
             async with self._turn:
-                switch = self._with_memif(wire.id) if memif else self._without_memif(wire)
-                seat = self._seats[wire.id] = _Seat(switch, memif)
+                switch = self._with_memif(wire.id, places) if places else self._without_memif(wire)
+                seat = self._seats[wire.id] = _Seat(switch, places)
                 self._note()
-        seat.memif = memif
+        seat.places = places
         await seat.switch.ensure()
         return seat.switch
 
-    def _with_memif(self, wire_id: str) -> Switch:
-        found = next(filter(self._has_room, self), None)
+    def _with_memif(self, wire_id: str, places: int) -> Switch:
+        found = next((switch for switch in self if self._has_room(switch, places)), None)
         if found is not None:
             return found
         number = self._free_number()
         if not number:
             more = f", or set NSM_MOST_SWITCHES, which may be {MOST}" if self.most < MOST else ""
             raise Unavailable(
-                f"connection {wire_id} ends in memif, and the switches of this node ({self.most}) have "
-                f"{MOST_MEMIF} memif ends each, as many as their DPDK was built for",
+                f"connection {wire_id} ends in memif, and the switches of this node ({self.most}) have room "
+                f"for {MOST_MEMIF} memif ends each, a third of that where both ends are sockets, as many as "
+                "their DPDK was built for",
                 remedy=f"close another memif connection of this node{more}",
             )
         log.info("the switches are full of memif: another one is started", number=number)
@@ -132,8 +134,9 @@ class Switches:
     def _free_number(self) -> int:
         return next((one for one in range(2, self.most + 1) if one not in self.more), 0)
 
-    def _has_room(self, switch: Switch) -> bool:
-        return sum(seat.memif and seat.switch is switch for seat in self._seats.values()) < MOST_MEMIF
+    def _has_room(self, switch: Switch, places: int) -> bool:
+        taken = sum(seat.places for seat in self._seats.values() if seat.switch is switch)
+        return taken + places <= MOST_MEMIF
 
     def _without_memif(self, wire: CrossConnect) -> Switch:
         if any(is_socket(end) for end in (wire.a, wire.b)):

@@ -9,6 +9,7 @@ from nsmesh.core.errors import MeshError, Unavailable
 from nsmesh.datapath import ovs_rows as rows
 from nsmesh.datapath.ovs_database import Row, members, transact
 from nsmesh.datapath.ovs_dpdk import explained
+from nsmesh.datapath.ovs_memif import DRIVERS, lacks_its_dump
 from nsmesh.datapath.ovs_rows import SwitchPort
 
 Wishes = Sequence[tuple[str, tuple[SwitchPort, ...]]]
@@ -54,7 +55,7 @@ class Uptake:
     async def _taken_up(self, wishes: Wishes, numbers: Mapping[str, int]) -> list[MeshError | None]:
         names = [port.name for _, ports in wishes for port in ports]
         waits = [rows.taken_up(name, PATIENCE) for name in names]
-        looks = [rows.select("Interface", ["ofport", "error"], name) for name in names]
+        looks = [rows.select("Interface", ["ofport", "error", "status"], name) for name in names]
         answers = await transact(self._database, *waits, *looks)
         found = {name: answer["rows"][0] for name, answer in zip(names, answers[len(names) :], strict=True)}
         return [
@@ -68,6 +69,12 @@ class Uptake:
     def _problem(
         self, owner: str, port: SwitchPort, row: Row, numbers: Mapping[str, int]
     ) -> MeshError | None:
+        if lacks_its_dump(port, row):
+            return Unavailable(
+                f"the switch takes up {port.name} for connection {owner} with more rings than its "
+                "peer may have",
+                remedy=f"install these drivers of DPDK: {DRIVERS}",
+            )
         if row["ofport"] == numbers[port.name]:
             return None
         said = members(row["error"])
