@@ -101,7 +101,7 @@ async def direct(folder: Path, report: Report, rounds: int, seconds: float) -> N
                     stack.enter_context(asking)
                     both = (listening, asking)
                     way.measure(asking.received, lambda both=both: sum(one.cpu() for one in both), seconds)
-    _packets(report, "memif, two processes that meet", hand, ours)
+    packets(report, "memif, two processes that meet", hand, ours)
 
 
 async def _by_request(there: Path, stack: ExitStack, inner: AsyncExitStack) -> tuple[Path, Testpmd]:
@@ -117,7 +117,7 @@ async def _by_request(there: Path, stack: ExitStack, inner: AsyncExitStack) -> t
     return Path(file_path(answer.mechanism.parameters["inodeURL"]) or ""), processing.process
 
 
-def _packets(report: Report, what: str, hand: Flow, ours: Flow) -> None:
+def packets(report: Report, what: str, hand: Flow, ours: Flow) -> None:
     """Add the rows; packets each second are those of the best round, which others disturbed least."""
     for name, flow in ((HAND, hand), ("through the mesh", ours)):
         report.rows.append(row(what, name, (), flow.cpu, hand.cpu, to=HAND, per_second=max(flow.rate)))
@@ -164,14 +164,15 @@ def _rest(switch: Switch, seconds: float, micro: int | None = None) -> float:
     """Return the part of a processor that the switch takes; ``micro``: how long it may sleep (us)."""
     if micro is not None:
         options = f"other_config:pmd-maxsleep={micro} other_config:pmd-sleep-max={micro}"
-        _shell("", f"ovs-vsctl --db=unix:{switch.database} set Open_vSwitch . {options}")
+        shell("", f"ovs-vsctl --db=unix:{switch.database} set Open_vSwitch . {options}")
     time.sleep(min(seconds, 0.5))
     before, began = cpu_of(_pid(switch)), time.perf_counter()
     time.sleep(seconds)
     return (cpu_of(_pid(switch)) - before) / (time.perf_counter() - began)
 
 
-def _shell(node: str, text: str) -> None:
+def shell(node: str, text: str) -> None:
+    """Have a shell do lines in a node's namespace; empty: in this one."""
     inside = ("nsenter", f"--net={node}") if node else ()
     subprocess.run([*inside, "sh", "-ec", text], check=True)
 
@@ -196,7 +197,7 @@ ip -n {space} link set hand up
 {machines}
 {flows}
 """
-    _shell(node, text)
+    shell(node, text)
 
 
 def _arrived(pod: str, name: str) -> int:
@@ -207,7 +208,8 @@ def _arrived(pod: str, name: str) -> int:
 
 
 @contextmanager
-def _working(flow: Flow, switch: Switch, seconds: float) -> Iterator[Callable[[Callable[[], int]], None]]:
+def working(flow: Flow, switch: Switch, seconds: float) -> Iterator[Callable[[Callable[[], int]], None]]:
+    """Yield what measures a flow by how many packets have come, with the processor time of the switch."""
     pid = _pid(switch)
     yield lambda counted: flow.measure(counted, lambda: cpu_of(pid), seconds)
 
@@ -220,9 +222,9 @@ def _to_an_interface(
     for turn in range(rounds):
         for flow, socket, name in ways if turn % 2 else ways[::-1]:
             device = memif("client", socket)
-            with Testpmd("m", folder, 1, "flowgen", device), _working(flow, switch, seconds) as measure:
+            with Testpmd("m", folder, 1, "flowgen", device), working(flow, switch, seconds) as measure:
                 measure(lambda name=name: _arrived(pod, name))
-    _packets(report, "memif to an interface, by the switch", hand, ours)
+    packets(report, "memif to an interface, by the switch", hand, ours)
 
 
 def _between_machines(folder: Path, report: Report, switch: Switch, rounds: int, seconds: float) -> None:
@@ -234,7 +236,7 @@ def _between_machines(folder: Path, report: Report, switch: Switch, rounds: int,
             devices = [f"net_virtio_user,path={path},queues=1" for path in paths]
             with (
                 Testpmd("v", folder, 1, "flowgen", *devices) as machines,
-                _working(flow, switch, seconds) as measure,
+                working(flow, switch, seconds) as measure,
             ):
                 measure(machines.received)
-    _packets(report, "vhost-user to vhost-user, by the switch", hand, ours)
+    packets(report, "vhost-user to vhost-user, by the switch", hand, ours)

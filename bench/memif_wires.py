@@ -13,6 +13,7 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import memif_machines
 import memif_packets
 from common import spaces
 from memif_lab import OURS, ask, mesh, request_of
@@ -44,6 +45,7 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
     with tempfile.TemporaryDirectory(prefix="nsmb", dir="/tmp") as folder:
         asyncio.run(memif_packets.direct(Path(folder), report, rounds, seconds))
         asyncio.run(memif_packets.switched(Path(folder), report, rounds, seconds))
+        asyncio.run(memif_machines.between(Path(folder), report, rounds, seconds))
         asyncio.run(_set_up(Path(folder), report, wires))
     return report
 

@@ -1,4 +1,4 @@
-"""Real virtual machines on wires of a switch: one monitor listens, the other connects, and they meet."""
+"""Real virtual machines on wires of a switch: one monitor listens, the other connects; one meets memif."""
 
 import asyncio
 import os
@@ -6,12 +6,14 @@ import shutil
 import signal
 
 import pytest
-from ovs_lab import MEMORY, driver, held, kernel, pings, there
+from ovs_lab import MAC, MEMORY, driver, held, kernel, listening, pings, there
 from tiny_image import MissingError, image
 from tiny_machine import QEMU, Card, Machine, MachineError
 
 from nsmesh.datapath import ovs_programs
 from nsmesh.datapath.base import CrossConnect
+from nsmesh.datapath.memif.answers import Answers, checksum
+from nsmesh.datapath.memif.peer import connect
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.model.wire import VhostUserPort
@@ -89,6 +91,63 @@ def test_machines_meet_whoever_listens(tmp_path):
             one.kill()
             other.kill()
             await datapath.aclose()
+
+    with driver(tmp_path, memory=MEMORY) as (make, pod):
+        asyncio.run(main(make, pod))
+
+
+TCP, UDP = 6, 17
+
+
+class Watching(Answers):
+    """Answers pings, and keeps what else comes by IPv4: protocol, length, whether the checksums are right."""
+
+    def __init__(self):
+        super().__init__(MAC, ["10.0.1.2"])
+        self.seen = []
+
+    def __call__(self, frame):
+        if frame[12:14] == b"\x08\x00" and frame[23] in {TCP, UDP}:
+            packet = frame[14 : 14 + int.from_bytes(frame[16:18], "big")]
+            data = packet[20:]
+            pseudo = packet[12:20] + bytes([0, packet[9]]) + len(data).to_bytes(2, "big")
+            rests = checksum(packet[:20]), checksum(pseudo + data)
+            self.seen.append((packet[9], len(packet), not any(rests)))
+        return super().__call__(frame)
+
+
+def test_a_machine_meets_a_memif_peer_of_one_ring(tmp_path):
+    """Pings pass, and what the machine sends by TCP and UDP is whole: right checksums, no frame too long."""
+    made = made_image()
+
+    async def main(make, pod):
+        del pod
+        datapath = make()
+        own = datapath.switch.directory / "sockets" / "x.vhost"
+        machine, watching = Machine(tmp_path / "one"), Watching()
+        near = listening(datapath)
+        try:
+            async with keeping(datapath.switches):
+                await datapath.apply(CrossConnect("w1", near, VhostUserPort(str(own), listens=False), "IP"))
+                peer = connect(near.socket, watching)
+                await asyncio.wait_for(peer.connected.wait(), 20)
+                await asyncio.to_thread(machine.start, Card(str(own)), made)
+                setting = "ip link set eth0 up && ip address add 10.0.1.1/24 dev eth0"
+                await asyncio.to_thread(machine.run, setting)
+                await reaches(machine, "10.0.1.2")
+                for line in (
+                    "ping -c 3 -s 1472 10.0.1.2",
+                    "traceroute -n -m 1 -q 2 -w 1 10.0.1.2 1472; true",
+                    "echo | nc -w 1 10.0.1.2 80; true",
+                ):
+                    await asyncio.to_thread(machine.run, line, PATIENCE)
+                peer.close()
+        finally:
+            machine.kill()
+            await datapath.aclose()
+        assert {kind for kind, _, _ in watching.seen} == {TCP, UDP}
+        assert max(length for _, length, _ in watching.seen) in range(1400, 1501)
+        assert all(right for _, _, right in watching.seen), watching.seen
 
     with driver(tmp_path, memory=MEMORY) as (make, pod):
         asyncio.run(main(make, pod))

@@ -191,7 +191,9 @@ def test_no_more_switches_than_allowed_and_the_error_says_so(tmp_path, small):
         datapath = make(most=2)
         for number in (1, 2, 3, 4):
             await datapath.apply(wire(datapath, pod, number))
-        with pytest.raises(Unavailable, match=r"switches of this node \(2\) have room for 2 memif ends each") as told:
+        with pytest.raises(
+            Unavailable, match=r"switches of this node \(2\) have room for 2 memif ends each"
+        ) as told:
             await datapath.apply(wire(datapath, pod, 5))
         assert "NSM_MOST_SWITCHES" in str(told.value.remedy)
         assert "nsm-5" not in lab.names(pod)

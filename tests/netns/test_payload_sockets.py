@@ -1,4 +1,4 @@
-"""Payloads on wires of user-space processes, byte for byte: memif to an interface, a machine to both kinds."""
+"""Payloads on wires of user-space processes, byte for byte: memif to an interface, a machine to both."""
 
 import asyncio
 import os

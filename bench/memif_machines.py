@@ -1,0 +1,91 @@
+"""For ``memif_wires.py``: packets between a memif peer of one ring and a machine's vhost-user, by the switch.
+
+By hand these are the same ports as the driver's, since a plain memif loses what comes from a machine. Beside
+them another way by hand: a plain memif, and a pair of veth by which frames from the machine go through the
+switch once more, so that its main thread sends them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from common import spaces
+from memif_lab import Testpmd, memif
+from memif_packets import HAND, Flow, packets, shell, working
+from report import Report, row
+
+from nsmesh.datapath.base import CrossConnect
+from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.ovs_dpdk import MEMORY, SOCKETS
+from nsmesh.datapath.ovs_memif import device, device_of_one_ring
+from nsmesh.datapath.ovs_own import OwnSwitch
+from nsmesh.datapath.ovs_switch import Switch
+from nsmesh.model.wire import MemifPort, VhostUserPort
+
+WHAT = "memif and vhost-user, by the switch"
+
+
+async def between(folder: Path, report: Report, rounds: int, seconds: float) -> None:
+    """Measure the wire by the driver beside both ways by hand; packets go both ways at once."""
+    with spaces(1) as (node,):
+        datapath = OvsDatapath(OwnSwitch(folder / "u", node, memory=MEMORY))
+        switch = datapath.switch
+        near, far = (switch.directory / SOCKETS / name for name in ("mm", "mv"))
+        try:
+            ends = MemifPort(str(near)), VhostUserPort(str(far), listens=False)
+            await datapath.apply(CrossConnect("mv", *ends, "IP"))
+            hand, ours, turned = Flow(), Flow(), Flow()
+            ways = [
+                (hand, _by_hand(switch, node, 1010, device_of_one_ring)),
+                (ours, (near, far)),
+                (turned, _by_a_pair(switch, node)),
+            ]
+            for turn in range(rounds):
+                for flow, sockets in ways if turn % 2 else ways[::-1]:
+                    _measure(folder, switch, flow, sockets, seconds)
+        finally:
+            await switch.stop()
+            await datapath.aclose()
+    packets(report, WHAT, hand, ours)
+    name = f"{HAND}, by a pair of veth"
+    report.rows.append(row(WHAT, name, (), turned.cpu, hand.cpu, to=HAND, per_second=max(turned.rate)))
+
+
+def _measure(folder: Path, switch: Switch, flow: Flow, sockets: tuple[Path, Path], seconds: float) -> None:
+    devices = (memif("client", sockets[0]), f"net_virtio_user,path={sockets[1]},queues=1")
+    with (
+        Testpmd("v", folder, 1, "flowgen", *devices) as peers,
+        working(flow, switch, seconds) as measure,
+    ):
+        measure(peers.received)
+
+
+def _by_hand(
+    switch: Switch, node: str, number: int, made: Callable[[str], str], *between: int
+) -> tuple[Path, Path]:
+    """Have the two ports, ``number`` and the next; return their sockets. ``between``: ports on the way."""
+    add = f"ovs-vsctl --db=unix:{switch.database} add-port {switch.bridge}"
+    flow = f"ovs-ofctl -O OpenFlow13 add-flow unix:{switch.flows}"
+    near, far = switch.directory / f"m{number}", switch.directory / f"v{number}"
+    options = f"role=server,id=0,socket={near},socket-abstract=no"
+    memif_port, machine = number, number + 1
+    way = [machine, *between, memif_port]
+    flows = [(memif_port, machine), *zip(way[::2], way[1::2], strict=True)]
+    made_of = f"'options:dpdk-devargs=\"{made(options)}\"'"
+    lines = [
+        f"{add} {near.name} -- set interface {near.name} type=dpdk {made_of} ofport_request={memif_port}",
+        f"{add} {far.name} -- set interface {far.name} type=dpdkvhostuser ofport_request={machine}",
+        *(f"{flow} in_port={one},actions={other}" for one, other in flows),
+    ]
+    shell(node, "\n".join(lines))
+    return near, far
+
+
+def _by_a_pair(switch: Switch, node: str) -> tuple[Path, Path]:
+    add = f"ovs-vsctl --db=unix:{switch.database} add-port {switch.bridge}"
+    lines = ["ip link add turn-a up type veth peer name turn-b", "ip link set turn-b up"]
+    for name, number in (("turn-a", 1022), ("turn-b", 1023)):
+        lines.append(f"{add} {name} -- set interface {name} ofport_request={number}")
+    shell(node, "\n".join(lines))
+    return _by_hand(switch, node, 1020, device, 1022, 1023)
