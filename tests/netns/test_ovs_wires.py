@@ -11,6 +11,7 @@ import pytest
 from ovs_lab import driver
 
 from nsmesh.datapath.ovs_keeper import keeping
+from nsmesh.datapath.ovs_own import PROGRAMS
 from nsmesh.datapath.ovs_programs import running
 
 pytestmark = [
@@ -79,18 +80,25 @@ def test_a_killed_daemon_is_started_again_by_the_next_apply(tmp_path, program):
         asyncio.run(main(make, a, b))
 
 
-async def gone(switch, program):
-    """Kill a daemon, and return when it is dead."""
-    pid = running(switch.directory / f"{program}.pid", program)
-    os.kill(pid, signal.SIGKILL)
-    while running(switch.directory / f"{program}.pid", program) == pid:  # noqa: ASYNC110 - no child of ours
+def pid_of(switch, program):
+    return running(switch.directory / f"{program}.pid", program)
+
+
+async def gone(switch, *programs):
+    """Kill daemons, and return when they are dead."""
+    pids = {program: pid_of(switch, program) for program in programs}
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    while any(pid_of(switch, program) == pid for program, pid in pids.items()):  # noqa: ASYNC110 - no children
         await asyncio.sleep(0.005)
-    return pid
+    return set(pids.values())
 
 
-@pytest.mark.parametrize("program", ["ovs-vswitchd", "ovsdb-server"])
-def test_a_kept_switch_comes_back_by_itself_with_all_wires(tmp_path, program):
-    """Each of three wires carries frames after the death of either daemon, and no apply was asked for.
+@pytest.mark.parametrize(
+    "victims", [PROGRAMS[:1], PROGRAMS[1:], PROGRAMS], ids=["switch", "database", "both"]
+)
+def test_a_kept_switch_comes_back_by_itself_with_all_wires(tmp_path, victims):
+    """Each of three wires carries frames after the death of one daemon or both, and nobody applied them.
 
     Whoever keeps the switch knows none of the wires: another driver made them.
     """
@@ -103,11 +111,11 @@ def test_a_kept_switch_comes_back_by_itself_with_all_wires(tmp_path, program):
         keeper = make()
         async with keeping(keeper.switches):
             for _ in range(2):
-                dead = await gone(keeper.switch, program)
+                dead = await gone(keeper.switch, *victims)
                 async with asyncio.timeout(10):
                     while not all([await asyncio.to_thread(lab.pings, a, f"10.0.{n}.2") for n in (1, 2, 3)]):  # noqa: ASYNC110 - what the kernel answers
                         await asyncio.sleep(0.01)
-                assert running(keeper.switch.directory / f"{program}.pid", program) not in {0, dead}
+                assert {0, *dead}.isdisjoint([pid_of(keeper.switch, one) for one in victims])
         await keeper.aclose()
 
     with driver(tmp_path, pods=2) as (make, a, b):

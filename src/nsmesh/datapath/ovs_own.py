@@ -69,6 +69,8 @@ class OwnSwitch(Switch):
         )
         self._core = core
         self._pid_file = directory / "ovs-vswitchd.pid"
+        self._behind = False
+        """Whether ``ovs-vswitchd`` was started, and has not got the flows of all wires yet."""
 
     async def ensure(self) -> None:
         """Start what does not run; a new ``ovs-vswitchd`` gets the flows of all wires that have ports.
@@ -79,22 +81,33 @@ class OwnSwitch(Switch):
             server = running(self.directory / "ovsdb-server.pid", "ovsdb-server")
             if not server:
                 await self._start_database()
-            if running(self.directory / "ovs-vswitchd.pid", "ovs-vswitchd"):
-                if not server or not self.flows.exists():
-                    await self._make_bridge()
-                return
-            self._has_dpdk = False
-            self.sockets.sweep()
-            # ports of DPDK need its buffers, and nothing else may have taken memory before these are there
-            aside = await self.ports.set_aside(KINDS)
-            try:
-                await self._start_switch()
+            if not running(self._pid_file, "ovs-vswitchd"):
+                await self._start_anew()
+            elif not server or not self.flows.exists():
                 await self._make_bridge()
-                if aside:
-                    await self._hold_buffers()
-            finally:
-                await self.ports.bring_back(aside)
-            await self.ports.connect_again()
+            if self._behind:
+                await self.ports.connect_again()
+                self._behind = False
+
+    async def _start_anew(self) -> None:
+        """Start ``ovs-vswitchd``, which owes its wires their flows then."""
+        self._has_dpdk = False
+        self.sockets.sweep()
+        self.flows.unlink(missing_ok=True)  # the dead one's, at which nobody listens
+        # ports of DPDK need its buffers, and nothing else may have taken memory before these are there
+        aside = await self.ports.set_aside(KINDS)
+        try:
+            await self._start_switch()
+            self._behind = True
+            try:
+                await self._make_bridge()
+            except Unavailable:
+                await self._end("ovs-vswitchd")  # it does not try again by itself
+                raise
+            if aside:
+                await self._hold_buffers()
+        finally:
+            await self.ports.bring_back(aside)
 
     async def _start_database(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -234,14 +247,19 @@ class OwnSwitch(Switch):
         while True:
             dead = await self._a_death()
             log.warning("a daemon of the switch is gone: it is started again", program=dead)
+            await self._until_back()
+            log.info("the switch is back", program=dead)
+            await asyncio.sleep(REST)
+
+    async def _until_back(self) -> None:
+        while True:
             try:
                 await self.ensure()
             except MeshError as error:
                 log.warning("the switch cannot be started", error=str(error))
                 await asyncio.sleep(PAUSE)
             else:
-                log.info("the switch is back", program=dead)
-                await asyncio.sleep(REST)
+                return
 
     async def _a_death(self) -> str:
         """Return which daemon does not run, as soon as one does not."""

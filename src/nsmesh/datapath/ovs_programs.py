@@ -34,11 +34,14 @@ def lacks_dpdk() -> str:
 def running(pid_file: Path, program: str) -> int:
     """Return the pid of the program that a pid file tells, or 0 where it does not run.
 
-    The build with DPDK has another name behind the same beginning.
+    The build with DPDK has another name behind the same beginning. One that was killed runs until its last
+    thread has ended: so long it has its devices, and the next one would not get them.
     """
     try:
         pid = int(pid_file.read_text())
         name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+        threads = sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
     except (OSError, ValueError):
         return 0
-    return pid if name.startswith(program[:15]) and rest.split()[0] not in {"Z", "X"} else 0
+    ended = rest.split()[0] in {"Z", "X"} and threads <= 1
+    return pid if name.startswith(program[:15]) and not ended else 0
