@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ TABLE, SUMMARY, SOAK = "chaos", "chaos summary", "soak"
 """Parts of a document that are filled."""
 _HEAD = (
     "scenario | situation | times | sent | lost | longest gap | p50 | p99 | changed, leaks | promised | kept"
+    " | run"
 )
 
 
@@ -33,8 +35,8 @@ def surroundings(load: float, at_once: int = 1) -> str:
     return f"{when}, {processors}, {system}; load average at the start {load:.1f}{meshes}."
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows of ``nsm chaos run`` as a table of a document."""
+def table(rows: Sequence[Mapping[str, Any]], run: int) -> str:
+    """Return rows of ``nsm chaos run`` as a table of a document, ``run``: the number of their run."""
     lines = [f"| {_HEAD} |", "|" + "---|" * (_HEAD.count("|") + 1)]
     for row in rows:
         lost = f"{row['lost']:,}"
@@ -52,6 +54,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             bad,
             row["promised"],
             "yes" if row["kept"] else "**no**",
+            run,
         )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
@@ -61,42 +64,30 @@ def merged(old: str, heading: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the text of a table with ``rows`` in it, beside the other rows of ``old``, which stay.
 
     A row is known by its scenario and situation; one that is there already is replaced. They stand in the
-    order of ``nsm chaos list``.
-    ``heading`` says how ``rows`` were measured; where others stay, it names those that are meant.
+    order of ``nsm chaos list``. ``heading`` says how ``rows`` were measured; above the table each run that
+    still has a row has one, by the number in its rows' last column.
     """
-    fresh = {_key(line): line for line in table(rows).splitlines()[2:]}
-    known = {_key(line): line for line in old.splitlines() if line.startswith("|")}
-    kept = {key: line for key, line in list(known.items())[2:] if key not in fresh}
-    if not kept:
-        return f"{heading}\n\n{summary.in_order(table(rows))}"
-    notes = [line for line in old.splitlines() if line and not line.startswith("|")]
-    names = ", ".join(map(_named, fresh))
-    headings = [_without(note, {_named(key) for key in fresh}) for note in notes]
-    headings.append(f"{heading}{_THESE}{names}.")
-    lines = {key: fresh.get(key, line) for key, line in known.items()} | fresh
-    return "\n\n".join([*filter(None, headings), summary.in_order("\n".join(lines.values()))])
+    runs = {int(found[1]): found[2] for found in _RUN.finditer(old)}
+    number = max(runs, default=0) + 1
+    head, rule, *fresh = table(rows, number).splitlines()
+    lines = {_key(line): line for line in [*_lines(old), *fresh]}
+    used = {int(line.split("|")[-2]) for line in lines.values()}
+    notes = [f"Run {one}: {text}" for one, text in (runs | {number: heading}).items() if one in used]
+    return "\n\n".join([*notes, summary.in_order("\n".join([head, rule, *lines.values()]))])
 
 
-_THESE = " So were measured, later than the others: "
+_RUN = re.compile(r"^Run (\d+): (.*)$", re.MULTILINE)
+
+
+def _lines(text: str) -> list[str]:
+    """Return the rows of a table."""
+    return [line for line in text.splitlines() if line.startswith("|")][2:]
 
 
 def _key(line: str) -> tuple[str, str]:
     """Return scenario and situation of a table's row."""
     cells = [cell.strip() for cell in line.split("|")]
     return cells[1], cells[2]
-
-
-def _named(key: tuple[str, str]) -> str:
-    return f"{key[0]} ({key[1]})"
-
-
-def _without(note: str, names: set[str]) -> str:
-    """Return a heading without those of its rows that were measured anew; empty where none are left."""
-    heading, later, rows = note.partition(_THESE)
-    if not later:
-        return note
-    left = [name for name in rows.removesuffix(".").split(", ") if name not in names]
-    return f"{heading}{later}{', '.join(left)}." if left else ""
 
 
 def _time(value: float | None) -> str:

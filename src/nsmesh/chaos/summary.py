@@ -80,7 +80,7 @@ def _lines(text: str) -> list[str]:
 
 def _row(line: str) -> Row:
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
-    name, situation, times, _, lost, _, p50, p99, _, _, kept = cells
+    name, situation, times, _, lost, _, p50, p99, _, _, kept, _ = cells
     count = int(lost.replace(",", ""))
     return Row(name, situation, int(times), count, _milliseconds(p50), _milliseconds(p99), kept == "yes")
 

@@ -67,44 +67,36 @@ def row(name, situation="stream", sent=5):
 
 
 def test_rows_that_were_not_measured_anew_stay(tmp_path):
-    """Some scenarios replace their own rows where they stand; new ones come last; the rest is as it was."""
+    """Some scenarios replace their own rows; each row says by a number how it was measured."""
     file = tmp_path / "doc.md"
     file.write_text("before\n<!-- chaos: measured -->\n<!-- chaos: end -->\nafter\n")
     publishing.update(file, "Monday.", [row("a"), row("b"), row("a", "idle")])
     first = file.read_text()
-    assert "\nMonday.\n\n| scenario |" in first
+    assert "\nRun 1: Monday.\n\n| scenario |" in first
     publishing.update(file, "Tuesday.", [row("a", sent=7), row("c")])
     old, new = first.splitlines(), file.read_text().splitlines()
     rows = [line for line in new if line.startswith("|")]
     assert rows[:2] == [line for line in old if line.startswith("|")][:2]
-    assert [line.split(" | ")[:4] for line in rows[2:]] == [
-        ["| a", "stream", "1", "7"],
-        ["| b", "stream", "1", "5"],
-        ["| a", "idle", "1", "5"],
-        ["| c", "stream", "1", "5"],
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows[2:]]
+    assert [[*row[:4], row[-1]] for row in cells] == [
+        ["a", "stream", "1", "7", "2"],
+        ["b", "stream", "1", "5", "1"],
+        ["a", "idle", "1", "5", "1"],
+        ["c", "stream", "1", "5", "2"],
     ]
-    notes = [line for line in new if "day." in line]
-    assert notes == [
-        "Monday.",
-        "Tuesday. So were measured, later than the others: a (stream), c (stream).",
-    ]
+    assert [line for line in new if "day." in line] == ["Run 1: Monday.", "Run 2: Tuesday."]
     assert (new[0], new[-1]) == ("before", "after")
 
 
-def test_each_row_has_one_heading(tmp_path):
-    """What is measured a third time is named with the last time alone; who measures all begins anew."""
+def test_a_run_without_rows_is_told_no_more(tmp_path):
+    """Who measures all that an earlier run has measured takes its place."""
     file = tmp_path / "doc.md"
     file.write_text("<!-- chaos: measured -->\n<!-- chaos: end -->\n")
-    publishing.update(file, "Monday.", [row("a"), row("b"), row("c")])
-    publishing.update(file, "Tuesday.", [row("a"), row("b")])
-    publishing.update(file, "Wednesday.", [row("a")])
-    notes = [line.partition(" So were")[::2] for line in file.read_text().splitlines() if "day." in line]
-    assert [(day, rest.partition(": ")[2]) for day, rest in notes] == [
-        ("Monday.", ""),
-        ("Tuesday.", "b (stream)."),
-        ("Wednesday.", "a (stream)."),
+    for day, names in (("Monday", "abc"), ("Tuesday", "ab"), ("Wednesday", "a"), ("Thursday", "ab")):
+        publishing.update(file, f"{day}.", [row(name) for name in names])
+    assert [line for line in file.read_text().splitlines() if "day." in line] == [
+        "Run 1: Monday.",
+        "Run 4: Thursday.",
     ]
-    publishing.update(file, "Thursday.", [row("a"), row("b")])
-    assert "Tuesday" not in file.read_text()
     publishing.update(file, "Friday.", [row("c"), row("b"), row("a")])
-    assert [line for line in file.read_text().splitlines() if "day." in line] == ["Friday."]
+    assert [line for line in file.read_text().splitlines() if "day." in line] == ["Run 5: Friday."]

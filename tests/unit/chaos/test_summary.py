@@ -27,7 +27,8 @@ def test_a_line_for_each_kind_of_fault():
             row("local-nsmgr-forwarder-kill"),
             row("local-endpoints-dies"),
             row("local-disk-full", recovery_p50_ms=0.6),
-        ]
+        ],
+        1,
     )
     assert cells(summary.table(text)) == [
         ["kill -9, one", "local", "2, 2", "2,000", "1,000", "99 ms", "1234 ms", "1 of 2"],
@@ -46,7 +47,7 @@ def test_rows_stand_by_scenario_then_by_situation():
         ("local-nsmgr-kill", "stream"),
         ("local-nsmgr-kill", "idle"),
     ]
-    text = summary.in_order(publishing.table([row(*name) for name in names]))
+    text = summary.in_order(publishing.table([row(*name) for name in names], 1))
     assert [tuple(line[:2]) for line in cells(text)] == [names[3], names[2], names[1], names[0]]
 
 
