@@ -14,8 +14,10 @@ from mesh_lab import nsm, nsm_process, until
 
 from nsmesh.chaos.clocks import can_be_set
 from nsmesh.datapath import netns
+from nsmesh.datapath.ovs_programs import lacks_switch
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
+needs_switch = pytest.mark.skipif(bool(lacks_switch()), reason="Open vSwitch is not installed")
 
 
 def test_the_short_form(tmp_path):
@@ -42,6 +44,28 @@ def test_the_clock_of_all_is_set(tmp_path):
         assert row["sent"] > 1000
         seen = (row["lost"], row["changed"], row["leaks"], row["not_recovered"])
         assert seen == (0, [], [], 0), row
+
+
+@needs_switch
+def test_wires_of_a_switch(tmp_path):
+    """The same promises as of the kernel's wires, and both daemons of the switch are killed."""
+    file = tmp_path / "chaos.json"
+    harmed = ("interfacedown", "interfacedeleted")
+    names = (*(f"ovs-client-{what}" for what in harmed), "ovs-switch-kill", "ovs-endpoint-dies")
+    nsm("chaos", "run", *names, "--repeat", "1", "--json", str(file))
+    rows = json.loads(file.read_text())
+    assert [row["scenario"] for row in rows] == [*names]
+    assert [(row["changed"], row["leaks"], row["not_recovered"]) for row in rows] == [([], [], 0)] * 4
+
+
+@needs_switch
+def test_a_killed_forwarder_of_a_switch_loses_nothing(tmp_path):
+    """Few packets: a switch in user space that does not come to the processor loses some of many."""
+    file = tmp_path / "chaos.json"
+    nsm("chaos", "run", "ovs-forwarder-kill", "--repeat", "1", "--situation", "ping", "--json", str(file))
+    (row,) = json.loads(file.read_text())
+    assert row["sent"] > 1
+    assert (row["lost"], row["changed"], row["leaks"], row["not_recovered"]) == (0, [], [], 0)
 
 
 def test_two_meshes_at_a_time(tmp_path):

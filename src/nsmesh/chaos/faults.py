@@ -35,6 +35,7 @@ from nsmesh.chaos.streams import Stream
 from nsmesh.core.errors import Internal, MeshError, TimedOut
 from nsmesh.core.process import start_ticks
 from nsmesh.datapath import netns, programs
+from nsmesh.datapath.ovs_own import PROGRAMS
 from nsmesh.standalone.underlay import LINK
 
 AWAY = 1.0
@@ -113,6 +114,8 @@ class Faults:
             return [f"nsmgr-{node}", f"forwarder-{node}", endpoint] if scenario.what == GONE else []
         if scenario.who == ("endpoints",):
             return list(self.endpoints)
+        if scenario.who == ("switch",):
+            return list(PROGRAMS)
         return [endpoint if unit == "endpoint" else unit for unit in scenario.who]
 
     async def strike(self, scenario: Scenario, flow: Stream | None, longest: float = 0.0) -> Struck:

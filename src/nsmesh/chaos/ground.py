@@ -20,6 +20,8 @@ from nsmesh.api import control_pb2
 from nsmesh.chaos.clocks import SetClock, library
 from nsmesh.core.errors import Internal, MeshError, NotFound, Refused, TimedOut
 from nsmesh.datapath import netns, programs
+from nsmesh.datapath.ovs_own import PROGRAMS
+from nsmesh.datapath.ovs_programs import running
 from nsmesh.model import control
 from nsmesh.standalone import launch, leftovers
 from nsmesh.standalone.leaks import left_behind
@@ -142,12 +144,14 @@ class Ground:
         return found
 
     async def pid(self, unit: str) -> int:
-        """Return the process of a role (``registry``, ``nsmgr-node1``), an endpoint, or ``daemon``.
+        """Return the process of a role (``registry``, ``nsmgr-node1``), an endpoint, a switch, or ``daemon``.
 
         Raises NotFound where none of that name runs.
         """
         if unit == "daemon":
             found = daemon_pid(self.paths)
+        elif unit in PROGRAMS:
+            found = running(self.paths.switch() / f"{unit}.pid", unit)
         else:
             data = await self.status()
             pids = {row["name"]: row["pid"] for row in data["endpoints"]}

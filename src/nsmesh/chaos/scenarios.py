@@ -10,10 +10,12 @@ from typing import NamedTuple
 from nsmesh.chaos.clocks import can_be_set
 from nsmesh.chaos.ground import Ground
 from nsmesh.core.errors import Invalid, NotFound
+from nsmesh.datapath.ovs_programs import lacks_switch
 
 APART = ("--separate",)
 TWO_NODES = ("--nodes", "2")
 THREE_NODES = ("--nodes", "3")
+SWITCH = (*APART, "--forwarders", "ovs")
 KILL, TERM, STOP, LOSE = "kill -9", "SIGTERM", "SIGSTOP", "state lost"
 LONG_STOP = "SIGSTOP 30 s"
 DOWN, DELETED = "interface down", "interface deleted"
@@ -60,6 +62,7 @@ class Promise(NamedTuple):
 _SERVED = Promise(1.0, "0 lost, nothing changed, new Request < 1 s")
 _RESTORED = Promise(0.3, "packets flow again < 300 ms, nothing changed", wire=True)
 _AGAIN = Promise(1.0, "packets flow again < 1 s after its end, interface the same", wire=True, moves=True)
+_FOLLOWED = Promise(1.0, "packets flow again < 1 s, nothing changed", wire=True)
 _PROMISES = {
     DOWN: _RESTORED,
     DELETED: _RESTORED,
@@ -86,7 +89,7 @@ class Scenario:
     They are processes, or ``client``: its interface; ``node``: that of the endpoint which has the client's
     wire; ``endpoint``: that endpoint, ``endpoints``: all; ``disk``: that of the run directory. ``beside``:
     there is another endpoint, which may take the wire. ``mesh``: all that ``nsm restart`` or ``nsm upgrade``
-    goes over to a next process.
+    goes over to a next process. ``switch``: both daemons of Open vSwitch.
     """
 
     who: tuple[str, ...]
@@ -96,7 +99,9 @@ class Scenario:
 
     @property
     def where(self) -> str:
-        """``local`` or ``remote``."""
+        """``local`` or ``remote``; ``ovs``: local, and wires are those of Open vSwitch."""
+        if self.options == SWITCH:
+            return "ovs"
         return "remote" if self.options[:1] == TWO_NODES[:1] else "local"
 
     @property
@@ -107,7 +112,8 @@ class Scenario:
     @property
     def promise(self) -> Promise:
         """What is promised. Where all endpoints die, the time counts from when they are there again."""
-        return _AGAIN if self.who == ("endpoints",) else _PROMISES.get(self.what, _SERVED)
+        whose = {"endpoints": _AGAIN, "switch": _FOLLOWED}
+        return whose.get(self.who[0]) or _PROMISES.get(self.what, _SERVED)
 
     @property
     def layout(self) -> Layout:
@@ -151,6 +157,9 @@ SCENARIOS = (
     *(Scenario(("mesh",), what) for what in CLOCKS),
     *(Scenario((unit,), RESTART) for unit in (*_LOCAL, "daemon", "mesh")),
     Scenario(("mesh",), UPGRADE),
+    *(Scenario(("client",), what, SWITCH) for what in (DOWN, DELETED)),
+    Scenario(("endpoint",), DIES, SWITCH, beside=True),
+    *(Scenario((who,), KILL, SWITCH) for who in ("forwarder", "switch")),
 )
 NAMES = {f"{one.name}-in-one" if one.options == () else one.name: one for one in SCENARIOS}
 SHORT = ("local-registry-kill", "local-forwarder-kill", "local-mesh-restart", "local-daemon-kill-in-one")
@@ -171,14 +180,12 @@ def chosen(
     """Return scenarios by name, ``repeat`` times each or as often as ``NAME=TIMES`` says.
 
     Without names all, or the short form's; of all, those that suffer in the wire itself are left out where
-    too few packets would tell for how long, and those that set the clock where that cannot be. Raises
-    NotFound, Invalid.
+    too few packets would tell for how long, and what cannot be here: those that set the clock, and those of
+    Open vSwitch. Raises NotFound, Invalid.
     """
-    dense, clocks = RATES[situation] >= RATES[STREAM], can_be_set()
+    dense, cannot = RATES[situation] >= RATES[STREAM], _cannot_be()
     every = tuple(
-        name
-        for name, one in NAMES.items()
-        if (dense or not one.promise.wire) and (clocks or one.what not in CLOCKS)
+        name for name, one in NAMES.items() if (dense or not one.promise.wire) and one not in cannot
     )
     found = []
     for text in names or (SHORT if short else every):
@@ -192,3 +199,13 @@ def chosen(
             )
         found.append(Wanted(name, NAMES[name], int(times) if given else repeat))
     return found
+
+
+def _cannot_be() -> set[Scenario]:
+    """Return the scenarios that need what is not on this machine."""
+    clocks, switch = can_be_set(), not lacks_switch()
+    return {
+        one
+        for one in SCENARIOS
+        if (one.what in CLOCKS and not clocks) or (one.options == SWITCH and not switch)
+    }

@@ -10,6 +10,8 @@ from nsmesh.chaos.scenarios import NAMES, SITUATIONS
 _HEAD = "fault | where | scenarios, situations | times | lost | slowest p50 | slowest p99 | kept"
 _ALONE = {("client",), ("disk",), ("mesh",), ("node",)}
 """Who is no process, or all of them at once, so that there is no number to tell."""
+_MANY: dict[tuple[str, ...], str] = {("endpoints",): "all", ("switch",): "two"}
+"""How many they are whom one word names."""
 
 
 class Row(NamedTuple):
@@ -62,7 +64,7 @@ def _kind(name: str) -> tuple[str, str]:
     one = NAMES[name]
     if one.who in _ALONE:
         return one.what, one.where
-    many = "all" if one.who == ("endpoints",) else {1: "one", 2: "two"}.get(len(one.who), "all")
+    many = _MANY.get(one.who) or {1: "one", 2: "two"}.get(len(one.who), "all")
     return f"{one.what}, {many}", one.where
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nsmesh.chaos.clocks import can_be_set
-from nsmesh.chaos.scenarios import CLOCKS, IDLE, NAMES, SCENARIOS, SHORT, STREAM, chosen
+from nsmesh.chaos import scenarios
+from nsmesh.chaos.scenarios import IDLE, NAMES, SCENARIOS, SHORT, STREAM, chosen
 from nsmesh.core.errors import Invalid, NotFound
 
 
@@ -33,9 +33,21 @@ def test_what_is_no_number_of_times_is_refused(text):
 
 def test_without_names_it_is_all_that_can_be_measured():
     """Where nothing flows nobody can tell for how long a wire was cut; the short form is a handful."""
-    assert len(chosen((), 1)) == len(NAMES) - len(CLOCKS) * (not can_be_set())
     assert not any(one.scenario.promise.wire for one in chosen((), 1, IDLE))
     assert [one.name for one in chosen((), 1, STREAM, short=True)] == list(SHORT)
+
+
+@pytest.mark.parametrize("clocks", [True, False])
+@pytest.mark.parametrize("why_no_switch", ["", "ovs-vswitchd is not found in PATH"])
+def test_what_cannot_be_here_is_left_out(monkeypatch, clocks, why_no_switch):
+    """Those that set the clock without libfaketime, those of a switch without Open vSwitch, and no others."""
+    monkeypatch.setattr(scenarios, "can_be_set", lambda: clocks)
+    monkeypatch.setattr(scenarios, "lacks_switch", lambda: why_no_switch)
+    left_out = NAMES.keys() - {one.name for one in chosen((), 1)}
+    expected = set() if clocks else {"local-mesh-clock-ahead-1h", "local-mesh-clock-back-1h"}
+    if why_no_switch:
+        expected |= {name for name in NAMES if name.startswith("ovs-")}
+    assert left_out == expected
 
 
 def test_layouts_have_what_their_scenarios_need():
@@ -46,3 +58,6 @@ def test_layouts_have_what_their_scenarios_need():
     assert NAMES["remote-node-cut-3s"].layout.endpoints == (("alpha", "node2"),)
     assert NAMES["local-disk-full"].layout.small
     assert NAMES["local-mesh-clock-back-1h"].layout.clock
+    switched = NAMES["ovs-endpoint-dies"].layout
+    assert switched.options[-2:] == ("--forwarders", "ovs")
+    assert switched.endpoints == (("alpha", ""), ("beta", ""))

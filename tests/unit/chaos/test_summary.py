@@ -27,6 +27,7 @@ def test_a_line_for_each_kind_of_fault():
             row("local-nsmgr-forwarder-kill"),
             row("local-endpoints-dies"),
             row("local-disk-full", recovery_p50_ms=0.6),
+            row("ovs-switch-kill"),
         ],
         1,
     )
@@ -36,6 +37,7 @@ def test_a_line_for_each_kind_of_fault():
         ["kill -9, two", "local", "1, 1", "20", "0", "50 ms", "60 ms", "all"],
         ["dies with its namespace, all", "local", "1, 1", "20", "0", "50 ms", "60 ms", "all"],
         ["disk full", "local", "1, 1", "20", "0", "1 ms", "60 ms", "all"],
+        ["kill -9, two", "ovs", "1, 1", "20", "0", "50 ms", "60 ms", "all"],
     ]
 
 
