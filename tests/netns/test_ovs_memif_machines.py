@@ -264,6 +264,25 @@ def test_each_such_wire_takes_three_places_and_further_ones_go_to_another_switch
     scenario(tmp_path, body)
 
 
+def test_ten_such_wires_and_one_to_an_interface_fill_a_switch(tmp_path):
+    """Asked for at once: all have the ports of DPDK that they need, and the next one is at another switch."""
+
+    async def body(make, pod):
+        datapath = make()
+        full = [(listening(datapath, f"{at}.memif"), vhost(datapath, str(at))) for at in range(10)]
+        async with keeping(datapath.switches):
+            wires = [CrossConnect(f"w{at}", *ends) for at, ends in enumerate(full)]
+            wires.append(CrossConnect("w10", kernel(pod), listening(datapath)))
+            await asyncio.gather(*map(datapath.apply, wires))
+            await datapath.apply(CrossConnect("w11", listening(datapath, "11.memif"), vhost(datapath, "11")))
+            assert [len(await switch.ports.owners()) for switch in datapath.switches] == [11, 1]
+            async with answering(listening(datapath).socket):
+                assert await pings(pod)
+        await datapath.aclose()
+
+    scenario(tmp_path, body)
+
+
 def test_the_other_end_of_a_memif_may_change_its_kind(tmp_path):
     """From an interface to a machine and back: the peer connects again, and has the rings that it needs."""
 

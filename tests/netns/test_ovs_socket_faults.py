@@ -267,16 +267,19 @@ async def hostile(path):
         peer.close()
 
 
-def test_a_peer_that_breaks_the_rules_harms_its_own_wire(tmp_path):
-    """Wild indexes, lengths that lie, closed eventfds: a stream beside loses nothing."""
+@pytest.mark.parametrize("other", ["interface", "machine"])
+def test_a_peer_that_breaks_the_rules_harms_its_own_wire(tmp_path, other):
+    """Wild indexes, lengths that lie, closed eventfds: a stream beside loses nothing, whatever they end in."""
 
     async def body(make, pod):
         datapath = make()
         near, bad = listening(datapath), listening(datapath, "bad.memif")
+        vhost = VhostUserPort(str(datapath.switch.directory / "sockets" / "x.vhost"), listens=False)
         pid_file = datapath.switch.directory / "ovs-vswitchd.pid"
         async with keeping(datapath.switches):
             await datapath.apply(CrossConnect("w1", kernel(pod), near))
-            await datapath.apply(CrossConnect("w2", kernel(pod, 2), bad))
+            far = vhost if other == "machine" else kernel(pod, 2)
+            await datapath.apply(CrossConnect("w2", far, bad))
             pid = running(pid_file, "ovs-vswitchd")
             async with reflecting(near.socket):
                 await begun(pod)
@@ -288,6 +291,7 @@ def test_a_peer_that_breaks_the_rules_harms_its_own_wire(tmp_path):
                             await stream.more(40)
             assert running(pid_file, "ovs-vswitchd") == pid
             assert stream.lost == []
+            await datapath.apply(CrossConnect("w2", kernel(pod, 2), bad))
             async with answering(bad.socket, 2):
                 assert await pings(pod, 2, 30)
         await datapath.aclose()
