@@ -269,7 +269,7 @@ async def hostile(path):
 
 @pytest.mark.parametrize("other", ["interface", "machine"])
 def test_a_peer_that_breaks_the_rules_harms_its_own_wire(tmp_path, other):
-    """Wild indexes, lengths that lie, closed eventfds: a stream beside loses nothing, whatever they end in."""
+    """Wild indexes, lengths that lie, closed eventfds: a stream beside loses nothing."""
 
     async def body(make, pod):
         datapath = make()
