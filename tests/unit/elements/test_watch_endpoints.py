@@ -17,6 +17,7 @@ from nsmesh.core.errors import TimedOut, Unavailable
 from nsmesh.core.farewell import ABSENT
 from nsmesh.core.peering import NEXT_HOP
 from nsmesh.datapath.fake import FakeDatapath
+from nsmesh.datapath.inhabited import inhabited
 from nsmesh.elements import watch_endpoints
 from nsmesh.elements.watch_endpoints import WatchEndpoints
 from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest, Path, PathSegment
@@ -29,6 +30,7 @@ class Endpoint(Element):
 
     def __init__(self):
         self.pid = 0
+        self.place = ""
         self.mute = False
         self.absent = []
 
@@ -39,7 +41,7 @@ class Endpoint(Element):
     async def request(self, call, request, next):
         call.state.set(NEXT_HOP, self)
         call.state.set(ENDPOINT, Candidate("nse", URL))
-        parameters = {"inodeURL": "file:///run/netns/far"}
+        parameters = {"inodeURL": self.place}
         call.state.set(DOWNSTREAM, Mechanism(cls="LOCAL", type="KERNEL", parameters=parameters))
         return request.connection
 
@@ -63,13 +65,14 @@ def end(process):
     process.wait()
 
 
-def watching(scenario, *, lives, monkeypatch, grace=0.3, whole=False):
+def watching(scenario, *, lives, monkeypatch, grace=0.3, whole=False, place="file:///run/netns/far"):
     """Run a scenario with two wires that one process has granted."""
     monkeypatch.setattr(watch_endpoints, "GRACE", grace)
     first = process()
 
     async def main():
         datapath, told, endpoint = FakeDatapath(), asyncio.Queue(), Endpoint()
+        endpoint.place = place
         parted = []
         element = WatchEndpoints(
             datapath, told.put_nowait, part=parted.append, lives=lives if callable(lives) else lambda _: lives
@@ -109,6 +112,19 @@ def test_an_endpoint_that_is_gone_with_its_namespace_is_dead_at_once(monkeypatch
         assert datapath.silenced == {"c1", "c2"}
 
     watching(scenario, lives=False, monkeypatch=monkeypatch, grace=60)
+
+
+def test_an_endpoint_with_a_socket_ends_with_its_process(monkeypatch, tmp_path):
+    """Wires of memif and vhost-user are the process's own memory: no namespace is looked for."""
+    (tmp_path / "x.memif").touch()
+
+    async def scenario(first, ask, told, datapath):
+        end(first)
+        event = await asyncio.wait_for(told.get(), 5)
+        assert (set(event.connections), datapath.silenced) == ({"c1", "c2"}, {"c1", "c2"})
+
+    place = f"file://{tmp_path}/x.memif"
+    watching(scenario, lives=inhabited, monkeypatch=monkeypatch, grace=60, place=place)
 
 
 def test_a_namespace_that_dies_after_its_process_is_noticed_within_the_grace(monkeypatch):
