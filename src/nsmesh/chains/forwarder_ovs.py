@@ -14,13 +14,16 @@ from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings import ForwarderSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.tunnels import mechanisms_of
+from nsmesh.core.errors import Conflict
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath import netns
 from nsmesh.datapath.ovs import OvsDatapath
-from nsmesh.datapath.ovs_dpdk import SOCKETS
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_own import OwnSwitch
-from nsmesh.datapath.ovs_programs import lacks_dpdk
+from nsmesh.datapath.ovs_programs import lacks_dpdk, running
+from nsmesh.datapath.ovs_shared import SHARED, SharedSwitch
+from nsmesh.datapath.ovs_switch import Switch
+from nsmesh.datapath.ovs_there import has_dpdk, path_of
 from nsmesh.mechanisms.memif import Memif
 from nsmesh.mechanisms.vhost_user import VhostUser
 from nsmesh.model.messages import MEMIF, SRV6, VLAN, WIREGUARD
@@ -45,30 +48,73 @@ def mechanisms_of_switch(settings: ForwarderSettings, sockets: Path | None) -> l
     return [*wired, VhostUser(folder=str(sockets))]
 
 
-@asynccontextmanager
-async def running_ovs_forwarder(settings: OvsForwarderSettings, runtime: Runtime) -> AsyncIterator[Forwarder]:
-    """Run a forwarder of wires through a switch of its own while the block runs; the switch stays.
-
-    Raises NotFound without Open vSwitch, Unavailable where it does not start, Invalid for settings.
-    """
+def _own_switch(settings: OvsForwarderSettings) -> Switch:
+    """Return the switch of a forwarder that runs one itself."""
     memory = settings.dpdk_memory
     if memory and (why := lacks_dpdk()):
         log.info("memif and vhost-user are not wired by the switch", why=why)
         memory = 0
-    folder = Path(settings.switch_directory)
-    first = OwnSwitch(
-        folder,
+    return OwnSwitch(
+        Path(settings.switch_directory),
         settings.switch_netns,
         settings.bridge_name,
         memory,
         spares=settings.spare_wires,
         ends=settings.spare_netns,
     )
-    datapath = OvsDatapath(
-        first, owner=f"forwarder:{settings.name}", namespaces=netns.named, most=settings.most_switches
+
+
+def shared_switch(settings: OvsForwarderSettings, memory: int = 0) -> SharedSwitch:
+    """Return the switch of somebody else that a forwarder uses. Raises Invalid for settings."""
+    return SharedSwitch(
+        Path(settings.switch_directory) / SHARED,
+        settings.switch_netns,
+        settings.bridge_name,
+        memory,
+        database=path_of(settings.switch_database),
+        owner=_owner(settings),
+        kind=settings.datapath_type,
+        spares=settings.spare_wires,
+        ends=settings.spare_netns,
     )
+
+
+async def _switch_there(settings: OvsForwarderSettings) -> Switch:
+    """Return the switch of somebody else, with ports of DPDK where that runs there.
+
+    Raises Conflict where a switch of the forwarder's own runs as well, and as :meth:`SharedSwitch.ensure`.
+    """
+    own = Path(settings.switch_directory) / "ovs-vswitchd.pid"
+    if pid := running(own, "ovs-vswitchd"):
+        raise Conflict(
+            f"a switch of this forwarder's own runs in {own.parent} (pid {pid}), and may have its wires",
+            remedy="end it (ovs-appctl exit --cleanup), or set another NSM_SWITCH_DIRECTORY",
+        )
+    plain = shared_switch(settings)
+    await plain.ensure()
+    if not settings.dpdk_memory or not await has_dpdk(plain.database):
+        log.info("memif and vhost-user are not wired by the switch", why="DPDK does not run there")
+        return plain
+    await plain.ports.close()
+    return shared_switch(settings, settings.dpdk_memory)
+
+
+def _owner(settings: OvsForwarderSettings) -> str:
+    return f"forwarder:{settings.name}"
+
+
+@asynccontextmanager
+async def running_ovs_forwarder(settings: OvsForwarderSettings, runtime: Runtime) -> AsyncIterator[Forwarder]:
+    """Run a forwarder of wires through a switch while the block runs; the switch and its wires stay.
+
+    Raises NotFound without Open vSwitch, Unavailable where it does not start, Invalid for settings.
+    """
+    shared = bool(settings.switch_database)
+    first = await _switch_there(settings) if shared else _own_switch(settings)
+    most = 1 if shared else settings.most_switches
+    datapath = OvsDatapath(first, owner=_owner(settings), namespaces=netns.named, most=most)
     plain = settings.plain
-    mechanisms = mechanisms_of_switch(plain, folder / SOCKETS if memory else None)
+    mechanisms = mechanisms_of_switch(plain, first.sockets.listening if first.memory else None)
     async with (
         keeping(datapath.switches),
         running_forwarder(plain, runtime, datapath, mechanisms) as forwarder,

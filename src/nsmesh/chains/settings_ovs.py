@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from nsmesh.chains.settings import ForwarderSettings, Forwards
 from nsmesh.datapath.ovs_dpdk import MEMORY
+from nsmesh.datapath.ovs_shared import USER_SPACE
 from nsmesh.datapath.ovs_switches import MOST
 
 
@@ -17,6 +18,10 @@ class OvsForwarderSettings(Forwards):
     """Name of the switch's bridge."""
     switch_directory: str = "/run/nsmesh-ovs"
     """Folder of the switch, which goes on when the forwarder ends; the next one takes it over."""
+    switch_database: str = ""
+    """Database of an Open vSwitch of somebody else's: unix:/run/openvswitch/db.sock; empty: its own."""
+    datapath_type: str = USER_SPACE
+    """Type of the bridge at a switch of somebody else's: netdev, or the kernel's, system (not tested)."""
 
     switch_netns: str = ""
     """Path of the network namespace where the switch lives; empty: the forwarder's own."""

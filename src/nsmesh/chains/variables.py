@@ -21,10 +21,13 @@ _OWN = frozenset(
 """Variables of the command line and of the standalone mode."""
 _OF_FORWARDERS = frozenset(
     {
+        "NSM_BRIDGE_NAME",
+        "NSM_DATAPATH_TYPE",
         "NSM_DEVICE_SELECTOR_FILE",
         "NSM_L2_RESOURCE_SELECTOR_FILE",
         "NSM_MECHANISMS",
         "NSM_MECHANISM_PRIORITY",
+        "NSM_SWITCH_DATABASE",
         "NSM_TUNNELS_APART",
         "NSM_VXLAN_GRO",
         "NSM_VXLAN_PORT",

@@ -171,7 +171,7 @@ def forwarder(settings: Any) -> None:
 
 @run.command("forwarder-ovs", cls=_Role, settings="chains.settings_ovs:OvsForwarderSettings")
 def forwarder_ovs(settings: Any) -> None:
-    """Run a forwarder of wires through an Open vSwitch of its own; needs root."""
+    """Run a forwarder of wires through an Open vSwitch, of its own or of its host; needs root."""
     from nsmesh.chains.processes import serve_ovs_forwarder  # noqa: PLC0415 - likewise
 
     _run(settings.name, settings, lambda stop: serve_ovs_forwarder(settings, stop))

@@ -210,23 +210,25 @@ class OvsDatapath:
             await self.switches.adopt()
             switch = self.switches.at(wire_id) or self.switch
             # a pair goes to another wire, and must not lead to this one any more
-            if switch.flows.exists() and await switch.ports.pair_with(wire_id):
+            if switch.has_wires() and await _has_pair(switch, wire_id):
                 await self._legs.drop(wire_id)
             await self._unplug(switch, wire_id)
-            await self._legs.drop(wire_id)
         finally:
+            await self._legs.drop(wire_id)
             async with self._reading:
                 if self._known is not None:
                     self._known.discard(wire_id)
 
     async def _unplug(self, switch: Switch, wire_id: str) -> None:
         """Take a wire out of a switch."""
-        if switch.flows.exists():
-            await switch.ports.disconnect(wire_id)
-        switch.spares.look()
-        switch.sockets.forget(names_of(wire_id))
-        if self.switches.at(wire_id) is switch:
-            self.switches.leave(wire_id)
+        try:
+            if switch.has_wires():
+                await switch.ports.disconnect(wire_id)
+        finally:
+            switch.spares.look()
+            switch.sockets.forget(names_of(wire_id))
+            if self.switches.at(wire_id) is switch:
+                self.switches.leave(wire_id)
 
     def refused(self) -> Mapping[str, Mapping[str, int]]:
         """See :meth:`Datapath.refused`: what the kernel refuses, at interfaces."""
@@ -246,7 +248,7 @@ class OvsDatapath:
         for wire_id in self._made.keys() - kept:
             del self._made[wire_id]
         for switch in self.switches:
-            if switch.flows.exists():
+            if switch.has_wires():
                 gone = [wire_id for wire_id in await switch.ports.owners() if wire_id not in kept]
                 await asyncio.gather(*(self._unplug(switch, wire_id) for wire_id in gone))
                 known.difference_update(gone)
@@ -267,6 +269,14 @@ async def _replace(switch: Switch, wire_id: str, done: Iterable[Applied]) -> Non
     names = [name for name, one in zip(names_of(wire_id), done, strict=True) if made_anew(one)]
     if names:
         await switch.ports.take_out(names)
+
+
+async def _has_pair(switch: Switch, wire_id: str) -> bool:
+    """Whether a wire has ports that were made in advance; also where that is not to be found out now."""
+    try:
+        return bool(await switch.ports.pair_with(wire_id))
+    except Unavailable:
+        return True
 
 
 async def _connect(switch: Switch, wire_id: str, one: SwitchPort, other: SwitchPort) -> None:

@@ -40,7 +40,14 @@ async def transact(socket: Path, *operations: Row) -> list[Row]:
 
     Raises Unavailable where the database does not answer, Refused with the words of the database.
     """
-    request = {"method": "transact", "params": [SCHEMA, *operations], "id": 1}
+    results: list[Row] = await call(socket, "transact", SCHEMA, *operations)
+    _demand([result for result in results if result and result.get("error")])
+    return results
+
+
+async def call(socket: Path, method: str, *params: Any) -> Any:
+    """Call a method; return its result. Raises as :func:`transact`."""
+    request = {"method": method, "params": params, "id": 1}
     try:
         async with asyncio.timeout(_PATIENCE):
             reader, writer = await asyncio.open_unix_connection(socket)
@@ -56,14 +63,16 @@ async def transact(socket: Path, *operations: Row) -> list[Row]:
             f"the database of the switch does not answer at {socket}: {error or 'nothing came in time'}",
             remedy="see the log of ovsdb-server in its run directory",
         ) from error
-    results: list[Row] = answer.get("result") or []
-    failed = [result for result in [*results, answer] if result and result.get("error")]
+    _demand([answer["error"]] if answer.get("error") else [])
+    return answer.get("result") or []
+
+
+def _demand(failed: list[Row]) -> None:
     if failed:
         raise Refused(
             f"the database of the switch refused: {failed[0]['error']} {failed[0].get('details') or ''}",
             remedy="see the logs of ovsdb-server and ovs-vswitchd in the run directory",
         )
-    return results
 
 
 async def _answer(reader: asyncio.StreamReader) -> Row:

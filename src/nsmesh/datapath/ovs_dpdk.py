@@ -51,14 +51,16 @@ def options(memory: int, directory: Path, core: int | None = None) -> dict[str, 
 class Sockets:
     """The sockets of a switch's ports: those at which it listens, and a link to the socket of each port.
 
-    ``directory``: the switch's own, where nobody else can put or open anything. ``listening``: where it
-    listens for wires, as other switches of its forwarder do. A port keeps the path of a link, which leads to
+    ``directory``: where nobody else can put or open anything. ``listening``: where the switch listens for
+    wires, as other switches of its forwarder do. ``making``: where it makes sockets that are named after
+    their ports. A port keeps the path of a link, which leads to
     wherever the peer's socket is now: a forwarder that starts again has it by another descriptor, and a peer
     that starts again has another socket.
     """
 
     directory: Path
     listening: Path
+    making: Path
 
     def port(self, name: str, end: SocketPort, wire: CrossConnect) -> SwitchPort:
         """Return the port of an end, and put its link where it belongs.
@@ -88,8 +90,7 @@ class Sockets:
             return SwitchPort(
                 name, VHOST_CLIENT, (("vhost-server-path", str(path)), *rings), f"client {path}"
             )
-        # the switch makes this socket in its own folder, by the name of the port
-        _link(path, self.directory / name)
+        _link(path, self.making / name)
         return SwitchPort(name, VHOST_SERVER, mark=f"server {path}")
 
     def _own(self, name: str, end: SocketPort, wire: CrossConnect) -> Path:
@@ -132,10 +133,9 @@ class Sockets:
         (self.directory / SOCKETS / KEEPER).unlink(missing_ok=True)
         for link in (self.directory / PEERS).glob("nsmo*"):
             path = link.readlink()
-            if path.parent == self.listening and not path.is_symlink():
-                path.unlink(missing_ok=True)
-        for path in self.directory.glob("nsmo*"):
-            path.unlink(missing_ok=True)
+            if path.parent == self.listening:
+                made = path.readlink() if path.is_symlink() else path
+                made.unlink(missing_ok=True)
 
 
 def _link(link: Path, target: Path) -> None:
@@ -180,6 +180,8 @@ def check_ends(wire: CrossConnect) -> None:
 
 def explained(port: SwitchPort, said: str, log: Path, memory: int) -> tuple[str, str]:
     """Return why the switch did not take a port up, and what to do: for DPDK, only its log tells."""
+    if not log.exists():
+        return said, "see the log of ovs-vswitchd"
     if port.kind in KINDS:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))

@@ -112,6 +112,12 @@ class Ends:
             doomed.put(rt.delete_group(veth.DOOMED_GROUP))
             there.send(doomed)
 
+    def take_away(self) -> None:
+        """Delete all of these veths, and the namespace where they wait."""
+        self.drop(self.look())
+        if Path(self.place).exists():
+            netns.delete(Path(self.place).name)
+
     def close(self) -> None:
         """Let go of everything; all that was made stays."""
         if self._doors is not None:

@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from nsmesh.core.errors import MeshError, Refused, Unavailable
@@ -175,3 +176,15 @@ async def _barrier(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
                 f"the switch refused a flow with OpenFlow error type {kind}, code {code}",
                 remedy="see the log of ovs-vswitchd; OpenFlow 1.3 is needed",
             )
+
+
+async def until_end(socket: Path) -> None:
+    """Return when the switch ends a connection of its bridge, or takes none."""
+    with suppress(OSError, EOFError, MeshError):
+        reader, writer = await asyncio.open_unix_connection(socket)
+        try:
+            writer.write(message(HELLO))
+            while True:
+                await _barrier(reader, writer)
+        finally:
+            writer.close()

@@ -63,7 +63,7 @@ class OwnSwitch(Switch):
             bridge,
             memory,
             database=directory / "db.sock",
-            sockets=Sockets(directory, listening or directory / SOCKETS),
+            sockets=Sockets(directory, listening or directory / SOCKETS, directory),
             spares=spares,
             ends=ends,
         )
@@ -95,7 +95,7 @@ class OwnSwitch(Switch):
         self.sockets.sweep()
         self.flows.unlink(missing_ok=True)  # the dead one's, at which nobody listens
         # ports of DPDK need its buffers, and nothing else may have taken memory before these are there
-        aside = await self.ports.set_aside(KINDS)
+        aside = await self.ports.set_aside(lambda row: row["type"] in KINDS)
         try:
             await self._start_switch()
             self._behind = True

@@ -28,6 +28,7 @@ class PairedPorts(SwitchPorts):
 
         Empty where it has ports of its own; None where no pair is left.
         """
+        self._owed.discard(owner)
         async with self._turn:
             known = await self._inventory()
             names = known.of(owner)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nsmesh.core.errors import MeshError, Refused
+from nsmesh.core.errors import MeshError, Refused, Unavailable
 from nsmesh.datapath import ovs_openflow as openflow
 from nsmesh.datapath import ovs_rows as rows
 from nsmesh.datapath.ovs_batch import Batch
 from nsmesh.datapath.ovs_database import Row, mapping, transact, unmapped
 from nsmesh.datapath.ovs_memif import DEVICE, ROLE, anew, places_of
 from nsmesh.datapath.ovs_rows import Inventory, KnownPort, SwitchPort
-from nsmesh.datapath.ovs_uptake import Uptake
+from nsmesh.datapath.ovs_uptake import Uptake, look_again
 from nsmesh.model.messages import ETHERNET
 
 Wish = tuple[str, tuple[SwitchPort, SwitchPort]]
@@ -36,12 +36,16 @@ class SwitchPorts:
         self._uptake = Uptake(database, memory)
         self._flows = openflow.Connection(flows)
         self._known: Inventory | None = None
+        self._before: Inventory | None = None
+        self._owed: set[str] = set()
+        """Wires that are to go, and could not: the switch was not there."""
         self._turn = asyncio.Lock()
         self._patches = Batch[Wish](self._patch, self._turn)
         self._removals = Batch[str](self._remove, self._turn)
 
     def forget(self) -> None:
         """Look anew at what is there before the next change: others may have changed it."""
+        self._before = self._known or self._before
         self._known = None
 
     async def connect(self, owner: str, one: SwitchPort, other: SwitchPort) -> None:
@@ -49,11 +53,19 @@ class SwitchPorts:
 
         Raises Unavailable where the switch does not take them up.
         """
+        self._owed.discard(owner)
         await self._patches.do((owner, (one, other)))
 
     async def disconnect(self, owner: str) -> None:
-        """Take away ports and flows of a wire; what is not there is gone already."""
-        await self._removals.do(owner)
+        """Take away ports and flows of a wire; what is not there is gone already.
+
+        Raises Unavailable where the switch is not there: then it is done when it comes again.
+        """
+        try:
+            await self._removals.do(owner)
+        except Unavailable:
+            self._owed.add(owner)
+            raise
 
     async def take_out(self, names: Collection[str]) -> None:
         """Take ports out that are to be made anew; what is not there is out already."""
@@ -61,12 +73,16 @@ class SwitchPorts:
             known = await self._inventory()
             await self._take_out(known, [name for name in names if name in known.ports])
 
-    async def set_aside(self, kinds: Collection[str]) -> list[Row]:
-        """Take ports of these kinds out of the database, and return them for :meth:`bring_back`."""
+    async def set_aside(self, which: Callable[[Row], bool]) -> list[Row]:
+        """Take ports out of the database, and return them for :meth:`bring_back`.
+
+        ``which`` is asked with the columns ``type`` and ``ofport`` of each.
+        """
         columns = ["name", "type", "options", "external_ids", "ofport_request"]
+        wanted = rows.ports_of_bridge(self._bridge, [*columns, "ofport"])
         async with self._turn:
-            found = (await transact(self._database, rows.select("Interface", columns)))[0]["rows"]
-            aside = [row for row in found if row["type"] in kinds]
+            found = filter(which, rows.interfaces_of(await transact(self._database, *wanted)))
+            aside = [{name: row[name] for name in columns} for row in found]
             await self._take_out(Inventory(), [row["name"] for row in aside])
             self.forget()
         return aside
@@ -134,9 +150,28 @@ class SwitchPorts:
     async def connect_again(self) -> None:
         """Give a new ``ovs-vswitchd`` the flows of all wires: ports are in the database, flows are not."""
         async with self._turn:
-            await self._uptake.look_again()
+            await look_again(self._database)
             self.forget()
+            if self._owed:
+                await self._remove(sorted(self._owed))
+                self._owed.clear()
             await self._send_flows(await self._inventory())
+
+    async def put_back(self) -> None:
+        """Give a bridge that had to be made anew the ports to interfaces that the one before had."""
+        async with self._turn:
+            self.forget()
+            before = self._before.ports if self._before else {}
+            lost = {name: port for name, port in before.items() if rows.is_spare(name) or port.mark.isdigit()}
+            operations = [
+                operation
+                for name, port in lost.items()
+                for operation in rows.new_port(
+                    SwitchPort(name, mark=port.mark, payload=port.payload), port.owner, port.number
+                )
+            ]
+            if operations:
+                await transact(self._database, *operations, rows.plugged(self._bridge, lost))
 
     async def _send_flows(self, known: Inventory, keys: Collection[str] = ()) -> None:
         """Give the switch the flows of all wires and pairs, or of some."""
@@ -178,8 +213,8 @@ class SwitchPorts:
 
     async def _inventory(self) -> Inventory:
         if self._known is None:
-            wanted = rows.select("Interface", ["name", "external_ids", "ofport_request"])
-            self._known = rows.read_inventory((await transact(self._database, wanted))[0]["rows"])
+            wanted = rows.ports_of_bridge(self._bridge, ["name", "external_ids", "ofport_request"])
+            self._known = rows.read_inventory(rows.interfaces_of(await transact(self._database, *wanted)))
         return self._known
 
     async def _patch(self, wishes: list[Wish]) -> list[MeshError | None]:

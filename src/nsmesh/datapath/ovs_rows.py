@@ -12,6 +12,8 @@ OWNER, MARK, PAYLOAD = "nsm-connection", "nsm-mark", "nsm-payload"
 """Keys of ``external_ids``: whose port it is, what it was made of, what the flows let pass."""
 SPARE = "nsms"
 """How the names of ports begin that are made in advance, two and two: such a pair may have no owner."""
+FAILED = -1
+"""The number of a port that a switch has tried and could not make."""
 HIGHEST = 0xFEFF
 """The highest OpenFlow number of a port, which is no wire's."""
 
@@ -93,6 +95,23 @@ def read_inventory(rows: Iterable[Row]) -> Inventory:
             payload = marks.get(PAYLOAD, ETHERNET)
             found.ports[row["name"]] = KnownPort(marks[OWNER], marks.get(MARK, ""), number, payload)
     return found
+
+
+def ports_of_bridge(bridge: str, columns: list[str]) -> list[Row]:
+    """Return the operations that read a bridge's ports; :func:`interfaces_of` puts their answers together."""
+    return [
+        select("Bridge", ["ports"], bridge),
+        select("Port", ["_uuid", "interfaces"]),
+        select("Interface", ["_uuid", *columns]),
+    ]
+
+
+def interfaces_of(answers: list[Row]) -> list[Row]:
+    """Return the rows of a bridge's interfaces: a switch may have bridges of others."""
+    bridges, ports, interfaces = (answer["rows"] for answer in answers)
+    plugged = {uuid for bridge in bridges for _, uuid in members(bridge["ports"])}
+    mine = {uuid for port in ports if port["_uuid"][1] in plugged for _, uuid in members(port["interfaces"])}
+    return [row for row in interfaces if row["_uuid"][1] in mine]
 
 
 def select(table: str, columns: list[str], name: str = "") -> Row:
@@ -179,6 +198,11 @@ def _ports(bridge: str, how: str, which: Iterable[list[str]]) -> Row:
 def await_value(table: str, column: str, value: object, milliseconds: int) -> Row:
     """Return the operation that waits until the rows of a table have a value; too long, and it is refused."""
     return _wait(table, [], column, "==", value, milliseconds)
+
+
+def await_change(table: str, column: str, value: object, milliseconds: int) -> Row:
+    """Return the operation that waits until the rows of a table have another value."""
+    return _wait(table, [], column, "!=", value, milliseconds)
 
 
 def taken_up(name: str, milliseconds: int) -> Row:

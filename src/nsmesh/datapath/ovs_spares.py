@@ -182,6 +182,11 @@ class Spares:
         """Look anew at what is there."""
         self._adopted = False
 
+    def take_away(self) -> None:
+        """Delete what of all pairs is in the kernel: their switch has none any more."""
+        self._ends.take_away()
+        self.forget()
+
     def close(self) -> None:
         """Let go of everything; what is in advance stays."""
         self._ends.close()

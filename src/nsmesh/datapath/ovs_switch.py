@@ -70,6 +70,10 @@ class Switch(ABC):
     async def ensure_dpdk(self) -> None:
         """Have DPDK ready for ports. Raises Refused where there is none, Unavailable where it fails."""
 
+    def has_wires(self) -> bool:
+        """Whether it may have wires: it has run, though it may be away just now."""
+        return self.flows.exists()
+
     async def renewed(self) -> bool:
         """Have another ``ovs-vswitchd`` where DPDK has used its memory up; return whether it was so."""
         return False

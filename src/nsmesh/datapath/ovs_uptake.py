@@ -19,20 +19,25 @@ PATIENCE = 5000
 _ATTEMPTS = 3
 
 
+async def look_again(database: Path) -> None:
+    """Have the switch compare itself with its database, and wait until it has.
+
+    Others may have it look meanwhile, too. Raises Refused where it does not in time.
+    """
+    count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
+    done = rows.select("Open_vSwitch", ["cur_cfg"])
+    counted = await transact(database, count, rows.select("Open_vSwitch", ["next_cfg"]))
+    until = counted[1]["rows"][0]["next_cfg"]
+    while (seen := (await transact(database, done))[0]["rows"][0]["cur_cfg"]) < until:
+        await transact(database, rows.await_change("Open_vSwitch", "cur_cfg", seen, PATIENCE))
+
+
 class Uptake:
     """What the switch behind a database does with its ports; ``memory``: the MiB of its DPDK."""
 
     def __init__(self, database: Path, memory: int) -> None:
         self._database = database
         self._memory = memory
-
-    async def look_again(self) -> None:
-        """Have the switch compare itself with its database, and wait until it has."""
-        count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
-        counted = await transact(self._database, count, rows.select("Open_vSwitch", ["next_cfg"]))
-        until = counted[1]["rows"][0]["next_cfg"]
-        awaited = rows.await_value("Open_vSwitch", "cur_cfg", until, PATIENCE)
-        await transact(self._database, awaited)
 
     async def demand(self, wishes: Wishes, numbers: Mapping[str, int]) -> None:
         """Raise Unavailable unless all ports of wires are taken up and have these numbers."""
@@ -49,7 +54,7 @@ class Uptake:
             found = await self._taken_up(wishes, numbers)
             if not any(found):
                 break
-            await self.look_again()
+            await look_again(self._database)
         return found
 
     async def _taken_up(self, wishes: Wishes, numbers: Mapping[str, int]) -> list[MeshError | None]:
