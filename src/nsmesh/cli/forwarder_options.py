@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from nsmesh.cli.quantities import forwarders, labels, mechanisms
-from nsmesh.core.errors import Conflict, NotFound
+from nsmesh.core.errors import Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
     from nsmesh.standalone.forwarder_wishes import ForwarderWishes
@@ -59,6 +61,12 @@ _OPTIONS = (
         callback=labels,
         help="Labels of this host's forwarders, such as zone=a,rack=7 (NSM_LABELS).",
     ),
+    click.option(
+        "--switch",
+        metavar="SOCKET",
+        default="",
+        help="Database of an Open vSwitch of this host to use: unix:/run/openvswitch/db.sock.",
+    ),
 )
 
 
@@ -83,12 +91,15 @@ def wishes(paths: MeshPaths, told: Mapping[str, Any], *, among_hosts: bool) -> F
 
     A host among others keeps what it was told when it came up last, and ``told`` changes that.
     """
-    from nsmesh.standalone.forwarder_wishes import ForwarderWishes  # noqa: PLC0415 - likewise
+    from nsmesh.standalone.forwarder_wishes import SWITCH, ForwarderWishes  # noqa: PLC0415 - likewise
 
     kept = ForwarderWishes.load(paths.forwarders) if among_hosts else ForwarderWishes()
-    found = kept.with_options(told)
+    found = kept.with_options({"switch": os.environ[SWITCH], **told} if os.environ.get(SWITCH) else told)
     found.check()
-    _check_switch(found.forwarders)
+    if found.switch:
+        _check_shared(found)
+    else:
+        _check_switch(found.forwarders)
     return found
 
 
@@ -132,3 +143,13 @@ def _check_switch(kinds: tuple[str, ...]) -> None:
 
         if why := lacks_switch():
             raise NotFound(f"--forwarders has ovs, and {why}", remedy=f"apt-get install {PACKAGE}")
+
+
+def _check_shared(found: ForwarderWishes) -> None:
+    """Raise a MeshError where the switch of somebody else that is to be used is not there, or of no use."""
+    from nsmesh.datapath.ovs_shared import USER_SPACE  # noqa: PLC0415 - seldom
+    from nsmesh.datapath.ovs_there import check, path_of  # noqa: PLC0415 - likewise
+
+    if "ovs" not in found.forwarders:
+        raise Invalid("--switch is for forwarders with ovs", remedy="add --forwarders linux,ovs, or ovs")
+    asyncio.run(check(path_of(found.switch), os.environ.get("NSM_DATAPATH_TYPE", USER_SPACE)))

@@ -12,13 +12,14 @@ from nsmesh.api import control_pb2
 from nsmesh.cli import already_up, control, forwarder_options
 from nsmesh.cli.context import Context, require_root, run
 from nsmesh.cli.quantities import percent, seconds
-from nsmesh.core.errors import MeshError, Refused
+from nsmesh.core.errors import Invalid, MeshError, Refused
 from nsmesh.model import control as api
 from nsmesh.model.duration import format_duration
 from nsmesh.standalone import launch
 from nsmesh.standalone.lock import holder
 
 if TYPE_CHECKING:
+    from nsmesh.standalone.forwarder_wishes import ForwarderWishes
     from nsmesh.standalone.joining.place import Place
     from nsmesh.standalone.nodes import Conditions
 
@@ -96,7 +97,7 @@ def up(
     place = _place(context, listen, name, apart=separate or underlay["nodes"] > 1)
     among_hosts = place is not None or paths.listening.exists() or paths.membership.exists()
     wishes = forwarder_options.wishes(paths, told, among_hosts=among_hosts)
-    conditions = _conditions(underlay, wishes.forwarders)
+    conditions = _conditions(underlay, wishes)
     paths.make()
     if foreground:
         from nsmesh.cli import fork_server  # noqa: PLC0415 - the whole mesh, for this one command
@@ -133,8 +134,8 @@ def up(
         run(control.steps(context, api.APPLY, request))
 
 
-def _conditions(underlay: dict[str, Any], forwarders: tuple[str, ...]) -> Conditions:
-    """Return what joins the nodes, as the options say. Raises MeshError where this kernel cannot play it."""
+def _conditions(underlay: dict[str, Any], wishes: ForwarderWishes) -> Conditions:
+    """Return what joins the nodes, as the options say. Raises MeshError where this host cannot play it."""
     from nsmesh.standalone.nodes import Conditions  # noqa: PLC0415 - other commands can do without
 
     found = Conditions(
@@ -142,8 +143,14 @@ def _conditions(underlay: dict[str, Any], forwarders: tuple[str, ...]) -> Condit
         underlay["underlay_mtu"],
         underlay["latency"],
         underlay["loss"],
-        forwarders,
+        wishes.forwarders,
+        wishes.switch,
     )
+    if found.switch and found.nodes > 1:
+        raise Invalid(
+            f"the Open vSwitch at {found.switch} is this host's, and no switch of {found.nodes} nodes",
+            remedy="leave --nodes, or --switch; on several hosts use nsm join",
+        )
     if found.latency or found.loss:
         from nsmesh.standalone.underlay import check_conditions  # noqa: PLC0415 - seldom
 

@@ -21,7 +21,8 @@ CLIENT = "client "
 
 def mode_of(conditions: Conditions, *, separate: bool) -> str:
     """Return how a mesh is brought up, as one word; what another way of it left is not gone on with."""
-    return f"{'apart' if separate else 'one'}/{conditions}"
+    mode = f"{'apart' if separate else 'one'}/{conditions}"
+    return f"{mode}/{conditions.switch}" if conditions.switch else mode
 
 
 async def take_over(paths: MeshPaths, mode: str) -> list[str]:

@@ -10,8 +10,10 @@ from typing import Any, Self
 from nsmesh.core.errors import Invalid, NotFound
 from nsmesh.standalone.joining import files
 
-NAMES = ("forwarders", "mechanisms", "device_selector", "tunnels_apart", "labels")
+NAMES = ("forwarders", "mechanisms", "device_selector", "tunnels_apart", "labels", "switch")
 """The options that say it, as Python names them."""
+SWITCH = "NSM_SWITCH_DATABASE"
+"""Variable of the database of somebody else's switch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class ForwarderWishes:
     device_selector: str = ""
     tunnels_apart: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    switch: str = ""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -50,6 +53,8 @@ class ForwarderWishes:
             found["NSM_MECHANISMS"] = found["NSM_MECHANISM_PRIORITY"] = ",".join(self.mechanisms)
         if self.device_selector:
             found["NSM_DEVICE_SELECTOR_FILE"] = self.device_selector
+        if self.switch:
+            found[SWITCH] = self.switch
         if self.tunnels_apart:
             found["NSM_TUNNELS_APART"] = "true"
         if self.labels:

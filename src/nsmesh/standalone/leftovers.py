@@ -14,10 +14,12 @@ from nsmesh.datapath import netns
 from nsmesh.datapath.vlans import VlanDatapath
 from nsmesh.endpoints.memif_answers import folder_of
 from nsmesh.standalone import processes
+from nsmesh.standalone.bridges import forsake
 from nsmesh.standalone.children import Children
+from nsmesh.standalone.forwarder_wishes import ForwarderWishes
 from nsmesh.standalone.hosting import remembered
 from nsmesh.standalone.lock import MeshLock
-from nsmesh.standalone.nodes import MOST, node_of_host, nodes_of, owners_of
+from nsmesh.standalone.nodes import MOST, Node, node_of_host, nodes_of, owners_of
 from nsmesh.standalone.paths import MeshPaths
 
 log = structlog.get_logger()
@@ -55,7 +57,10 @@ async def clean(paths: MeshPaths) -> list[str]:
             await end_inside(f"{netns.RUN_NETNS}/{name}")
         for name in children.processes:
             shutil.rmtree(folder_of(name, paths.files.resolve()), ignore_errors=True)
-        left += await _sweep(paths, children.places, _owners(paths, children.namespaces))
+        nodes = _nodes(paths, children.namespaces)
+        left += await forsake(paths, ForwarderWishes.load(paths.forwarders).switch, nodes)
+        owners = [owner for node in nodes for one in node.forwarders for owner in owners_of(paths, one)]
+        left += await _sweep(paths, children.places, owners)
         for name in sorted(children.namespaces):
             netns.delete(name)
     sockets = (paths.control, *paths.run.glob("*.sock"), *paths.run.glob("sock/*.sock"))
@@ -64,14 +69,13 @@ async def clean(paths: MeshPaths) -> list[str]:
     return left
 
 
-def _owners(paths: MeshPaths, namespaces: Collection[str]) -> list[str]:
-    """Return the owners of wires: the forwarders of nodes that have a namespace, and those of this host."""
+def _nodes(paths: MeshPaths, namespaces: Collection[str]) -> list[Node]:
+    """Return the nodes that may have had wires: those that have a namespace, and this host."""
     nodes = [node for node in nodes_of(paths, MOST).values() if paths.netns(node.name) in namespaces]
     (single,) = nodes_of(paths, 1).values()
     place = remembered(paths)
     among = node_of_host(paths, place).values() if place else ()
-    every = [one for node in (single, *among, *nodes) for one in node.forwarders]
-    return [owner for one in every for owner in owners_of(paths, one)]
+    return [single, *among, *nodes]
 
 
 async def end_inside(namespace: str) -> None:

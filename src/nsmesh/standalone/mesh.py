@@ -209,7 +209,7 @@ async def composed(
         supervisor=supervisor,
         forks=ForkKeeper(supervisor, scope, paths.logs / OUTPUT),
         spaces=Spaces(paths, children, identities),
-        switches=Switches(paths, children),
+        switches=Switches(paths, children, conditions.switch),
         documents=documents,
         connects=connects,
         clients=clients,

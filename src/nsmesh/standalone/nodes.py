@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from nsmesh.core.errors import NotFound, Refused
 from nsmesh.datapath import netns
@@ -29,6 +29,7 @@ class Conditions:
     """How many nodes there are, what joins several, and which kinds of forwarders each has.
 
     ``mtu`` in bytes; ``latency`` in seconds and ``loss`` in percent, of the way from one node to another.
+    ``switch``: the database of somebody else's Open vSwitch that the only node uses; empty: it has its own.
     """
 
     nodes: int = 1
@@ -36,6 +37,7 @@ class Conditions:
     latency: float = 0.0
     loss: float = 0.0
     forwarders: tuple[str, ...] = (LINUX,)
+    switch: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,17 @@ FORWARDER_WISHES = (
     "srv6_prefix",
 )
 """Settings of a forwarder that a mesh takes from its environment."""
-OVS_WISHES = ("vxlan_port", "mechanism_priority", "mechanisms", "dpdk_memory", "spare_wires", "most_switches")
+OVS_WISHES = (
+    "vxlan_port",
+    "mechanism_priority",
+    "mechanisms",
+    "dpdk_memory",
+    "spare_wires",
+    "most_switches",
+    "switch_database",
+    "datapath_type",
+    "bridge_name",
+)
 """The same of a forwarder with a switch."""
 WHOLE = "NSM_VXLAN_GRO"
 """What a forwarder between nodes of one host is told, unless the environment says otherwise."""
@@ -212,7 +222,8 @@ def _forwarder_unit(mesh: Mesh, node: Node, forwarder: NodeForwarder) -> Unit:
     }
     if forwarder.kind == OVS:
         environment["NSM_SWITCH_DIRECTORY"] = forwarder.switch
-        environment["NSM_SWITCH_NETNS"] = f"{netns.RUN_NETNS}/{mesh.paths.netns(forwarder.space)}"
+        if not mesh.conditions.switch:
+            environment["NSM_SWITCH_NETNS"] = f"{netns.RUN_NETNS}/{mesh.paths.netns(forwarder.space)}"
         environment["NSM_SPARE_NETNS"] = f"{netns.RUN_NETNS}/{mesh.paths.netns(forwarder.ends)}"
         return _unit(mesh, forwarder.unit, "forwarder-ovs", environment, node.netns)
     if mesh.several:  # their underlay is ours, and hands segments on whole

@@ -11,16 +11,22 @@ def test_what_is_kept_is_what_was_told(tmp_path):
     path = tmp_path / "forwarders.json"
     assert ForwarderWishes.load(path) == ForwarderWishes()
     wishes = ForwarderWishes(
-        ("linux", "ovs"), ("WIREGUARD", "VXLAN"), "/etc/x", tunnels_apart=True, labels={"zone": "a"}
+        ("linux", "ovs"),
+        ("WIREGUARD", "VXLAN"),
+        "/etc/x",
+        tunnels_apart=True,
+        labels={"zone": "a"},
+        switch="unix:/run/x",
     )
     wishes.save(path)
     assert ForwarderWishes.load(path) == wishes
-    changed = wishes.with_options({"labels": {}, "tunnels_apart": False})
+    changed = wishes.with_options({"labels": {}, "tunnels_apart": False, "switch": ""})
     assert changed == ForwarderWishes(("linux", "ovs"), ("WIREGUARD", "VXLAN"), "/etc/x")
     assert wishes.environment() == {
         "NSM_MECHANISMS": "WIREGUARD,VXLAN",
         "NSM_MECHANISM_PRIORITY": "WIREGUARD,VXLAN",
         "NSM_DEVICE_SELECTOR_FILE": "/etc/x",
+        "NSM_SWITCH_DATABASE": "unix:/run/x",
         "NSM_TUNNELS_APART": "true",
         "NSM_LABELS": "zone:a",
     }

@@ -1,0 +1,116 @@
+"""nsm up --switch: forwarders use the Open vSwitch that their host has already, and leave it as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from host_lab import Host
+from mesh_lab import NSM, documents, responder, until
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(not shutil.which("ovs-vswitchd"), reason="Open vSwitch is not installed"),
+]
+SOCKET = "unix:/run/openvswitch/db.sock"
+UP = ("up", "--forwarders", "ovs", "--switch", SOCKET)
+START = """
+set -e
+mkdir /run/openvswitch
+cd /run/openvswitch
+ovsdb-tool create conf.db /usr/share/openvswitch/vswitch.ovsschema
+daemon="--detach --no-chdir -vconsole:off --pidfile"
+ovsdb-server conf.db --remote=punix:/run/openvswitch/db.sock $daemon --log-file=/run/openvswitch/1.log
+ovs-vsctl --no-wait init
+ovs-vswitchd $daemon --log-file=/run/openvswitch/2.log
+ovs-vsctl add-br br-theirs -- set bridge br-theirs datapath_type=netdev fail_mode=secure
+ovs-ofctl add-flow br-theirs priority=7,in_port=LOCAL,actions=drop
+"""
+SERVICE = """
+apiVersion: networkservicemesh.io/v1
+kind: NetworkService
+metadata: {name: ping}
+spec: {payload: IP}
+---
+apiVersion: nsmesh/v1
+kind: Workload
+metadata:
+  name: box
+  annotations: {networkservicemesh.io: kernel://ping/nsm-1}
+spec: {command: [sleep, infinity]}
+"""
+LIVING = {"statistics", "status", "cur_cfg", "next_cfg", "_version"}
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with Host("host") as found:
+        found.run("bash", "-c", START).ok()
+        yield found
+
+
+def everything(host: Host) -> str:
+    """Return what is in the switch's database, in their flows, and of devices and namespaces."""
+    said = host.run("ovsdb-client", "--format=json", "dump", SOCKET, "Open_vSwitch").ok().out
+    tables = []
+    for line in said.splitlines():
+        table = json.loads(line)
+        kept = [at for at, name in enumerate(table["headings"]) if name not in LIVING]
+        tables.append(
+            [table["caption"], *sorted(json.dumps([row[at] for at in kept]) for row in table["data"])]
+        )
+    flows = host.run("ovs-ofctl", "--no-stats", "dump-flows", "br-theirs").ok().out
+    devices = [one["ifname"] for one in json.loads(host.run("ip", "-j", "link").ok().out)]
+    spaces = host.run("ip", "netns", "list").ok().out
+    return json.dumps([tables, flows, sorted(devices), spaces], indent=1)
+
+
+def populated(host: Host, *options: str) -> None:
+    """Bring a mesh up with a wire through the switch."""
+    host.nsm(*UP, *options).ok()
+    host.apply(documents(responder("there", "ping", "172.30.1.0/24"), SERVICE)).ok()
+    until(lambda: host.reaches("box"), 30)
+
+
+@pytest.mark.parametrize("options", [(), ("--separate",)], ids=["one process", "separate"])
+def test_a_mesh_uses_the_switch_and_leaves_it_as_it_was(host: Host, options: tuple[str, ...]) -> None:
+    """Also one that was killed and went on; its wire was a bridge's of its own, and the audit is clean."""
+    before = everything(host)
+    populated(host, *options)
+    assert host.run("ovs-vsctl", "list-br").ok().out.split() == ["br-nsm", "br-theirs"]
+    host.kill_daemon()
+    host.nsm(*UP, *options).ok()
+    until(lambda: [row["state"] for row in host.get("clients")] == ["up"], 30)
+    assert host.reaches("box")
+    assert json.loads(host.nsm("status", "-o", "json").ok().out)["audit"] == []
+    host.nsm("down", "--purge").ok()
+    until(lambda: everything(host) == before, 20, lambda: everything(host))
+
+
+def test_down_after_a_kill_leaves_the_switch_as_it_was(host: Host) -> None:
+    """Nobody is left who knows the wires; the bridge goes by its mark."""
+    before = everything(host)
+    populated(host)
+    host.kill_daemon()
+    host.nsm("down", "--purge").ok()
+    until(lambda: everything(host) == before, 20, lambda: everything(host))
+
+
+def test_what_cannot_be_is_said_at_once(host: Host) -> None:
+    """No ovs among the forwarders, several nodes, no such socket, and a datapath that is not there."""
+    before = everything(host)
+    for said, command in {
+        "--switch is for forwarders with ovs": (*NSM, "up", "--switch", SOCKET),
+        "and no switch of 2 nodes": (*NSM, *UP, "--nodes", "2"),
+        "there is no socket /run/none.sock": (*NSM, *UP[:-1], "unix:/run/none.sock"),
+        "tcp:127.0.0.1:6640 is no unix socket": (*NSM, *UP[:-1], "tcp:127.0.0.1:6640"),
+        "no datapaths of type fast": ("env", "NSM_DATAPATH_TYPE=fast", *NSM, *UP),
+        "a bridge br-theirs, which no forwarder has made": ("env", "NSM_BRIDGE_NAME=br-theirs", *NSM, *UP),
+    }.items():
+        done = host.run(*command)
+        assert done.code
+        assert said in done.err, done
+    assert everything(host) == before
