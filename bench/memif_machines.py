@@ -1,8 +1,8 @@
-"""For ``memif_wires.py``: packets between a memif peer of one ring and a machine's vhost-user, by the switch.
+"""For ``memif_wires.py``: a machine's packets by the switch: to and from memif, and to an interface.
 
-By hand these are the same ports as the driver's, since a plain memif loses what comes from a machine. Beside
-them another way by hand: a plain memif, and a pair of veth by which frames from the machine go through the
-switch once more, so that its main thread sends them.
+Memif has one ring. By hand these are the ports that the driver has, since a plain memif loses what comes from
+a machine. Beside them another way by hand: a plain memif, and a pair of veth by which frames from the machine
+go through the switch once more, so that its main thread sends them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from common import spaces
 from memif_lab import Testpmd, memif
-from memif_packets import HAND, Flow, packets, shell, working
+from memif_packets import HAND, Flow, arrived, packets, shell, working
 from report import Report, row
 
-from nsmesh.datapath.base import CrossConnect
+from nsmesh.datapath.base import CrossConnect, KernelPort
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_dpdk import MEMORY, SOCKETS
 from nsmesh.datapath.ovs_memif import device, device_of_one_ring
@@ -89,3 +89,52 @@ def _by_a_pair(switch: Switch, node: str) -> tuple[Path, Path]:
         lines.append(f"{add} {name} -- set interface {name} ofport_request={number}")
     shell(node, "\n".join(lines))
     return _by_hand(switch, node, 1020, device, 1022, 1023)
+
+
+async def to_an_interface(folder: Path, report: Report, rounds: int, seconds: float) -> None:
+    """Measure a machine's packets to an interface: by the driver, with and without a payload, and by hand."""
+    with spaces(2) as (node, pod):
+        datapath = OvsDatapath(OwnSwitch(folder / "i", node, memory=MEMORY), namespaces=lambda: [pod])
+        switch = datapath.switch
+        ways = {}
+        try:
+            for name, payload in (("ip", "IP"), ("frames", "ETHERNET")):
+                socket = switch.directory / SOCKETS / name
+                ends = KernelPort(pod, name), VhostUserPort(str(socket), listens=False)
+                await datapath.apply(CrossConnect(name, *ends, payload))
+                ways[name] = socket, Flow()
+            ways["hand"] = _to_an_interface_by_hand(switch, node, pod), Flow()
+            order = list(ways.items())
+            for turn in range(rounds):
+                for name, (socket, flow) in order[turn % 3 :] + order[: turn % 3]:
+                    device = f"net_virtio_user,path={socket},queues=1"
+                    with (
+                        Testpmd("v", folder, 1, "flowgen", device),
+                        working(flow, switch, seconds) as measure,
+                    ):
+                        measure(lambda name=name: arrived(pod, name))
+        finally:
+            await switch.stop()
+            await datapath.aclose()
+    hand, ours, frames = (ways[name][1] for name in ("hand", "ip", "frames"))
+    what = "vhost-user to an interface, by the switch"
+    packets(report, what, hand, ours)
+    name = "the same, payload ETHERNET"
+    report.rows.append(row(what, name, (), frames.cpu, hand.cpu, to=HAND, per_second=max(frames.rate)))
+
+
+def _to_an_interface_by_hand(switch: Switch, node: str, pod: str) -> Path:
+    space = Path(pod).name
+    add = f"ovs-vsctl --db=unix:{switch.database} add-port {switch.bridge}"
+    flow = f"ovs-ofctl -O OpenFlow13 add-flow unix:{switch.flows}"
+    text = f"""
+ip link add hand-k up type veth peer name hand netns {space}
+ip -n {space} link set hand up
+ip netns exec {space} ethtool -K hand tx off >/dev/null
+{add} hand-k -- set interface hand-k ofport_request=902
+{add} hand-v -- set interface hand-v type=dpdkvhostuser ofport_request=901
+{flow} in_port=901,actions=902
+{flow} in_port=902,actions=901
+"""
+    shell(node, text)
+    return switch.directory / "hand-v"

@@ -200,7 +200,7 @@ ip -n {space} link set hand up
     shell(node, text)
 
 
-def _arrived(pod: str, name: str) -> int:
+def arrived(pod: str, name: str) -> int:
     """Return the packets that an interface of a namespace has received."""
     text = netns.call_in(pod, Path("/proc/thread-self/net/dev").read_text)
     (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{name}:"))
@@ -223,7 +223,7 @@ def _to_an_interface(
         for flow, socket, name in ways if turn % 2 else ways[::-1]:
             device = memif("client", socket)
             with Testpmd("m", folder, 1, "flowgen", device), working(flow, switch, seconds) as measure:
-                measure(lambda name=name: _arrived(pod, name))
+                measure(lambda name=name: arrived(pod, name))
     packets(report, "memif to an interface, by the switch", hand, ours)
 
 

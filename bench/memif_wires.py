@@ -46,6 +46,7 @@ def run(*, short: bool, profiles: Path | None = None) -> Report:  # noqa: ARG001
         asyncio.run(memif_packets.direct(Path(folder), report, rounds, seconds))
         asyncio.run(memif_packets.switched(Path(folder), report, rounds, seconds))
         asyncio.run(memif_machines.between(Path(folder), report, rounds, seconds))
+        asyncio.run(memif_machines.to_an_interface(Path(folder), report, rounds, seconds))
         asyncio.run(_set_up(Path(folder), report, wires))
     return report
 

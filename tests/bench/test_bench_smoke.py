@@ -83,7 +83,7 @@ def test_wires_of_user_space_are_measured_or_it_says_what_is_missing(tmp_path):
     out, rows = measured(tmp_path, "memif")
     if "memif: missing" in out:
         pytest.skip("Open vSwitch with DPDK, or dpdk-testpmd, is not installed")
-    assert len(rows) == 3 * 2 + 5
+    assert len(rows) == 3 * 2 + 2 * 3 + 5
     assert all(row["p50"] or row["per_second"] for row in rows)
     assert "ovs-vswitchd without packets" in out
 
