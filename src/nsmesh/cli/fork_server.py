@@ -2,8 +2,11 @@
 
 Starting Python and importing a role takes half a second of processor time, a fork some milliseconds. The
 fork server is told over a socket (SOCK_SEQPACKET, one JSON object a message, descriptors beside it) what to
-start, and tells back which process that is and, later, how it ended. It has no threads, no event loop, no
-keys, and it ends when the other end of its socket does; what it has started goes on.
+start, and tells back which process that is and, later, how it ended. It has no threads, no event loop and no
+keys; what it has started goes on without it.
+
+It ends when the other end of its socket does, or, once it was told to stay, when it is told to end: then a
+daemon that is killed leaves it, and the next one is forked off it.
 
 ``python -m nsmesh.cli.fork_server FD`` serves on a descriptor.
 """
@@ -11,23 +14,23 @@ keys, and it ends when the other end of its socket does; what it has started goe
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import importlib
 import json
 import os
 import select
 import signal
 import socket
+import struct
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 from nsmesh import __version__
+from nsmesh.cli.job import Job, become, set_title
+from nsmesh.core import garbage
 from nsmesh.rpc import inherited
-from nsmesh.standalone import formats
-from nsmesh.standalone.forking import LARGEST, MOST
+from nsmesh.standalone import formats, outliving
+from nsmesh.standalone.forking import END, LARGEST, MOST, STAY
 
 PRELOAD = (
     "nsmesh.cli.main",
@@ -50,151 +53,205 @@ PRELOAD = (
     "sqlite3",
 )
 """What roles and shipped endpoints are made of."""
-_PR_SET_NAME = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a forked process does: ``nsm`` with ``arguments``. ``listen``: sockets that are passed to it."""
-
-    arguments: Sequence[str]
-    name: str
-    title: str
-    environment: Mapping[str, str]
-    listen: Sequence[int]
-
-    def run(self) -> None:
-        """Do it; raises SystemExit at its end."""
-        os.environ.clear()
-        os.environ.update(self.environment)
-        set_title(self.name, self.title)
-        from nsmesh.cli.main import main  # noqa: PLC0415 - who forks can do without
-
-        inherited.take(self.listen)
-        main(list(self.arguments))
+PATIENCE = 1.0
+"""Seconds that somebody may take who has come for a daemon, before the next one has a turn."""
+LOOK = 60.0
+"""Seconds between two looks at whether the way to an orphan is still there."""
 
 
 def preload() -> None:
     """Import what may be run, and let the collector leave it alone: what nobody writes to stays shared."""
     for name in PRELOAD:
         importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
+    garbage.imported()
 
 
-def serve(channel: socket.socket) -> Job | None:
-    """Serve until the other side is gone; return None then, and in each forked process what it shall do."""
-    with contextlib.suppress(PermissionError):  # it has one of its own
-        os.setsid()  # a Ctrl-C is for the daemon alone
-    preload()
-    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    _send(channel, {"version": __version__, "writes": formats.writes(), "reads": formats.reads()})
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    poll.register(read, select.POLLIN)
-    while True:
-        ready = {fd for fd, _ in poll.poll()}
-        if read in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(read, 4096)
-            if not _tell_ends(channel):
+class Server:
+    """Serves one daemon over ``channel``, and, once that is killed, its next one.
+
+    ``door``: where that one asks; it waits in the backlog for as long as there is a daemon.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel: socket.socket | None = channel
+        self._door: socket.socket | None = None
+        self._path = ""
+        self._code: dict[str, tuple[int, int]] = {}
+
+    def serve(self) -> Job | None:
+        """Serve until nobody can come any more; return None then, and in each forked process its job."""
+        with contextlib.suppress(PermissionError):  # it has one of its own
+            os.setsid()  # a Ctrl-C is for the daemon alone
+        preload()
+        self._code = code()
+        woken, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._greet()
+        while source := self._channel or self._door:
+            ready, _, _ = select.select([woken, source.fileno()], [], [], LOOK)
+            if woken in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(woken, 4096)
+                self._tell_ends()
+            if source.fileno() in ready:
+                job = self._daemon_asks(source) if source is self._channel else self._next_daemon(source)
+                if job is not None:
+                    return job
+            if not ready and source is self._door and not os.path.lexists(self._path):
                 return None
-        if channel.fileno() in ready:
-            data, descriptors, _, _ = socket.recv_fds(channel, LARGEST, MOST)
-            if not data:
-                return None
-            job = _fork(channel, json.loads(data), descriptors)
-            if job is not None:
-                return job
-
-
-def _send(channel: socket.socket, message: Mapping[str, object]) -> bool:
-    """Send; return whether anybody is there."""
-    try:
-        channel.send(json.dumps(message).encode())
-    except OSError:
-        return False
-    return True
-
-
-def _tell_ends(channel: socket.socket) -> bool:
-    """Tell how processes have ended; return whether anybody heard it."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return True
-        if not pid:
-            return True
-        if not _send(channel, {"ended": pid, "code": os.waitstatus_to_exitcode(status)}):
-            return False
-
-
-def _fork(channel: socket.socket, wish: dict[str, object], descriptors: list[int]) -> Job | None:
-    """Fork; in the child return its job, else tell the pid."""
-    try:
-        pid = os.fork()
-    except OSError as error:
-        pid = -1
-        _send(channel, {"error": error.strerror})
-    if pid > 0:
-        _send(channel, {"pid": pid})
-    if pid != 0:
-        for fd in descriptors:
-            os.close(fd)
         return None
+
+    def _greet(self) -> None:
+        self._tell({"version": __version__, "writes": formats.writes(), "reads": formats.reads()})
+
+    def _tell(self, message: Mapping[str, object]) -> None:
+        """Tell the daemon, where there is one; of one that is gone is heard when it is our turn to listen."""
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.send(json.dumps(message).encode())
+
+    def _tell_ends(self) -> None:
+        """Tell how processes have ended."""
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                self._tell({"ended": found[0], "code": os.waitstatus_to_exitcode(found[1])})
+
+    def _daemon_asks(self, channel: socket.socket) -> Job | None:
+        """Do what the daemon wants; of one that has ended nothing is left but what was told to stay."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(channel, LARGEST, MOST)
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            channel.close()
+            self._channel = None
+            return None
+        wish = json.loads(data)
+        if STAY in wish:
+            self._stay(wish[STAY])
+            return None
+        if END in wish:
+            self._channel = None
+            self._shut()
+            return None
+        return self._fork(wish, descriptors)
+
+    def _stay(self, path: str) -> None:
+        self._shut()
+        self._door, self._path = outliving.opened_door(path), path
+
+    def _shut(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+
+    def _fork(self, wish: dict[str, Any], descriptors: list[int]) -> Job | None:
+        """Fork; in the child return its job, else tell the pid."""
+        try:
+            pid = os.fork()
+        except OSError as error:
+            pid = -1
+            self._tell({"error": error.strerror})
+        if pid == 0:
+            return _become(wish, descriptors)
+        if pid > 0:
+            self._tell({"pid": pid})
+        _close(descriptors)
+        return None
+
+    def _next_daemon(self, door: socket.socket) -> Job | None:
+        """Let one come for a daemon; return its job in the forked process, else serve it from now on.
+
+        Who cannot be served gets no answer, and this ends: a daemon that is started otherwise has its own.
+        """
+        caller, _ = door.accept()
+        with caller:
+            caller.settimeout(PATIENCE)
+            try:
+                data, descriptors, _, _ = socket.recv_fds(caller, LARGEST, MOST)
+            except OSError:
+                return None
+            if not data or not descriptors or _user(caller) != os.geteuid() or _has_left(caller):
+                _close(descriptors)
+                return None
+            wish = json.loads(data)
+            if wish["surroundings"] != outliving.surroundings() or not on_disk(self._code):
+                self._shut()
+                return None
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            pid = os.fork()
+            if pid == 0:
+                fd = theirs.detach()
+                for sock in (caller, door, ours):
+                    sock.detach()  # they are closed by number
+                wish["environment"][outliving.VARIABLE] = f"{os.getppid()}:{fd}"
+                return _become(wish, descriptors, fd)
+            theirs.close()
+            _close(descriptors)
+            self._channel = ours
+            self._shut()  # until this one says where the next one asks
+            self._greet()
+            with contextlib.suppress(OSError):
+                caller.send(json.dumps({"pid": pid}).encode())
+        return None
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Return when a file was changed, and its size; of one that is gone what no other has."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - of a thousand files
+    except OSError:
+        return -1, -1
+    return stat.st_mtime_ns, stat.st_size
+
+
+def code() -> dict[str, tuple[int, int]]:
+    """Return the files that all modules come from, with what tells them from later ones of that name."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    return {path: _stamp(path) for path in files if path}
+
+
+def on_disk(known: Mapping[str, tuple[int, int]]) -> bool:
+    """Say whether what was imported is still what an import would find."""
+    return all(_stamp(path) == stamp for path, stamp in known.items())
+
+
+def _user(caller: socket.socket) -> int:
+    found: tuple[int, int, int] = struct.unpack(
+        "3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    )
+    return found[1]
+
+
+def _has_left(caller: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(caller, select.POLLIN)
+    return bool(poll.poll(0))  # it has said all that it has to say
+
+
+def _close(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
+def _become(wish: dict[str, Any], descriptors: list[int], *keep: int) -> Job:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        return _become(wish, descriptors)
+        return become(wish, descriptors, keep)
     except OSError as error:
         sys.stderr.write(f"cannot be started: {error}\n")
         sys.stderr.flush()
         os._exit(1)
 
 
-def _become(wish: dict[str, object], descriptors: list[int]) -> Job:
-    """Leave everything of the fork server behind; raises OSError."""
-    log, space, *listen = descriptors if wish["netns"] else [descriptors[0], -1, *descriptors[1:]]
-    os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)
-    if space >= 0:
-        from nsmesh.datapath import netns  # noqa: PLC0415 - loaded already
-
-        netns.enter(space)
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers are what is wanted
-        fd = int(name)
-        if fd > 2 and fd not in listen:
-            with contextlib.suppress(OSError):  # the one that lists the folder
-                os.close(fd)
-    os.chdir(str(wish["directory"]) or "/")
-    arguments, environment = wish["arguments"], wish["environment"]
-    assert isinstance(arguments, list)
-    assert isinstance(environment, dict)
-    return Job(arguments, str(wish["name"]), str(wish["title"]), environment, listen)
-
-
-def set_title(name: str, title: str) -> None:
-    """Show ``title`` as our command line, cut to the room that the real one had, and ``name`` as our name."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    begin, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, proc(5) 48 and 49
-    room = end - begin
-    if room <= 1:
-        return
-    words = title.encode().replace(b" ", b"\0")[: room - 1]
-    ctypes.memmove(begin, words.ljust(room, b"\0"), room)
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"nsm:{name}".encode(), 0, 0, 0)  # the kernel cuts it to 15 bytes
-
-
 def work(channel: socket.socket, title: str) -> None:
     """Serve, and in each forked process do its job. ``title`` is shown as the server's command line."""
     set_title("forks", title)
     inherited.drop_unclaimed()  # they are the daemon's, which may be forking us off
-    job = serve(channel)
+    server = Server(channel)
+    job = server.serve()
     if job is not None:
         job.run()
 

@@ -101,15 +101,17 @@ def up(
     paths.make()
     if foreground:
         from nsmesh.cli import fork_server  # noqa: PLC0415 - the whole mesh, for this one command
-        from nsmesh.standalone import daemon, succession  # noqa: PLC0415 - likewise
+        from nsmesh.core import garbage  # noqa: PLC0415 - likewise
+        from nsmesh.standalone import daemon, outliving, succession  # noqa: PLC0415 - likewise
         from nsmesh.standalone.forking import forked  # noqa: PLC0415 - likewise
 
+        given = outliving.given(os.environ)
         predecessor = succession.begin(os.environ)
-
         os.environ.update(wishes.environment())
         level = ("INFO", "DEBUG", "TRACE")[min(context.verbose, 2)]
+        garbage.imported()
         title = f"nsm --mesh {paths.mesh} --run-dir {paths.run} fork-server"
-        forks = forked(lambda channel: fork_server.work(channel, title))
+        forks = given or forked(lambda channel: fork_server.work(channel, title))
         all_wishes = daemon.Wishes(separate, conditions, place, wishes)
         daemon.run(paths, all_wishes, "WARN" if context.quiet else level, forks, predecessor)
         return

@@ -18,6 +18,14 @@ def wait() -> None:
     gc.disable()
 
 
+def imported() -> None:
+    """Tell the collector that what has been imported stays, whatever of it is garbage: next to nothing.
+
+    To look through all of it once takes a tenth of the time that importing it took.
+    """
+    gc.freeze()
+
+
 def settle() -> None:
     """Tell the collector that start-up is over: what is there now stays. Call it once, when all is imported.
 

@@ -10,6 +10,8 @@ from nsmesh.rpc import inherited
 from nsmesh.rpc.address import parse
 from nsmesh.standalone import leftovers, processes
 from nsmesh.standalone.children import Children
+from nsmesh.standalone.fork_keeper import NAME
+from nsmesh.standalone.forking import ForkServer
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.nodes import Conditions
 from nsmesh.standalone.paths import MeshPaths
@@ -25,13 +27,19 @@ def mode_of(conditions: Conditions, *, separate: bool) -> str:
     return f"{mode}/{conditions.switch}" if conditions.switch else mode
 
 
-async def take_over(paths: MeshPaths, mode: str) -> list[str]:
+async def take_over(paths: MeshPaths, mode: str, forks: ForkServer) -> list[str]:
     """Make ready for a start after a kill; return in words what was taken away for it.
+
+    ``forks``: our own fork server, which may be that of the killed one.
 
     A mesh that was up in the same ``mode`` is gone on with: its processes, namespaces and wires stay, and are
     taken up one by one as the start comes to them (see :class:`Children`). Else all of it goes.
     """
-    if Children(paths.children).mode != mode:
+    children = Children(paths.children)
+    there = children.processes.get(NAME)
+    if there is not None and there.pid == forks.pid:
+        children.drop_process(NAME)
+    if children.mode != mode:
         return await leftovers.clean(paths)
     if not inherited.waits(parse(f"unix://{paths.control}")):
         paths.control.unlink(missing_ok=True)
@@ -41,7 +49,7 @@ async def take_over(paths: MeshPaths, mode: str) -> list[str]:
 async def settle(mesh: Mesh) -> list[str]:
     """Take away what a killed daemon left and nobody has taken up; return it in words."""
     gone = await _end_clients(mesh)
-    wanted = {name for _, name in mesh.documents.known} | set(mesh.supervisor.units)
+    wanted = {NAME, *(name for _, name in mesh.documents.known), *mesh.supervisor.units}
     strays = {name: one for name, one in mesh.children.processes.items() if name not in wanted}
     gone += [f"process {name} (pid {one.pid})" for name, one in strays.items() if processes.members(one)]
     await processes.stop(list(strays.values()), leftovers.GRACE)

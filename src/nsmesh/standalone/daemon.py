@@ -89,7 +89,7 @@ async def _main(paths: MeshPaths, wishes: Wishes, level: str, forks: ForkServer)
     loop.add_signal_handler(signal.SIGUSR2, logging.set_level, level)
     separate = wishes.separate or wishes.conditions.nodes > 1
     mode = adopting.mode_of(wishes.conditions, separate=separate)
-    left = await adopting.take_over(paths, mode)
+    left = await adopting.take_over(paths, mode, forks)
     running = running_mesh(
         paths, separate=wishes.separate, conditions=wishes.conditions, listen=wishes.listen, forks=forks
     )

@@ -33,6 +33,8 @@ LARGEST = 128 << 10
 """Bytes of a message at the most."""
 MOST = 32
 """Descriptors beside a message at the most."""
+STAY, END = "stay", "end"
+"""What a message is that starts nothing: stay when we are killed, and be asked at this path; end."""
 
 
 class ForkServer:
@@ -106,6 +108,14 @@ class ForkServer:
                 raise Unavailable("the fork server has died")
         return self._answers.pop(0)
 
+    def stay(self, path: Path) -> None:
+        """Let it stay when this process is killed, and be asked for the next one at ``path``."""
+        self._say({STAY: str(path)})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # it is gone, which is heard in time
+            self._channel.send(json.dumps(message).encode())
+
     def end_of(self, process: Started, tell: Callable[[int | None], None]) -> None:
         """Call ``tell`` with the exit code of a process (negative: a signal), None where nobody knows it."""
         if process.pid in self._codes or self.gone or self._loop is None:
@@ -159,14 +169,26 @@ class ForkServer:
         self.gone = True
         if self._loop is not None:
             self._loop.remove_reader(self._channel.fileno())
+        self._say({END: True})
         self._channel.close()
         self.ready.set()
         if self._child is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(ANSWER)
         else:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
+            _wait(self.pid)
+
+
+def _wait(pid: int) -> None:
+    """Wait for the end of a process, whether it is our child or not."""
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.poll(ANSWER * 1e3)
+        os.close(fd)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def forked(work: Callable[[socket.socket], None]) -> ForkServer:

@@ -14,12 +14,15 @@ from nsmesh import rpc
 from nsmesh.core.errors import Internal, MeshError, Unavailable
 from nsmesh.core.process import start_ticks
 from nsmesh.standalone.lock import conflict, daemon_pid, holder
+from nsmesh.standalone.outliving import forked_daemon
 from nsmesh.standalone.paths import MeshPaths
-from nsmesh.standalone.processes import Started, alive
+from nsmesh.standalone.processes import NSM, Started, alive, stop_each
 from nsmesh.standalone.telling import last_words
 
 START_TIMEOUT = 20.0
 """Seconds within which a daemon must answer; it may have to clean up after a dead one first."""
+PATIENCE = 5.0
+"""Seconds that one may take to end that did not start."""
 ALONE = 2.0
 """Seconds that nobody may hold the lock between one daemon and the next."""
 
@@ -42,33 +45,43 @@ async def launch(
 ) -> int:
     """Start ``nsm up --foreground`` with ``arguments`` in the background; return its pid when it answers.
 
-    ``executable``: by which Python. ``environment``: what its own has besides ours.
+    ``executable``: by which Python. ``environment``: what its own has besides ours. By our own Python it is
+    forked off what a killed daemon left, where that can be.
 
     Raises Internal with the end of its log when it ends or does not answer in time. Cancelling ends it.
     """
     log = paths.logs / "daemon.log"
     begin = log.stat().st_size if log.exists() else 0
+    child, whole = None, {**os.environ, **environment}
     with log.open("ab") as out:
-        child = subprocess.Popen(
-            [executable, "-m", "nsmesh.cli.main", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            cwd="/",
-            env={**os.environ, **environment},
-        )
+        ours = executable == sys.executable
+        daemon = forked_daemon(paths.fork_server, arguments, whole, out.fileno()) if ours else None
+        if daemon is None:
+            child = subprocess.Popen(
+                [executable, *NSM, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                cwd="/",
+                env=whole,
+            )
+            daemon = Started(child.pid, start_ticks(child.pid) or 0)
     try:
-        return await _answering(paths, child, log, begin)
+        return await _answering(paths, daemon, log, begin)
     except BaseException:
-        await _end(child)
+        # it is of no use; by the book first, so that it takes its own things along
+        await stop_each([daemon], PATIENCE)
         raise
+    finally:
+        if child is not None:
+            child.poll()
 
 
-async def _answering(paths: MeshPaths, child: subprocess.Popen[bytes], log: Path, begin: int) -> int:
+async def _answering(paths: MeshPaths, daemon: Started, log: Path, begin: int) -> int:
     end = asyncio.get_running_loop().time() + START_TIMEOUT
     while asyncio.get_running_loop().time() < end:
-        if child.poll() is not None:
+        if not alive(daemon):
             other = holder(paths.lock)
             if other is not None:  # somebody else was quicker; the last words of the log are theirs
                 raise conflict(paths, other)
@@ -76,8 +89,8 @@ async def _answering(paths: MeshPaths, child: subprocess.Popen[bytes], log: Path
                 f"the daemon of the mesh {paths.mesh} did not start: {last_words(log, begin)}",
                 remedy=f"see {log}, or run it in front of you: nsm up --foreground",
             )
-        if paths.control.exists() and daemon_pid(paths) == child.pid and await answers(paths):
-            return child.pid
+        if paths.control.exists() and daemon_pid(paths) == daemon.pid and await answers(paths):
+            return daemon.pid
         await asyncio.sleep(0.02)
     raise Internal(
         f"the daemon of the mesh {paths.mesh} did not answer within {START_TIMEOUT:g} s: "
@@ -105,17 +118,6 @@ async def succeeded(paths: MeshPaths) -> int:
         f"the next daemon of the mesh {paths.mesh} does not answer: {last_words(log)}",
         remedy=f"see {log}; wires stay, and this goes on with them: nsm --mesh {paths.mesh} up",
     )
-
-
-async def _end(child: subprocess.Popen[bytes]) -> None:
-    """End a daemon that is of no use; by the book first, so that it takes its own things along."""
-    child.terminate()
-    for _ in range(100):
-        if child.poll() is not None:
-            return
-        await asyncio.sleep(0.05)
-    child.kill()
-    child.wait()
 
 
 async def wait_gone(paths: MeshPaths, pid: int, timeout: float = 30.0) -> None:

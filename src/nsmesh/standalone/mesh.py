@@ -25,7 +25,7 @@ from nsmesh.standalone.connects import Connects
 from nsmesh.standalone.documents import Documents
 from nsmesh.standalone.events import Events
 from nsmesh.standalone.followers import Followers
-from nsmesh.standalone.fork_keeper import OUTPUT, ForkKeeper
+from nsmesh.standalone.fork_keeper import NAME, OUTPUT, ForkKeeper
 from nsmesh.standalone.hosting import opened, running_hosts
 from nsmesh.standalone.identity import Identities, running_identities
 from nsmesh.standalone.joining.hosts import Hosts
@@ -112,7 +112,7 @@ class Mesh:
     @property
     def taken(self) -> set[str]:
         """Names that parts of the mesh have, as processes, namespaces, logs or in paths."""
-        names = {"registry", "nsmgr", "forwarder", "daemon"} | set(filter(None, self.nodes))
+        names = {"registry", "nsmgr", "forwarder", "daemon", NAME} | set(filter(None, self.nodes))
         for node in self.nodes.values():
             names |= {node.manager, node.manager_unit}
             names |= {name for one in node.forwarders for name in (one.name, one.unit, *one.spaces)}
@@ -207,7 +207,7 @@ async def composed(
         identities=identities,
         events=events,
         supervisor=supervisor,
-        forks=ForkKeeper(supervisor, scope, paths.logs / OUTPUT),
+        forks=ForkKeeper(supervisor, scope, paths.logs / OUTPUT, paths.fork_server),
         spaces=Spaces(paths, children, identities),
         switches=Switches(paths, children, conditions.switch),
         documents=documents,

@@ -52,6 +52,11 @@ class MeshPaths:
         return self.run / "control.sock"
 
     @property
+    def fork_server(self) -> Path:
+        """Socket at which the fork server of a killed daemon is asked for the next one."""
+        return self.run / "fork-server.sock"
+
+    @property
     def manager(self) -> Path:
         """Socket of the manager: NSM's own name for it."""
         return self.run / "nsm.io.sock"

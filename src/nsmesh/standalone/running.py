@@ -45,15 +45,18 @@ async def running_mesh(
     separate = separate or conditions.nodes > 1
     async with AsyncExitStack() as stack:
         mesh = await composed(paths, stack, separate=separate, conditions=conditions, listen=listen)
+        preparing = []
         if forks is not None:
             stack.callback(mesh.forks.close)
-            await mesh.forks.use(forks)
+            preparing = [mesh.scope.spawn(mesh.forks.use(forks), name="fork server")]
         if separate:
+            await asyncio.gather(*preparing)
             stack.push_async_callback(_take_down, mesh)  # also of a start that fails half-way
             await start_apart(mesh)
         else:
-            await start_here(mesh, stack)
+            await start_here(mesh, stack)  # of these it starts none
             stack.push_async_callback(_take_down, mesh)
+            await asyncio.gather(*preparing)
         await mesh.model.start()
         mesh.scope.spawn(keep_small(paths.logs), name="logs")
         stack.enter_context(LEAKS.reading(partial(counts, mesh)))

@@ -67,6 +67,7 @@ def begin(environment: MutableMapping[str, str]) -> Predecessor | None:
     """
     word = environment.pop(VARIABLE, "")
     rpc.take_from_environment(environment)
+    _AT_START.clear()  # of the daemon before, where this one was forked off what that left
     _AT_START.update(environment)
     if not word:
         return None

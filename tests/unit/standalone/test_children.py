@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsmesh.standalone.children import Children
@@ -19,6 +19,7 @@ STEPS = st.one_of(
 )
 
 
+@settings(deadline=None)  # it writes files, and others use the disk
 @given(st.lists(STEPS, max_size=12))
 def test_a_crash_at_any_step_finds_what_was_there(tmp_path_factory, steps):
     """After each change, whoever reads the file knows the same as whoever wrote it."""
