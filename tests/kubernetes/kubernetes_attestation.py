@@ -19,7 +19,8 @@ from lightkube.config.kubeconfig import KubeConfig
 
 from nsmesh import rpc
 from nsmesh.api import join_pb2
-from nsmesh.attestation.authority import Authority, Keeper
+from nsmesh.attestation.authority import Authority
+from nsmesh.attestation.keeping import Keeper
 from nsmesh.attestation.names import POD, SIGN, TOKEN
 from nsmesh.attestation.settings import AuthoritySettings
 from nsmesh.core.call import Peer

@@ -10,7 +10,8 @@ import pytest
 from kubernetes_attestation import AGENT, CA, Cluster, authority_of, member, pod, prepared, sign
 from kubernetes_rights import proven
 
-from nsmesh.attestation.agent import Pods, Signer, read_bundle
+from nsmesh.attestation.agent import Pods, Signer, published, read_bundle
+from nsmesh.attestation.keeping import Keeper
 from nsmesh.attestation.names import Member, member_id, pod_id
 from nsmesh.attestation.settings import AgentSettings
 from nsmesh.core.clock import SystemClock
@@ -32,7 +33,7 @@ def test_the_agent_of_a_node_speaks_for_its_pods_alone(attested: Cluster) -> Non
     (attested.folder / "bound").write_text(attested.token(AGENT, bound_to="agent"))
 
     async def main() -> None:
-        async with authority_of(attested) as (_, url):
+        async with authority_of(attested) as (authority, url):
             settings = AgentSettings(
                 namespace=namespace,
                 authority_url=url,
@@ -41,13 +42,20 @@ def test_the_agent_of_a_node_speaks_for_its_pods_alone(attested: Cluster) -> Non
             )
             async with attested.api(AGENT) as api:
                 bundle = await read_bundle(api, settings)
-            signer = Signer(settings, bundle, SystemClock())
-            near = pod_id("cluster.nsmesh", namespace, "near")
-            assert (await signer.svid(near, 3600.0)).spiffe_id == near
-            with pytest.raises(Unauthorized, match=rf"{namespace}/far does not run on node {namespace}-1"):
-                await signer.svid(pod_id("cluster.nsmesh", namespace, "far"), 3600.0)
-            with pytest.raises(Unauthorized, match="there is no pod"):
-                await signer.svid(pod_id("cluster.nsmesh", namespace, "nobody"), 3600.0)
+                signer = Signer(settings, bundle, lambda: published(api, settings), SystemClock())
+                near = pod_id("cluster.nsmesh", namespace, "near")
+                assert (await signer.svid(near, 3600.0)).spiffe_id == near
+                with pytest.raises(Unauthorized, match=f"{namespace}/far does not run on node {namespace}-1"):
+                    await signer.svid(pod_id("cluster.nsmesh", namespace, "far"), 3600.0)
+                with pytest.raises(Unauthorized, match="there is no pod"):
+                    await signer.svid(pod_id("cluster.nsmesh", namespace, "nobody"), 3600.0)
+                # one that signs at once, as after a step of the clock, is known by what was published
+                async with attested.api(CA) as own:
+                    authority._ca.prepare()
+                    authority._ca.activate()
+                    await Keeper(own, attested.settings()).keep(authority._ca)
+                assert (await signer.svid(near, 3600.0)).spiffe_id == near
+                assert signer.bundle() == authority._ca.bundle() != bundle
 
     asyncio.run(main())
 

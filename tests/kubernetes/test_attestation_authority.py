@@ -12,7 +12,7 @@ from kubernetes_attestation import AGENT, CA, Cluster, authority_of, member, pre
 
 from nsmesh import rpc
 from nsmesh.attestation.agent import read_bundle
-from nsmesh.attestation.authority import Keeper, rotate
+from nsmesh.attestation.keeping import Keeper, Rotation
 from nsmesh.attestation.names import SIGN, Member, member_id, pod_id
 from nsmesh.attestation.settings import AgentSettings
 from nsmesh.core.call import Peer
@@ -203,7 +203,7 @@ def test_a_step_of_rotation_is_kept_when_the_api_server_is_back(attested: Cluste
                 await keep(given)
 
             ca.maintain, keeper.keep = due, failing
-            rotating = asyncio.create_task(rotate(ca, keeper, 0.05))
+            rotating = asyncio.create_task(Rotation(ca, keeper).run(0.05))
             async with asyncio.timeout(20):
                 while steps < 3:  # noqa: ASYNC110 - a server answers in between
                     await asyncio.sleep(0.05)

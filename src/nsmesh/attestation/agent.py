@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from nsmesh.attestation.settings import AgentSettings
 from nsmesh.chains.workload_api import served_workload_api
 from nsmesh.core.call import Peer
 from nsmesh.core.clock import Clock, SystemClock
-from nsmesh.core.errors import Invalid, MeshError, NotFound
+from nsmesh.core.errors import Invalid, MeshError, NotFound, Unauthorized
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import Api, Object, collection, connected, in_pod
 from nsmesh.kubernetes.pod_processes import uid_of_process
@@ -51,14 +51,22 @@ class Signer:
     """Implements :class:`nsmesh.security.issuer.Issuer` by the CA of the cluster.
 
     ``changed`` is called when the bundle has changed; ``pod_for`` gives the name of a pod that an ID is of.
+    ``published`` gives the bundle that the CA has published, for when it is another one than it was.
     """
 
-    def __init__(self, settings: AgentSettings, bundle: Bundle, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        bundle: Bundle,
+        published: Callable[[], Awaitable[Bundle]],
+        clock: Clock,
+    ) -> None:
         self.trust_domain = settings.trust_domain
         self.changed: Callable[[], None] = lambda: None
         self.pod_for: Callable[[str], str] = lambda spiffe_id: spiffe_id.rpartition("/")[2]
         self._settings = settings
         self._bundle = bundle
+        self._published = published
         self._clock = clock
 
     def bundle(self) -> Bundle:
@@ -71,6 +79,26 @@ class Signer:
 
     async def svid(self, spiffe_id: str, ttl: float) -> Svid:  # noqa: ARG002 - the CA says how long
         """Return a new SVID for a pod of this node; raises MeshError."""
+        try:
+            return await self._signed(spiffe_id)
+        except Unauthorized as error:
+            try:
+                found = await self._published()
+            except MeshError:
+                raise error from None
+            if found == self._bundle:
+                raise
+        # by a clock that was set, the CA had no time to let us know its next authority before it signed
+        log.warning("the CA signs with an authority that was not known here")
+        self._take(found)
+        return await self._signed(spiffe_id)
+
+    def _take(self, bundle: Bundle) -> None:
+        if bundle != self._bundle:
+            self._bundle = bundle
+            self.changed()
+
+    async def _signed(self, spiffe_id: str) -> Svid:
         key = ec.generate_private_key(ec.SECP256R1())
         request = join_pb2.SignRequest(request=make_request(key, spiffe_id))
         pins = [pin_of(one) for one in self._bundle.authorities]
@@ -93,9 +121,7 @@ class Signer:
             await client.aclose(0)
         answer = join_pb2.Identity.FromString(reply.message)
         svid, bundle = taken(answer, key, self.trust_domain, self._clock)
-        if bundle != self._bundle:
-            self._bundle = bundle
-            self.changed()
+        self._take(bundle)
         return svid
 
 
@@ -143,14 +169,20 @@ class Pods:
             self._entries.remove(entry)
 
 
+async def published(server: Api, settings: AgentSettings) -> Bundle:
+    """Return the certificates that the CA has published; raises MeshError."""
+    path = f"{collection('v1', 'configmaps', settings.namespace)}/{settings.bundle_name}"
+    found = await server.call("GET", path)
+    pem = (found.get("data") or {}).get("bundle.pem", "")
+    return Bundle.from_pem(settings.trust_domain, pem.encode())
+
+
 async def read_bundle(server: Api, settings: AgentSettings) -> Bundle:
     """Return the certificates of the CA, as soon as it has published them."""
-    path = f"{collection('v1', 'configmaps', settings.namespace)}/{settings.bundle_name}"
     while True:
         try:
-            found = await server.call("GET", path)
-            return Bundle.from_pem(settings.trust_domain, found["data"]["bundle.pem"].encode())
-        except (MeshError, KeyError) as error:
+            return await published(server, settings)
+        except MeshError as error:
             log.info("no certificates of the CA yet", error=str(error))
             await asyncio.sleep(PAUSE)
 
@@ -164,7 +196,8 @@ async def running_agent(settings: AgentSettings) -> AsyncIterator[Entries]:
     async with AsyncExitStack() as stack:
         account = in_pod(Path(settings.service_account_folder))
         server = await stack.enter_async_context(connected(account))
-        signer = Signer(settings, await read_bundle(server, settings), clock)
+        bundle = await read_bundle(server, settings)
+        signer = Signer(settings, bundle, lambda: published(server, settings), clock)
         entries = Entries()
         signer.changed = entries.announce
         api = WorkloadApi(signer, entries, clock=clock, attestor=attest_pod)

@@ -6,25 +6,23 @@ It believes no agent a pod of another node: whoever took over one node speaks fo
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import structlog
-from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import DecodeError
 
 from nsmesh import rpc
 from nsmesh.api import join_pb2
+from nsmesh.attestation.keeping import Keeper, Rotation, opened
 from nsmesh.attestation.names import POD, SIGN, TOKEN, Member, daemon_set_of, member_of, pod_of
 from nsmesh.attestation.settings import AuthoritySettings
 from nsmesh.core.clock import Clock, SystemClock
-from nsmesh.core.errors import Invalid, MeshError, NotFound, TimedOut, Unauthorized, Unavailable
-from nsmesh.core.pauses import pauses
+from nsmesh.core.errors import Invalid, NotFound, Unauthorized
 from nsmesh.core.scope import Scope
 from nsmesh.kubernetes.client import Api, connected, in_pod
 from nsmesh.security.ca import TTL, CertificateAuthority
@@ -35,66 +33,10 @@ log = structlog.get_logger()
 
 REVIEWED = 60.0
 """Seconds for which a token that was found good is not asked about again."""
-MAINTENANCE = 3600.0
-"""Seconds between two looks at the CA's rotation."""
-PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds between two tries to keep what the CA is now."""
-LONGEST_START = 5.0
-"""Seconds at most between two tries to read it at the start, while nobody gets an identity."""
 _NODE = "authentication.kubernetes.io/node-name"
 _CORE = "/api/v1/namespaces"
 _APPS = "/apis/apps/v1/namespaces"
 _NAME = re.compile(r"[a-z0-9.-]{1,253}")
-
-
-class Keeper:
-    """Keeps the files of the CA in a secret, and its certificates in a config map for everybody."""
-
-    def __init__(self, server: Api, settings: AuthoritySettings) -> None:
-        self._server = server
-        self._settings = settings
-        self._folder = Path(settings.folder)
-
-    async def opened(self, clock: Clock) -> CertificateAuthority:
-        """Return the CA that the secret keeps; a new one where there is none. Raises MeshError."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            kept = await self._server.call("GET", self._path("secrets", self._settings.secret_name))
-        except NotFound:
-            kept = {}
-        for name, content in (kept.get("data") or {}).items():
-            path = self._folder / name
-            path.touch(mode=0o600)
-            path.write_bytes(base64.b64decode(content))
-        authority = CertificateAuthority.open(self._folder, self._settings.trust_domain, clock=clock)
-        await self.keep(authority)
-        return authority
-
-    async def keep(self, authority: CertificateAuthority) -> None:
-        """Write what the CA is now. Raises MeshError; before it returned, nothing may be signed."""
-        files = {path.name: path for path in self._folder.iterdir() if not path.name.startswith(".")}
-        data = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}
-        await self._put(
-            "secrets", {"kind": "Secret", "type": "Opaque", "data": data}, self._settings.secret_name
-        )
-        pem = b"".join(one.public_bytes(Encoding.PEM) for one in authority.bundle().authorities).decode()
-        await self._put(
-            "configmaps", {"kind": "ConfigMap", "data": {"bundle.pem": pem}}, self._settings.bundle_name
-        )
-
-    async def _put(self, kind: str, body: dict[str, Any], name: str) -> None:
-        whole = {
-            "apiVersion": "v1",
-            **body,
-            "metadata": {"name": name, "namespace": self._settings.namespace},
-        }
-        try:
-            await self._server.call("PUT", self._path(kind, name), body=whole)
-        except NotFound:
-            await self._server.call("POST", self._path(kind), body=whole)
-
-    def _path(self, kind: str, name: str = "") -> str:
-        return f"{_CORE}/{self._settings.namespace}/{kind}{'/' if name else ''}{name}"
 
 
 class Authority:
@@ -224,20 +166,6 @@ def _fulfils(labels: Mapping[str, str], expression: Mapping[str, Any]) -> bool:
     return kinds.get(expression["operator"], False)
 
 
-async def opened(keeper: Keeper, clock: Clock, stop: asyncio.Event) -> CertificateAuthority:
-    """Return the CA once the API server answers; raises MeshError where that refuses, or at ``stop``."""
-    for pause in pauses(PAUSE, LONGEST_START):
-        try:
-            return await keeper.opened(clock)
-        except (Unavailable, TimedOut) as error:
-            if stop.is_set():
-                raise
-            log.warning("the CA waits for the API server", error=str(error))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), pause)
-    raise AssertionError("pauses have no end")
-
-
 @asynccontextmanager
 async def running_authority(settings: AuthoritySettings, stop: asyncio.Event) -> AsyncIterator[rpc.Server]:
     """Run the CA of a cluster while the block runs; the block begins once the API server has answered."""
@@ -253,24 +181,11 @@ async def running_authority(settings: AuthoritySettings, stop: asyncio.Event) ->
         served = await stack.enter_async_context(
             rpc.serve(settings.listen_on, methods, identity=PortIdentity(ca, clock))
         )
-        scope.spawn(rotate(ca, keeper), name="rotation of the CA")
+        rotation = Rotation(ca, keeper)
+        scope.spawn(rotation.run(), name="rotation of the CA")
+        scope.spawn(rotation.follow(clock), name="steps of the clock")
         log.info("CA ready", url=served.url, trust_domain=ca.trust_domain)
         yield served
-
-
-async def rotate(ca: CertificateAuthority, keeper: Keeper, period: float = MAINTENANCE) -> None:
-    """Take the steps of rotation in time, and have each kept before the next one; until cancelled."""
-    while True:
-        await asyncio.sleep(period)
-        if not ca.maintain():
-            continue
-        for pause in pauses(PAUSE, LONGEST_PAUSE):
-            try:
-                await keeper.keep(ca)
-                break
-            except MeshError as error:
-                log.warning("what the CA is now is not kept yet", error=str(error))
-                await asyncio.sleep(pause)
 
 
 async def serve_authority(settings: AuthoritySettings, stop: asyncio.Event) -> None:

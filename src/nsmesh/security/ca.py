@@ -173,11 +173,13 @@ class CertificateAuthority:
 
     def activate(self) -> None:
         """Let the newest authority sign from now on."""
-        newest = self._authorities[-1]
+        self._let_sign(self._authorities[-1])
+
+    def _let_sign(self, authority: Authority) -> None:
         since = int(self._clock.now())
-        write_private(self.folder / "active", f"{newest.number} {since}\n".encode())
-        self._active, self._since = newest.number, since
-        log.info("CA: authority active", trust_domain=self.trust_domain, authority=newest.number)
+        write_private(self.folder / "active", f"{authority.number} {since}\n".encode())
+        self._active, self._since = authority.number, since
+        log.info("CA: authority active", trust_domain=self.trust_domain, authority=authority.number)
 
     def retire(self) -> None:
         """Drop all authorities older than the active one. Call it when nothing of theirs is valid."""
@@ -186,18 +188,33 @@ class CertificateAuthority:
             self._authorities.remove(authority)
             log.info("CA: authority retired", trust_domain=self.trust_domain, authority=authority.number)
 
+    @property
+    def valid(self) -> bool:
+        """Whether what signs is valid now: where the clock was set, it may have ended, or not have begun."""
+        return _begun(self.active, self._clock.now()) and self._age(self.active) < 1
+
+    def _age(self, authority: Authority) -> float:
+        """Return how much of its life is over; less than 0, or more than 1, where the clock was set."""
+        return (self._clock.now() - _begin(authority)) / self._lifetime
+
     def maintain(self) -> bool:
-        """Take the step of rotation that is due now; returns whether the bundle or the signer changed."""
+        """Take the step of rotation that is due now; returns whether the bundle or the signer changed.
+
+        Where the clock was set back behind the first second of what signs, one that everybody knows already
+        signs again, if there is one. What is of the future by this clock stays: it may be set once more.
+        """
         with self.locked():
             before = (self._active, len(self._authorities))
             now = self._clock.now()
-            age = (now - _begin(self.active)) / self._lifetime
-            early = now < _begin(self.active) - BACKDATE  # the clock was set back behind its first second
-            newest = self._authorities[-1]
-            if newest.number == self._active and (early or age >= _PREPARE):
+            begun = [one for one in self._authorities if _begun(one, now)]
+            usable = [one for one in begun if self._age(one) < _ACTIVATE]
+            early, age = self.active not in begun, self._age(self.active)
+            if early and usable:
+                self._let_sign(usable[-1])
+            elif early or (begun[-1] is self.active and age >= _PREPARE):
                 self.prepare()
-            elif newest.number != self._active and (early or age >= _ACTIVATE):
-                self.activate()
+            elif begun[-1] is not self.active and age >= _ACTIVATE:
+                self._let_sign(begun[-1])
             elif now >= self._since + MAX_TTL:  # what an old authority signed last has ended
                 self.retire()
             return before != (self._active, len(self._authorities))
@@ -239,3 +256,7 @@ class CertificateAuthority:
 
 def _begin(authority: Authority) -> float:
     return authority.certificate.not_valid_before_utc.timestamp() + BACKDATE
+
+
+def _begun(authority: Authority, now: float) -> bool:
+    return now >= _begin(authority) - BACKDATE

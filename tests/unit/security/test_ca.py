@@ -201,3 +201,28 @@ def test_a_clock_that_is_set_gets_an_authority_of_its_own_time(tmp_path, clock, 
     while ca.maintain():
         pass
     verify_chain(list(ca.issue("spiffe://my.nsm/x").chain), {"my.nsm": ca.bundle()}, clock.time)
+
+
+def test_a_clock_that_goes_back_has_an_authority_sign_that_peers_know(tmp_path, clock):
+    """Years ahead by mistake and right again: the one from before signs, and its successor in its turn."""
+    ca = CertificateAuthority.open(tmp_path, "my.nsm", clock=clock)
+    before = ca.bundle()
+    clock.time += 2 * LIFETIME
+    assert not ca.valid
+    while ca.maintain():
+        pass
+    assert (ca.valid, ca.active.number) == (True, 2)
+    clock.time -= 2 * LIFETIME
+    assert not ca.valid
+    assert (ca.maintain(), ca.maintain()) == (True, False)
+    assert (ca.valid, ca.active.number) == (True, 1)
+    verify_chain(list(ca.issue("spiffe://my.nsm/x").chain), {"my.nsm": before}, clock.time)
+    again = CertificateAuthority.open(tmp_path, "my.nsm", clock=clock)
+    assert again.active.number == 1
+    for share, number in ((0.6, 1), (0.8, 3)):
+        clock.time = 1_700_000_000.0 + share * LIFETIME
+        assert ca.maintain()
+        assert (ca.valid, ca.active.number) == (True, number)
+    clock.time += MAX_TTL
+    assert ca.maintain()
+    assert [one.number for one in ca.authorities] == [3]

@@ -107,7 +107,7 @@ class PortIdentity:
         self._authority = authority
         self._source = SvidSource(clock=clock)
         self._clock = clock
-        self._renew = 0.0
+        self._good = (0.0, 0.0)
         self.on_rotation = _never
 
     @property
@@ -118,11 +118,12 @@ class PortIdentity:
     def _current(self) -> SvidSource:
         now = self._clock.now()
         bundle = self._authority.bundle()
-        if now >= self._renew or self._source.bundles.get(bundle.trust_domain) != bundle:
+        begin, renew = self._good
+        if not begin <= now < renew or self._source.bundles.get(bundle.trust_domain) != bundle:
             leaf = self._authority.issue(self.spiffe_id, TTL)
             above = (one.public_bytes(Encoding.DER) for one in bundle.authorities)
             self._source.update(Svid((*leaf.chain, *above), leaf.key), [bundle])
-            self._renew = now + TTL / 2
+            self._good = (leaf.not_before, now + TTL / 2)
         return self._source
 
     def client_context(self) -> ssl.SSLContext:
