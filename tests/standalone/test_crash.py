@@ -50,8 +50,9 @@ def test_status_and_down_after_a_kill(lab):
     assert not any(is_gone(pid) for pid in children)
     lab.nsm("status").fails(
         f"the mesh {lab.mesh} is dead; it left",
-        "5 things",
+        "6 things",
         "process box (pid",
+        "process fork-server (pid",
         f"namespace {lab.mesh}.box",
         "-> start it again with: nsm",
         code=3,
