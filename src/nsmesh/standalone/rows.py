@@ -11,14 +11,14 @@ import nsmesh
 from nsmesh.chains.tunnels import LACKS, MECHANISMS
 from nsmesh.core.audit import orphans, unclosed
 from nsmesh.core.paths import UNDERLAY
-from nsmesh.model.manifest import Endpoint, Link, Workload, dump
+from nsmesh.model.manifest import Link, dump
 from nsmesh.model.messages import FORWARDER_SERVICE, NetworkService, NetworkServiceEndpoint
-from nsmesh.standalone.client import Client
 from nsmesh.standalone.mesh import Mesh
 from nsmesh.standalone.node_rows import managers_elsewhere, node_rows, parts
 from nsmesh.standalone.nodes import Node, NodeForwarder
 from nsmesh.standalone.refused import refused
 from nsmesh.standalone.rows_connection import Row, connection_row
+from nsmesh.standalone.rows_ends import client_rows, endpoint_rows
 from nsmesh.standalone.telling import describe_match, duration
 
 
@@ -29,8 +29,8 @@ class Rows:
         self._mesh = mesh
         self._kinds: dict[str, Callable[[], list[Row]]] = {
             "services": self._services,
-            "endpoints": self._endpoints,
-            "clients": self._clients,
+            "endpoints": lambda: endpoint_rows(mesh),
+            "clients": lambda: client_rows(mesh),
             "connections": self._connections,
             "managers": lambda: [*self._managers(), *managers_elsewhere(mesh)],
             "nodes": lambda: node_rows(mesh),
@@ -67,92 +67,6 @@ class Rows:
             }
             for service in model.services.values()
         ]
-
-    def _endpoints(self) -> list[Row]:
-        model = self._mesh.model
-        documents = {item.name: item for item in self._mesh.documents.of(Endpoint)}
-        names = {
-            name
-            for name, entry in model.endpoints.items()
-            if FORWARDER_SERVICE not in entry.network_service_names
-        }
-        return [
-            self._endpoint(name, model.endpoints.get(name), documents.get(name))
-            for name in names | set(documents)
-        ]
-
-    def _endpoint(self, name: str, entry: NetworkServiceEndpoint | None, document: Endpoint | None) -> Row:
-        unit = self._mesh.supervisor.units.get(name)
-        space = self._mesh.spaces.known.get(name)
-        state = self._registered(entry)
-        if document is not None and (unit is None or unit.process is None):
-            state = f"dead ({unit.state})" if unit is not None else "dead"
-        labels: dict[str, str] = {}
-        for item in entry.network_service_labels.values() if entry is not None else ():
-            labels.update(item.labels)
-        services = list(entry.network_service_names) if entry else []
-        if document is not None:
-            services = services or list(document.services)
-        now = self._mesh.scope.clock.now()
-        return {
-            "name": name,
-            "services": services,
-            "labels": labels or (dict(document.labels) if document is not None else {}),
-            "state": state,
-            "type": document.type if document is not None else "external",
-            "pid": unit.process.pid if unit and unit.process else None,
-            "node": self._node("endpoint", name) or labels.get("nodeName", ""),
-            "netns": space.path if space else "",
-            "url": self._url(name, entry, document),
-            "expires": duration(entry.expiration_time.seconds - now) if entry else "",
-            "restarts": unit.restarts if unit else 0,
-            "status": {},
-        }
-
-    def _registered(self, entry: NetworkServiceEndpoint | None) -> str:
-        """Return how an entry is called; one whose endpoint was deleted is refreshed by nobody."""
-        if entry is None:
-            return "not registered"
-        left = self._mesh.left.get(entry.name) == entry.expiration_time.seconds
-        return "deleted" if left else "ready"
-
-    def _url(self, name: str, entry: NetworkServiceEndpoint | None, document: Endpoint | None) -> str:
-        """Return where an endpoint listens; in the registry that may be a descriptor of the manager."""
-        if document is not None:
-            return document.env.get("NSM_LISTEN_ON", f"unix://{self._mesh.paths.socket(name)}")
-        return entry.url if entry else ""
-
-    def _clients(self) -> list[Row]:
-        workloads = {item.name: item for item in self._mesh.documents.of(Workload)}
-        known = self._mesh.clients.known
-        return [self._client(name, known.get(name), workloads.get(name)) for name in {**known, **workloads}]
-
-    def _client(self, name: str, client: Client | None, workload: Workload | None) -> Row:
-        unit = self._mesh.supervisor.units.get(name)
-        wires = list(client.wires.values()) if client is not None else []
-        up = sum(wire.state == "up" for wire in wires)
-        state = client.state if client is not None else "gone"
-        if unit is not None and unit.process is None and state == "up":
-            state = f"process {unit.state}"
-        asks = [str(wire.url) for wire in wires]
-        if client is None and workload is not None:
-            asks = [str(url) for url in workload.services]
-        return {
-            "name": name,
-            "state": state,
-            "wires": f"{up}/{len(asks)}",
-            "pid": unit.process.pid if unit and unit.process else None,
-            "node": self._node("client", name),
-            "netns": client.netns if client is not None else "",
-            "asks": asks,
-            "connections": [wire.id for wire in wires],
-            "command": " ".join([*workload.command, *workload.args]) if workload is not None else "",
-            "message": next((str(wire.error) for wire in wires if wire.error), ""),
-        }
-
-    def _node(self, kind: str, name: str) -> str:
-        node = self._mesh.placement.of(kind, name)
-        return node.name if node else ""
 
     def _connections(self) -> list[Row]:
         now = self._mesh.scope.clock.now()
