@@ -71,11 +71,18 @@ so that the kubelet hears at once and not at its next look. It imports nothing, 
 
 
 def libraries(program: Path) -> list[Path]:
-    """Return the shared libraries that the dynamic linker would load for ``program``; none for a script."""
+    """Return the shared libraries that the dynamic linker would load for ``program``; none for a script.
+
+    Exits where this machine lacks one: the image would lack it too, and what needs it would fail there.
+    """
     with program.open("rb") as file:
         if file.read(4) != b"\x7fELF":
             return []
     listing = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+    if lost := re.findall(r"(\S+) => not found", listing):
+        sys.exit(
+            f"error: {program} needs {', '.join(lost)}, missing here\n  -> install the package that has it"
+        )
     return [Path(name) for name in re.findall(r"(/\S+\.so\S*)", listing)]
 
 
