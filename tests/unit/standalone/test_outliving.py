@@ -40,6 +40,12 @@ def parent(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def children(pid):
+    with contextlib.suppress(OSError):
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
 def scenario(work, folder, *, stays=True):
     """Do ``work`` with a fork server whose daemon was killed."""
 
@@ -55,8 +61,9 @@ def scenario(work, folder, *, stays=True):
             forks._channel.close()
             await work(forks, folder / "door")
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(forks.pid, signal.SIGKILL)
+            for pid in (*children(forks.pid), forks.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             forks._child.wait()
 
     asyncio.run(main())
