@@ -16,7 +16,7 @@ from nsmesh.core.call import Call, State
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import Refused
 from nsmesh.datapath.memif.answers import Answers
-from nsmesh.datapath.memif.peer import Listener, listen
+from nsmesh.datapath.memif.peer import Listener, abandoned, listen
 from nsmesh.model.fileurl import INODE_URL, file_path
 from nsmesh.model.messages import MEMIF, Connection, NetworkServiceRequest
 from nsmesh.model.wiring import Side, derived_mac
@@ -77,7 +77,14 @@ class AnswerMemif(Element):
             for name in list(self._wires):
                 self._end(name)
             with suppress(OSError):
+                self._clear()
                 self._folder.rmdir()
+
+    def _clear(self) -> None:
+        """Take away sockets of an earlier process that was killed, whose wires have moved; raises OSError."""
+        for path in self._folder.iterdir():
+            if abandoned(str(path)):
+                path.unlink()
 
     def keeps(self) -> Collection[str]:
         """Return who has a socket."""

@@ -206,6 +206,18 @@ def connect(name: str, answer: Answer, *, number: int = 0) -> Peer:
     return Peer(sock, Client(number), answer)
 
 
+def abandoned(name: str) -> bool:
+    """Return whether a path is a socket at which nobody listens any more."""
+    with _socket(name) as sock:
+        try:
+            sock.connect(_address(name))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
 def _socket(name: str) -> socket.socket:
     problem = socket_problem(name)
     if problem:
