@@ -12,7 +12,7 @@ import structlog
 
 from nsmesh.chains.client import client
 from nsmesh.chains.liveness import Liveness, any_of, carrier
-from nsmesh.chains.restore import held_connection
+from nsmesh.chains.restore import Kept, held_connection
 from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings_nsc import NscSettings
 from nsmesh.chains.up_socket import UpSocket
@@ -25,11 +25,11 @@ from nsmesh.datapath import netns
 from nsmesh.datapath.echo import Echoes
 from nsmesh.dns.asking import PORT
 from nsmesh.elements.client_info import ClientInfo
-from nsmesh.elements.heal import MISSING, Heal
+from nsmesh.elements.heal import Heal
 from nsmesh.elements.keep_apart import KeepApart
 from nsmesh.elements.local_dns import LocalDns
 from nsmesh.elements.receive_fd import ReceiveFdClient
-from nsmesh.model.messages import MEMIF, VHOST_USER, Connection, State
+from nsmesh.model.messages import MEMIF, VHOST_USER, Connection
 from nsmesh.model.resolver_text import is_server
 from nsmesh.rpc import address
 
@@ -154,20 +154,19 @@ class _Asking:
         self._up.listen()
 
     async def _ask(self, wire: Wanted) -> None:
-        refused: float | None = None
-        pause = PAUSE
+        kept, pause = Kept(self._alive), PAUSE
         while True:
             held, reselect = None, False
             call = Call(peer=Peer(in_process=True)).within(self._settings.request_timeout)
             try:
                 held = await held_connection(self._chain, call, wire.id, wire.offer.type)
-                reselect = held is not None and await self._is_over(held, refused)
+                reselect = held is not None and await kept.is_over(held, self._now())
                 call = call.within(self._settings.request_timeout)
                 request = wire.request(self._settings.name, held, reselect=reselect)
                 connection = await self._chain.request(call, request)
             except MeshError as error:
-                if held is not None and refused is None:
-                    refused = self._chain.scope.clock.monotonic()
+                if held is not None:
+                    kept.refused(held, error, self._now())
                 log.warning("request failed", connection=wire.id, error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, self._longest_pause)
@@ -175,20 +174,8 @@ class _Asking:
                 self._tell(connection, restored=held is not None and not reselect)
                 return
 
-    async def _is_over(self, held: Connection, refused: float | None) -> bool:
-        """Return whether what the manager holds is to be given up for another.
-
-        ``refused``: time at which it could not be had again, first; None: never. A wire that lets packets
-        through has some time then: whoever is on the way to its endpoint may just be starting, too.
-        """
-        if held.state != State.DOWN and refused is None:
-            return False
-        if refused is not None and self._chain.scope.clock.monotonic() - refused >= MISSING:
-            return True
-        try:
-            return self._alive is None or not await self._alive(held)
-        except (MeshError, OSError):
-            return True
+    def _now(self) -> float:
+        return self._chain.scope.clock.monotonic()
 
     def _tell(self, connection: Connection, *, restored: bool) -> None:
         context = connection.context

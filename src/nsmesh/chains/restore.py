@@ -7,9 +7,11 @@ import structlog
 from nsmesh.core.call import Call
 from nsmesh.core.element import Handler
 from nsmesh.core.errors import MeshError, Status
+from nsmesh.core.heal_looks import Alive
+from nsmesh.core.missing import Missing
 from nsmesh.core.peering import closing
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import Connection, ConnectionEvent, MonitorScopeSelector, PathSegment
+from nsmesh.model.messages import Connection, ConnectionEvent, MonitorScopeSelector, PathSegment, State
 
 log = structlog.get_logger()
 
@@ -46,3 +48,39 @@ def _found(event: ConnectionEvent, connection_id: str, mechanism: str) -> Connec
         found.path.index = 0
         return found
     return None
+
+
+class Kept:
+    """What is known of one wire that the manager holds for us, while it is taken over.
+
+    The rule is that of healing: one that lets packets through is asked for again as long as that takes, since
+    whoever is on the way to its endpoint may just be starting, too. It is given up for another when its
+    endpoint is not found for long, or when no packets come back; one late echo is not enough for that.
+    """
+
+    def __init__(self, alive: Alive | None) -> None:
+        self._alive = alive
+        self._missing = Missing()
+        self._refused = False
+        self._lived = False
+
+    def refused(self, held: Connection, error: MeshError, now: float) -> None:
+        """Hear why it could not be had again."""
+        self._refused = True
+        self._missing.note(held.network_service_endpoint_name, error, now)
+
+    async def is_over(self, held: Connection, now: float) -> bool:
+        """Return whether it is to be given up for another."""
+        if held.state != State.DOWN and not self._refused:
+            return False
+        if self._missing.too_long(now):
+            return True
+        lives = await self._lives(held) or (self._lived and await self._lives(held))
+        self._lived = lives
+        return not lives
+
+    async def _lives(self, held: Connection) -> bool:
+        try:
+            return self._alive is not None and await self._alive(held)
+        except (MeshError, OSError):
+            return False

@@ -7,6 +7,7 @@ import math
 
 from nsmesh.core.follow import Following
 from nsmesh.core.life import Life
+from nsmesh.core.missing import Missing
 from nsmesh.model.messages import Connection
 
 QUICK = 0.1
@@ -22,8 +23,8 @@ SLOWER = 8
 class HealWatch:
     """What a Heal knows of one connection.
 
-    ``asking``: an attempt of ours is under way in the chain. ``down``: what was heard last. ``missing``: loop
-    time since which nobody finds the endpoint. ``took``: seconds of the longest of the last looks that were
+    ``asking``: an attempt of ours is under way in the chain. ``down``: what was heard last. ``missing``:
+    for how long nobody finds the endpoint. ``took``: seconds of the longest of the last looks that were
     answered, infinite before the first. The connection is kept in its wire form, which takes a quarter
     of the memory of the message.
     """
@@ -38,7 +39,7 @@ class HealWatch:
         self.healing: asyncio.Task[None] | None = None
         self.asking = False
         self.down = False
-        self.missing: float | None = None
+        self.missing = Missing()
         self.took = math.inf
 
     @property

@@ -146,17 +146,26 @@ class Unclosed:
     async def ask(self, target: str, connection: Connection, name: str = "") -> None:
         """Note a first Request before it leaves; it stands in the place of a Close that was owed there.
 
-        Where that Close is just under way its end is waited for: it must not meet what comes after it.
         ``name``: of who is asked, where the target was found by one.
         """
         key = target, connection.id
-        while (trying := self._trying.get(key)) is not None:
-            await asyncio.wait((trying,))
-        self._pay(key)
+        await self._instead(key)
         self._told.discard(key)
         if self._journal is not None:
             self._note(key, _Debt(name, connection.SerializeToString(), self._until(connection)))
             await self._journal.written()
+
+    async def instead(self, target: str, connection_id: str) -> None:
+        """Owe no Close any more: what the next hop has is asked for again, and lives on if that fails."""
+        key = target, connection_id
+        await self._instead(key)
+        self._drop(key)
+
+    async def _instead(self, key: Key) -> None:
+        """Let a Request stand in the place of a Close; one just under way must not meet what comes after."""
+        while (trying := self._trying.get(key)) is not None:
+            await asyncio.wait((trying,))
+        self._pay(key)
 
     def answered(self, target: str, connection_id: str) -> None:
         """Hear that a Request was granted: from now on its life is what is kept of it."""

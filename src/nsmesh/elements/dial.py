@@ -162,7 +162,10 @@ class Dial(Element):
             if hop is not None:
                 hop.handler = handler
             if new and isinstance(target, str):
-                await self.unclosed.ask(target, request.connection, call.get(TARGET_NAME) or "")
+                if _is_taken_over(call, place):
+                    await self.unclosed.instead(target, connection_id)
+                else:
+                    await self.unclosed.ask(target, request.connection, call.get(TARGET_NAME) or "")
             return await next.request(call.put(DIALLED, handler), request)
 
         try:
@@ -196,7 +199,7 @@ class Dial(Element):
         if place is not None:
             target = place.target if place.target != GONE else call.get(TARGET) or GONE
             await self._close_at(call, target, connection, next)
-        elif call.state.get(LIFE) is None:
+        elif call.state.get(LIFE) is None or _is_taken_over(call, place):
             await self._close_at(call, self._where(call), connection, next)
 
     async def _close_at(
@@ -294,6 +297,12 @@ class Dial(Element):
     async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
         """Dial, then pass on."""
         await next.unregister(await self._with_handler(call), entry)
+
+
+def _is_taken_over(call: Call, place: _Place | None) -> bool:
+    """Whether an earlier process of ours was granted it, and no answer has come to this one."""
+    life = call.state.get(LIFE)
+    return place is None and life is not None and life.up
 
 
 def _name(target: Handler | str) -> str:

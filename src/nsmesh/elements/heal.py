@@ -12,7 +12,7 @@ import structlog
 from nsmesh.core.call import Call
 from nsmesh.core.call import State as Kept
 from nsmesh.core.element import Element, Handler
-from nsmesh.core.errors import MeshError, Status
+from nsmesh.core.errors import MeshError
 from nsmesh.core.follow import Follower, Ours, way_of
 from nsmesh.core.heal_looks import Alive, Carries, Looks
 from nsmesh.core.heal_watch import HealWatch
@@ -33,14 +33,10 @@ PAUSE = 0.2
 """Seconds after a first failed attempt; it grows by half each time."""
 LONGEST = 2.0
 """Most seconds between two attempts."""
-MISSING = 10.0
-"""Seconds for which an endpoint that nobody finds may come back, as after a restart of its manager."""
 AT_ONCE = 32
 """Attempts of one process that may be under way at the same time; fewer where no answer comes in time."""
 SLOW = 3.0
 """Seconds after which one that fails has failed for want of time."""
-
-_ABSENT = frozenset((Status.NOT_FOUND, Status.UNKNOWN))
 
 
 class Heal(Element):
@@ -49,10 +45,10 @@ class Heal(Element):
     What the next hop's monitor says decides together with ``alive``: with packets going through, the same
     endpoint is asked for again, without (or when nobody can tell) the connection is closed and endpoint and
     mechanism are chosen anew; a wire that was told as down is looked at briefly, less where its answers
-    came fast, and for ``limit`` once it was found alive and nobody could be asked. An endpoint that
-    nobody finds for :data:`MISSING` is given up, whatever its packets do. It goes on until it succeeds or
-    somebody closes; a stream that ends CANCELLED means nothing. One that was found alive and then loses its
-    carrier has died meanwhile: the pause ends, and the next look is a brief one.
+    came fast, and for ``limit`` once it was found alive and nobody could be asked. An endpoint that nobody
+    finds for long (:mod:`nsmesh.core.missing`) is given up, whatever its packets do. It goes on until it
+    succeeds or somebody closes; a stream that ends CANCELLED means nothing. One that was found alive and then
+    loses its carrier has died meanwhile: the pause ends, and the next look is a brief one.
     ``interval`` and ``limit``: seconds between two probes, and for one; ``count``: how many of them in a row
     have to find nothing. A wire that was told as down and has no carrier is not looked at any longer: both
     ``carries`` and the next hop say that it is dead.
@@ -117,7 +113,7 @@ class Heal(Element):
                 watch = self._watches[connection_id] = HealWatch(life, answer)
             watch.connection = answer
             watch.down = False
-            watch.missing = None
+            watch.missing.found()
             watch.calm()
             self._watch(call, watch, began, anew=anew)
         return answer
@@ -185,7 +181,7 @@ class Heal(Element):
             while True:
                 if alive is None:
                     alive = await self._looks.is_alive_after_all(watch, patient=patient)
-                done = await self._attempt(watch, reselect=not alive or self._given_up(watch))
+                done = await self._attempt(watch, reselect=not alive or self._is_missing(watch))
                 if done and not watch.down:
                     return
                 if alive and not await self._looks.is_alive_after_all(watch, patient=patient):
@@ -199,14 +195,8 @@ class Heal(Element):
             if watch.healing is asyncio.current_task():
                 watch.healing = None
 
-    def _given_up(self, watch: HealWatch) -> bool:
-        return watch.missing is not None and self.scope.clock.monotonic() - watch.missing >= MISSING
-
-    def _note_missing(self, watch: HealWatch, error: MeshError) -> None:
-        if not _is_missing(watch.connection.network_service_endpoint_name, error):
-            watch.missing = None
-        elif watch.missing is None:
-            watch.missing = self.scope.clock.monotonic()
+    def _is_missing(self, watch: HealWatch) -> bool:
+        return watch.missing.too_long(self.scope.clock.monotonic())
 
     async def _attempt(self, watch: HealWatch, *, reselect: bool) -> bool:
         """Ask once; returns whether there is nothing more to do."""
@@ -217,9 +207,10 @@ class Heal(Element):
                 began = self.scope.clock.monotonic()
                 healed = await watch.life.rerequest(reselect=reselect)
         except MeshError as error:
-            if self.scope.clock.monotonic() - began > SLOW:
+            now = self.scope.clock.monotonic()
+            if now - began > SLOW:
                 self._room.late(entered)
-            self._note_missing(watch, error)
+            watch.missing.note(watch.connection.network_service_endpoint_name, error, now)
             ATTEMPTS.add("reselect" if reselect else "restore", error.status.name)
             log.warning(
                 "healing failed",
@@ -255,8 +246,3 @@ class Heal(Element):
                 watch.calm()
                 self._forget(connection.id, watch)
         await next.close(call, connection)
-
-
-def _is_missing(endpoint: str, error: MeshError) -> bool:
-    """Whether the answer is that this very endpoint is not there; some of the field say so by text alone."""
-    return endpoint in error.what and "not found" in error.what and error.status in _ABSENT

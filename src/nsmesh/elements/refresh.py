@@ -71,13 +71,25 @@ class Refresh(Element):
         """Ask again at once: nobody has refreshed or followed it since our end."""
         life = call.state.get(LIFE)
         if life is not None:
-            watch = _Watch()
-            call.state.set(WATCH, watch)
-            self._arm(watch, life, 0.0)
+            self._begin(call, life, 0.0)
+
+    def _begin(self, call: Call, life: Life, delay: float) -> None:
+        watch = _Watch()
+        call.state.set(WATCH, watch)
+        self._arm(watch, life, delay)
 
     async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
-        """Pass on, then set the timer; a Request that fails leaves the old one."""
-        answer = await next.request(call, request)
+        """Pass on, then set the timer; a Request that fails leaves the old one.
+
+        One that lives and has none was an earlier process's of ours, and is asked for again.
+        """
+        try:
+            answer = await next.request(call, request)
+        except BaseException:
+            life = call.state.get(LIFE)
+            if life is not None and life.up and call.state.get(WATCH) is None:
+                self._begin(call, life, RETRY)
+            raise
         delay = refresh_delay(answer.path, self.scope.clock.now())
         life = call.state.get(LIFE)
         if life is not None:

@@ -6,17 +6,21 @@ from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import Connection, Path, State
 
 
+def restores(asked: Connection) -> bool:
+    """Return whether a first Request brings what an earlier process of the caller had: its path goes on."""
+    return len(asked.path.path_segments) > asked.path.index + 1
+
+
 def first_wish(asked: Connection) -> Connection:
     """Return what the first Request of a connection wishes: not the path, which is most of a message.
 
-    One that takes up what an earlier process of the caller had (its path goes on behind the caller) carries
-    the payload of its service, which nobody wished.
+    One that takes up what an earlier process of the caller had carries the payload of its service, which
+    nobody wished.
     """
-    restores = len(asked.path.path_segments) > asked.path.index + 1
     return Connection(
         network_service=asked.network_service,
         network_service_endpoint_name=asked.network_service_endpoint_name,
-        payload="" if restores else asked.payload,
+        payload="" if restores(asked) else asked.payload,
         labels=asked.labels,
         context=asked.context,
     )

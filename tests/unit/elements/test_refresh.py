@@ -161,58 +161,25 @@ def test_a_first_request_that_fails_leaves_no_timer():
 
     async def body(begin, far, handler):
         far.failing = 1
+        first = ask()
+        del first.connection.path.path_segments[1:]
         with pytest.raises((Refused, Unavailable)):
-            await handler.request(Call(), ask())
+            await handler.request(Call(), first)
         assert handler.scope.timers == 0
 
     scenario(body)
 
 
-def test_what_somebody_else_just_asks_for_is_not_asked_twice():
-    """Healing under way, or a Request to refresh: each attempt is the only one, and the period goes on."""
+def test_what_an_earlier_process_had_is_asked_for_until_it_is_granted():
+    """A Request whose path goes on behind the first hop takes it up: it lives, also when that is refused."""
 
     async def body(begin, far, handler):
-        await handler.request(Call(), ask())
-        await asyncio.sleep(119)
-        far.delay = 5.0
-        await begin.life("a").rerequest()
-        await asyncio.sleep(60)
-        assert far.times == [0.0, 119.0]
-        await asyncio.sleep(65)
-        assert far.times == [0.0, 119.0, pytest.approx(244.0, abs=1e-3)]
+        far.failing = 3
+        with pytest.raises(Unavailable):
+            await handler.request(Call(), ask())
+        assert [one.id for one in begin.connections] == ["a"]
+        await asyncio.sleep(1)
+        assert far.failing == 0
+        assert len(far.times) == 4
 
     scenario(body)
-
-
-@pytest.mark.parametrize("step", [5.0, -5.0, 3600.0, -3600.0])
-def test_a_clock_that_is_set_hastens_and_postpones_no_refresh(step):
-    """Somebody sets the time of day, once and back: it comes each two minutes, by tokens of either clock."""
-
-    class Set(VirtualClock):
-        by = 0.0
-
-        def now(self):
-            return super().now() + self.by
-
-    class ByClock(Far):
-        async def request(self, call, request, next):
-            answer = await super().request(call, request, next)
-            for segment in answer.path.path_segments:
-                segment.expires.CopyFrom(timestamp(clock.now() + self.life))
-            return answer
-
-    clock = Set()
-
-    async def main():
-        begin, far = BeginClient(), ByClock()
-        handler = chain(begin, Refresh(lambda: 0.0), far, clock=clock)
-        async with handler.running():
-            await handler.request(Call(), ask())
-            await asyncio.sleep(300)
-            clock.by = step
-            await asyncio.sleep(300)
-            clock.by = 0.0
-            await asyncio.sleep(299)
-            assert far.times == [pytest.approx(120.0 * number, abs=1e-3) for number in range(8)]
-
-    run(main())
