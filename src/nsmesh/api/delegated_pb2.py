@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ansmesh/api/delegated.proto\x12$spire.api.agent.delegatedidentity.v1\".\n\x08SpiffeId\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"|\n\x08X509Svid\x12\x12\n\ncert_chain\x18\x01 \x03(\x0c\x12:\n\x02id\x18\x02 \x01(\x0b\x32..spire.api.agent.delegatedidentity.v1.SpiffeId\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x0c\n\x04hint\x18\x04 \x01(\t\"k\n\x0fX509SvidWithKey\x12\x41\n\tx509_svid\x18\x01 \x01(\x0b\x32..spire.api.agent.delegatedidentity.v1.X509Svid\x12\x15\n\rx509_svid_key\x18\x02 \x01(\x0c\"0\n\x1bSubscribeToX509SVIDsRequest\x12\x0b\n\x03pid\x18\x02 \x01(\x05J\x04\x08\x01\x10\x02\"\x81\x01\n\x1cSubscribeToX509SVIDsResponse\x12I\n\nx509_svids\x18\x01 \x03(\x0b\x32\x35.spire.api.agent.delegatedidentity.v1.X509SvidWithKey\x12\x16\n\x0e\x66\x65\x64\x65rates_with\x18\x02 \x03(\t\"\x1f\n\x1dSubscribeToX509BundlesRequest\"\xca\x01\n\x1eSubscribeToX509BundlesResponse\x12q\n\x0f\x63\x61_certificates\x18\x01 \x03(\x0b\x32X.spire.api.agent.delegatedidentity.v1.SubscribeToX509BundlesResponse.CaCertificatesEntry\x1a\x35\n\x13\x43\x61\x43\x65rtificatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ansmesh/api/delegated.proto\x12$spire.api.agent.delegatedidentity.v1\".\n\x08SpiffeId\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"|\n\x08X509Svid\x12\x12\n\ncert_chain\x18\x01 \x03(\x0c\x12:\n\x02id\x18\x02 \x01(\x0b\x32..spire.api.agent.delegatedidentity.v1.SpiffeId\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x0c\n\x04hint\x18\x04 \x01(\t\"k\n\x0fX509SvidWithKey\x12\x41\n\tx509_svid\x18\x01 \x01(\x0b\x32..spire.api.agent.delegatedidentity.v1.X509Svid\x12\x15\n\rx509_svid_key\x18\x02 \x01(\x0c\"\'\n\x08Selector\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"m\n\x1bSubscribeToX509SVIDsRequest\x12\x41\n\tselectors\x18\x01 \x03(\x0b\x32..spire.api.agent.delegatedidentity.v1.Selector\x12\x0b\n\x03pid\x18\x02 \x01(\x05\"\x81\x01\n\x1cSubscribeToX509SVIDsResponse\x12I\n\nx509_svids\x18\x01 \x03(\x0b\x32\x35.spire.api.agent.delegatedidentity.v1.X509SvidWithKey\x12\x16\n\x0e\x66\x65\x64\x65rates_with\x18\x02 \x03(\t\"\x1f\n\x1dSubscribeToX509BundlesRequest\"\xca\x01\n\x1eSubscribeToX509BundlesResponse\x12q\n\x0f\x63\x61_certificates\x18\x01 \x03(\x0b\x32X.spire.api.agent.delegatedidentity.v1.SubscribeToX509BundlesResponse.CaCertificatesEntry\x1a\x35\n\x13\x43\x61\x43\x65rtificatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,14 +39,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_X509SVID']._serialized_end=240
   _globals['_X509SVIDWITHKEY']._serialized_start=242
   _globals['_X509SVIDWITHKEY']._serialized_end=349
-  _globals['_SUBSCRIBETOX509SVIDSREQUEST']._serialized_start=351
-  _globals['_SUBSCRIBETOX509SVIDSREQUEST']._serialized_end=399
-  _globals['_SUBSCRIBETOX509SVIDSRESPONSE']._serialized_start=402
-  _globals['_SUBSCRIBETOX509SVIDSRESPONSE']._serialized_end=531
-  _globals['_SUBSCRIBETOX509BUNDLESREQUEST']._serialized_start=533
-  _globals['_SUBSCRIBETOX509BUNDLESREQUEST']._serialized_end=564
-  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE']._serialized_start=567
-  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE']._serialized_end=769
-  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE_CACERTIFICATESENTRY']._serialized_start=716
-  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE_CACERTIFICATESENTRY']._serialized_end=769
+  _globals['_SELECTOR']._serialized_start=351
+  _globals['_SELECTOR']._serialized_end=390
+  _globals['_SUBSCRIBETOX509SVIDSREQUEST']._serialized_start=392
+  _globals['_SUBSCRIBETOX509SVIDSREQUEST']._serialized_end=501
+  _globals['_SUBSCRIBETOX509SVIDSRESPONSE']._serialized_start=504
+  _globals['_SUBSCRIBETOX509SVIDSRESPONSE']._serialized_end=633
+  _globals['_SUBSCRIBETOX509BUNDLESREQUEST']._serialized_start=635
+  _globals['_SUBSCRIBETOX509BUNDLESREQUEST']._serialized_end=666
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE']._serialized_start=669
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE']._serialized_end=871
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE_CACERTIFICATESENTRY']._serialized_start=818
+  _globals['_SUBSCRIBETOX509BUNDLESRESPONSE_CACERTIFICATESENTRY']._serialized_end=871
 # @@protoc_insertion_point(module_scope)

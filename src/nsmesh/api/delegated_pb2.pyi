@@ -34,11 +34,21 @@ class X509SvidWithKey(_message.Message):
     x509_svid_key: bytes
     def __init__(self, x509_svid: _Optional[_Union[X509Svid, _Mapping]] = ..., x509_svid_key: _Optional[bytes] = ...) -> None: ...
 
+class Selector(_message.Message):
+    __slots__ = ("type", "value")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    value: str
+    def __init__(self, type: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
 class SubscribeToX509SVIDsRequest(_message.Message):
-    __slots__ = ("pid",)
+    __slots__ = ("selectors", "pid")
+    SELECTORS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
+    selectors: _containers.RepeatedCompositeFieldContainer[Selector]
     pid: int
-    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+    def __init__(self, selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class SubscribeToX509SVIDsResponse(_message.Message):
     __slots__ = ("x509_svids", "federates_with")

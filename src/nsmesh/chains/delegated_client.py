@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
@@ -23,19 +23,29 @@ SVIDS, BUNDLES = SERVICE + "SubscribeToX509SVIDs", SERVICE + "SubscribeToX509Bun
 
 
 class DelegatedWatch(WorkloadWatch):
-    """Follows the identity of a process. ``pid`` gives its number, and 0 when it is gone."""
+    """Follows the identity of a process. ``pid`` gives its number, and 0 when it is gone.
+
+    ``selectors`` name it instead, where the API does not know such a process; each is a type, a colon and a
+    value.
+    """
 
     def __init__(
-        self, pid: Callable[[], int], url: str, source: SvidSource, clock: Clock | None = None
+        self,
+        pid: Callable[[], int],
+        selectors: Sequence[str],
+        url: str,
+        source: SvidSource,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__(url, source, clock)
         self._pid = pid
+        self._selectors = selectors
 
     async def _messages(self) -> AsyncIterator[bytes]:
         pid = self._pid()
         if not pid:
             raise Unavailable("the process is gone")
-        request = delegated_pb2.SubscribeToX509SVIDsRequest(pid=pid).SerializeToString()
+        request = asked_for(pid, self._selectors)
         client = await rpc.connect(self.url, timeout=DIAL)
         try:
             async with Scope("delegated identity", self._clock) as scope:
@@ -46,6 +56,15 @@ class DelegatedWatch(WorkloadWatch):
                     yield message
         finally:
             await client.aclose(0)
+
+
+def asked_for(pid: int, selectors: Sequence[str]) -> bytes:
+    """Return the request for a process: by its number, or by selectors where there are some."""
+    if not selectors:
+        return delegated_pb2.SubscribeToX509SVIDsRequest(pid=pid).SerializeToString()
+    named = (text.partition(":") for text in selectors)
+    found = [delegated_pb2.Selector(type=kind, value=value) for kind, _, value in named]
+    return delegated_pb2.SubscribeToX509SVIDsRequest(selectors=found).SerializeToString()
 
 
 class _Both:

@@ -16,11 +16,13 @@ from nsmesh.core.scope import Scope
 from nsmesh.journal.file import forget_journal
 from nsmesh.kubernetes.client import Object, collection, connected
 from nsmesh.kubernetes.pod_processes import PodNamespace, oldest_processes
+from nsmesh.kubernetes.pod_selectors import selectors_of
 from nsmesh.kubernetes.reflector import Reflector
 from nsmesh.kubernetes.wishes import MODES, is_in_node_network, wish_of
 
 log = structlog.get_logger()
 
+PROCESS, SELECTORS = "process", "selectors"
 LOOK, SELDOM = 0.1, 2.0
 """Seconds between two looks at processes while pods wait for their first one: at least, and at most."""
 
@@ -119,6 +121,7 @@ class NodeAgent:
                 meta["name"],
                 uid,
                 text,
+                selectors=selectors_of(pod) if self._settings.delegated_identity_by == SELECTORS else (),
                 find=self._processes.find,
                 leaves=lambda: self.stays,
                 clock=self._scope.clock,
@@ -196,6 +199,11 @@ async def running_node_agent(settings: NodeAgentSettings) -> AsyncIterator[NodeA
         raise Invalid("NODE_NAME is not set", remedy="set it from spec.nodeName, by the downward API")
     if settings.mode not in MODES:
         raise Invalid(f"NSM_MODE is {settings.mode!r}", remedy=f"say {' or '.join(MODES)}")
+    if settings.delegated_identity_by not in {PROCESS, SELECTORS}:
+        raise Invalid(
+            f"NSM_DELEGATED_IDENTITY_BY is {settings.delegated_identity_by!r}",
+            remedy=f"say {PROCESS} or {SELECTORS}",
+        )
     Path(settings.folder).mkdir(parents=True, exist_ok=True)
     chosen = {"fieldSelector": f"spec.nodeName={settings.node_name}"}
     async with connected(rate=settings.kubelet_qps) as api, Scope("node agent") as scope:

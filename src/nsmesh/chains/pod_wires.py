@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ Find = Callable[[str], Awaitable[PodNamespace]]
 class PodWires:
     """Makes and keeps the wires of one pod. ``text``: its network service URLs.
 
+    ``selectors`` say who it is where its identity is asked for by those; else a process of it is named.
     ``leaves`` says at the end whether the wires stay for the next agent; else they are closed.
     """
 
@@ -59,12 +60,14 @@ class PodWires:
         uid: str,
         text: str,
         *,
+        selectors: Sequence[str],
         find: Find,
         leaves: Callable[[], bool],
         clock: Clock,
     ) -> None:
         self.text = text
         self._uid = uid
+        self._selectors = selectors
         self._find = find
         self._leaves = leaves
         self._clock = clock
@@ -184,7 +187,8 @@ class PodWires:
             return 0 if space.ended else space.pid
 
         wait = self._settings.request_timeout
-        return fetched_identity(url, wait=wait, clock=self._clock, watching=partial(DelegatedWatch, pid))
+        watching = partial(DelegatedWatch, pid, self._selectors)
+        return fetched_identity(url, wait=wait, clock=self._clock, watching=watching)
 
 
 def _point(link: Path, target: str) -> None:

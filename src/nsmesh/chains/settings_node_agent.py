@@ -27,6 +27,8 @@ class NodeAgentSettings(Common):
     """The manager of this node."""
     delegated_identity_socket: str = "unix:///run/spire/admin/agent.sock"
     """Delegated Identity API that gives it the identities of pods; empty: none, own unix sockets only."""
+    delegated_identity_by: str = "process"
+    """What names a pod there: process (of its sandbox; our identity agent), selectors (of k8s; SPIRE)."""
     folder: str = "/var/lib/nsmesh"
     """Folder with a journal for each pod, by which the next agent goes on with its wires."""
     dial_timeout: Seconds = Seconds(5)
