@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datapath_lab as lab
 
+from nsmesh.datapath import netns
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_programs import WITH_DPDK, running
 from nsmesh.datapath.ovs_shared import SharedSwitch
@@ -33,6 +34,7 @@ class TheirSwitch:
         self.folder, self.space, self.c, self.d = Path(folder), space, c, d
         self.database = self.folder / "db.sock"
         self.program = "ovs-vswitchd"
+        self._places = set()
 
     def start_database(self, schema=SCHEMA):
         self.folder.mkdir(exist_ok=True)
@@ -135,7 +137,10 @@ class TheirSwitch:
                     time.sleep(0.01)
 
     def end(self):
+        """End it, and what a driver has left that did not get to its end."""
         self.kill("ovs-vswitchd", "ovsdb-server", number=signal.SIGTERM)
+        for place in filter(Path.exists, self._places):
+            netns.delete(place.name)
 
     async def pings(self, pod, address="10.0.1.2", seconds=30):
         """Return whether a ping passes in time."""
@@ -148,6 +153,7 @@ class TheirSwitch:
     def driver(self, folder, pods, *, name="one", **given):
         """Return a driver that uses this switch."""
         first = SharedSwitch(folder, self.space, database=self.database, owner=f"forwarder:{name}", **given)
+        self._places.add(Path(first.spares.place))
         return OvsDatapath(first, owner=f"forwarder:{name}", namespaces=lambda: pods, most=1)
 
 
