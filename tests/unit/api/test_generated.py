@@ -93,7 +93,7 @@ def test_contract_names_and_numbers():
     assert fields(delegated_pb2.X509Svid) == {1: "cert_chain", 2: "id", 3: "expires_at", 4: "hint"}
     assert fields(delegated_pb2.X509SvidWithKey) == {1: "x509_svid", 2: "x509_svid_key"}
     assert fields(delegated_pb2.SpiffeId) == {1: "trust_domain", 2: "path"}
-    assert fields(delegated_pb2.SubscribeToX509SVIDsRequest) == {2: "pid"}
+    assert fields(delegated_pb2.SubscribeToX509SVIDsRequest) == {1: "selectors", 2: "pid"}
     assert fields(delegated_pb2.SubscribeToX509SVIDsResponse) == {1: "x509_svids", 2: "federates_with"}
     assert fields(delegated_pb2.SubscribeToX509BundlesResponse) == {1: "ca_certificates"}
     assert set(workload_pb2.DESCRIPTOR.services_by_name["SpiffeWorkloadAPI"].methods_by_name) == {
