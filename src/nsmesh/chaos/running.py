@@ -72,7 +72,7 @@ class _Field:
         self.address = row["peer_address"][0].partition("/")[0]
 
     async def once(self, outcome: Outcome) -> bool:
-        """Do it once, note what was seen, and say whether the mesh is well again."""
+        """Do it once, note what was seen, and say whether the mesh is well again, and as it was before."""
         try:
             return await self._once(outcome)
         except MeshError as error:
@@ -96,10 +96,11 @@ class _Field:
         well = served is not None and await self._settled()
         self._note(outcome, found, struck, served if well else None)
         after = [await _interfaces(end) for end in ends]
-        outcome.changed += [f"{a} -> {b}" for a, b in zip(before, after, strict=True) if a != b]
+        changed = [f"{a} -> {b}" for a, b in zip(before, after, strict=True) if a != b]
         leaks = (await self.mesh.status())["leaks"] if well else []
+        outcome.changed += changed
         outcome.leaks += [f"{leak['kind']} {leak['name']}" for leak in leaks]
-        return well
+        return well and not leaks and not changed
 
     def _note(self, outcome: Outcome, found: Tally, struck: Struck, served: float | None) -> None:
         outcome.sent += found.sent
