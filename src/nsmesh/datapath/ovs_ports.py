@@ -68,10 +68,15 @@ class SwitchPorts:
             raise
 
     async def take_out(self, names: Collection[str]) -> None:
-        """Take ports out that are to be made anew; what is not there is out already."""
+        """Take ports out that are to be made anew; what is not there is out already.
+
+        The switch has let go of them afterwards: one that is back before it looks would be the same to it.
+        """
         async with self._turn:
             known = await self._inventory()
-            await self._take_out(known, [name for name in names if name in known.ports])
+            await self._take_out(known, going := [name for name in names if name in known.ports])
+        if going:
+            await look_again(self._database)
 
     async def set_aside(self, which: Callable[[Row], bool]) -> list[Row]:
         """Take ports out of the database, and return them for :meth:`bring_back`.
