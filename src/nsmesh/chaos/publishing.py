@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nsmesh.chaos import summary
+from nsmesh.chaos import summary, tables
 from nsmesh.core.errors import Invalid
 
 TABLE, SUMMARY, SOAK = "chaos", "chaos summary", "soak"
@@ -37,27 +37,25 @@ def surroundings(load: float, at_once: int = 1) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]], run: int) -> str:
     """Return rows of ``nsm chaos run`` as a table of a document, ``run``: the number of their run."""
-    lines = [f"| {_HEAD} |", "|" + "---|" * (_HEAD.count("|") + 1)]
-    for row in rows:
-        lost = f"{row['lost']:,}"
-        bad = len(row["changed"]) + len(row["leaks"])
-        never = f"; {row['not_recovered']} never" if row["not_recovered"] else ""
-        cells = (
-            row["scenario"],
-            row["situation"],
-            row["repetitions"],
-            f"{row['sent']:,}",
-            lost,
-            _time(row["longest_gap_ms"]),
-            _time(row["recovery_p50_ms"]) + never,
-            _time(row["recovery_p99_ms"]),
-            bad,
-            row["promised"],
-            "yes" if row["kept"] else "**no**",
-            run,
-        )
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+    return tables.table(_HEAD, (_cells(row, run) for row in rows))
+
+
+def _cells(row: Mapping[str, Any], run: int) -> tuple[object, ...]:
+    never = f"; {row['not_recovered']} never" if row["not_recovered"] else ""
+    return (
+        row["scenario"],
+        row["situation"],
+        row["repetitions"],
+        f"{row['sent']:,}",
+        f"{row['lost']:,}",
+        _time(row["longest_gap_ms"]),
+        _time(row["recovery_p50_ms"]) + never,
+        _time(row["recovery_p99_ms"]),
+        len(row["changed"]) + len(row["leaks"]),
+        row["promised"],
+        "yes" if row["kept"] else "**no**",
+        run,
+    )
 
 
 def merged(old: str, heading: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -70,8 +68,8 @@ def merged(old: str, heading: str, rows: Sequence[Mapping[str, Any]]) -> str:
     runs = {int(found[1]): found[2] for found in _RUN.finditer(old)}
     number = max(runs, default=0) + 1
     head, rule, *fresh = table(rows, number).splitlines()
-    lines = {_key(line): line for line in [*_lines(old), *fresh]}
-    used = {int(line.split("|")[-2]) for line in lines.values()}
+    lines = {_key(line): line for line in [*tables.lines(old), *fresh]}
+    used = {int(tables.cells(line)[-1]) for line in lines.values()}
     notes = [f"Run {one}: {text}" for one, text in (runs | {number: heading}).items() if one in used]
     return "\n\n".join([*notes, summary.in_order("\n".join([head, rule, *lines.values()]))])
 
@@ -79,15 +77,10 @@ def merged(old: str, heading: str, rows: Sequence[Mapping[str, Any]]) -> str:
 _RUN = re.compile(r"^Run (\d+): (.*)$", re.MULTILINE)
 
 
-def _lines(text: str) -> list[str]:
-    """Return the rows of a table."""
-    return [line for line in text.splitlines() if line.startswith("|")][2:]
-
-
 def _key(line: str) -> tuple[str, str]:
     """Return scenario and situation of a table's row."""
-    cells = [cell.strip() for cell in line.split("|")]
-    return cells[1], cells[2]
+    scenario, situation, *_ = tables.cells(line)
+    return scenario, situation
 
 
 def _time(value: float | None) -> str:

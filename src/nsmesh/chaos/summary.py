@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from nsmesh.chaos import tables
 from nsmesh.chaos.scenarios import NAMES, SITUATIONS
 
 _HEAD = "fault | where | scenarios, situations | times | lost | slowest p50 | slowest p99 | kept"
@@ -28,7 +29,7 @@ class Row(NamedTuple):
 
 def rows(text: str) -> list[Row]:
     """Return the rows of a table, of scenarios that are known."""
-    return [row for row in map(_row, _lines(text)) if row.scenario in NAMES]
+    return [row for row in map(_row, tables.lines(text)) if row.scenario in NAMES]
 
 
 def in_order(text: str) -> str:
@@ -42,21 +43,19 @@ def table(text: str) -> str:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows(text):
         groups.setdefault(_kind(row.scenario), []).append(row)
-    lines = [f"| {_HEAD} |", "|" + "---|" * (_HEAD.count("|") + 1)]
-    for (what, where), some in groups.items():
-        kept = sum(row.kept for row in some)
-        cells = (
-            what,
-            where,
-            f"{len({row.scenario for row in some})}, {len({row.situation for row in some})}",
-            f"{sum(row.times for row in some):,}",
-            f"{sum(row.lost for row in some):,}",
-            _slowest(row.p50 for row in some),
-            _slowest(row.p99 for row in some),
-            "all" if kept == len(some) else f"{kept} of {len(some)}",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return tables.table(_HEAD, ((*kind, *_cells(some)) for kind, some in groups.items()))
+
+
+def _cells(some: list[Row]) -> tuple[str, ...]:
+    kept = sum(row.kept for row in some)
+    return (
+        f"{len({row.scenario for row in some})}, {len({row.situation for row in some})}",
+        f"{sum(row.times for row in some):,}",
+        f"{sum(row.lost for row in some):,}",
+        _slowest(row.p50 for row in some),
+        _slowest(row.p99 for row in some),
+        "all" if kept == len(some) else f"{kept} of {len(some)}",
+    )
 
 
 def _kind(name: str) -> tuple[str, str]:
@@ -70,19 +69,14 @@ def _kind(name: str) -> tuple[str, str]:
 
 def _place(line: str) -> tuple[int, int]:
     """Return where a line belongs: by the list of scenarios, then by situation."""
-    name, situation = (cell.strip() for cell in line.split("|")[1:3])
+    name, situation = tables.cells(line)[:2]
     if name not in NAMES or situation not in SITUATIONS:
         return len(NAMES), 0
     return [*NAMES].index(name), SITUATIONS.index(situation)
 
 
-def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith("|")][2:]
-
-
 def _row(line: str) -> Row:
-    cells = [cell.strip() for cell in line.split("|")[1:-1]]
-    name, situation, times, _, lost, _, p50, p99, _, _, kept, _ = cells
+    name, situation, times, _, lost, _, p50, p99, _, _, kept, _ = tables.cells(line)
     count = int(lost.replace(",", ""))
     return Row(name, situation, int(times), count, _milliseconds(p50), _milliseconds(p99), kept == "yes")
 
