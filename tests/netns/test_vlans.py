@@ -240,6 +240,28 @@ def test_what_was_damaged_is_mended():
     run(main, pods=1)
 
 
+@pytest.mark.parametrize("end", ["the pod's", "the node's"])
+def test_a_wire_whose_end_was_deleted_is_on_its_vlan_again(end):
+    """What watches it makes both ends again; where the NIC is gone meanwhile it says so."""
+
+    async def main(found, driver):
+        driver.watch(lambda _: None)
+        wire = vlan_lab.wire(found, 0, 100)
+        await driver.apply(wire)
+        place, name = (found.pods[0], "nsm-100") if end == "the pod's" else (found.node, name_of(wire.id))
+        with vlan_lab.outsider(found, 100) as (v4, _):
+            lab.run(place, "ip", "link", "del", name)
+            assert (await driver.restore(wire.id)).outcome == "created"
+            assert vlan_lab.pings(found.pods[0], v4)
+            assert (await driver.apply(wire)).outcome == "unchanged"
+        lab.run(found.node, "ip", "link", "del", vlan_lab.NIC)
+        lab.run(place, "ip", "link", "del", name)
+        with pytest.raises(TunnelRefused, match="this node has no interface"):
+            await driver.restore(wire.id)
+
+    run(main, pods=1)
+
+
 def test_a_wire_moves_to_another_vlan():
     """The interface in the pod stays; the VLAN that it leaves goes."""
 

@@ -118,13 +118,18 @@ class Doors:
             os.close(self._home)
             self._home = -1
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be opened any more."""
+        return self._home < 0
+
     def open(self, locations: Iterable[str], *, prepare: bool = False, lenient: bool = False) -> Places:
         """Open each namespace once, all in one excursion of the calling thread; raises MeshError.
 
         With ``prepare`` workloads' namespaces get the settings that a workload may rely on. With ``lenient``
         those that do not exist are left out.
         """
-        if self._home < 0:
+        if self.closed:
             raise Unavailable("this datapath is closed", remedy="make a new one")
         found: dict[str, Place] = {}
         away = False

@@ -58,7 +58,7 @@ class VlanDatapath(SegmentDatapath):
         kernel_tags: bool = True,
     ) -> None:
         self._kernel_tags = kernel_tags
-        self._domains: dict[str, Domain] = {}
+        self._domains: dict[str, tuple[VlanPort, Domain]] = {}
         super().__init__(owner=owner, namespaces=namespaces, node=node, vxlan_gro=vxlan_gro)
 
     async def apply(self, wire: CrossConnect) -> Applied:
@@ -83,6 +83,17 @@ class VlanDatapath(SegmentDatapath):
         macs = (applied.a_mac, "") if wire.a is pod else ("", applied.b_mac)
         return Applied(outcome, *macs, details=applied.details)
 
+    async def restore(self, wire_id: str) -> Applied | None:
+        """See :meth:`Watched.restore`; the wire is on its VLAN again."""
+        applied = await super().restore(wire_id)
+        entered = self._domains.get(wire_id)
+        if applied is not None and entered is not None:
+            try:
+                self._enter(wire_id, entered[0])
+            except (MeshError, OSError) as error:
+                raise _refused(wire_id, entered[0], error) from error
+        return applied
+
     async def remove(self, wire_id: str) -> None:
         """See :meth:`Datapath.remove`. A VLAN that no wire uses any more goes too."""
         looks = wire_id in self._domains or wire_id not in self._records
@@ -95,14 +106,15 @@ class VlanDatapath(SegmentDatapath):
         """See :meth:`Datapath.sweep`."""
         kept = set(owned)
         gone = await super().sweep(kept)
-        self._domains = {wire: domain for wire, domain in self._domains.items() if wire in kept}
+        self._domains = {wire: entered for wire, entered in self._domains.items() if wire in kept}
         self._drop_empty()
         await self.drain()
         return gone
 
     async def aclose(self) -> None:
         """See :meth:`Datapath.aclose`."""
-        self._drop_empty()
+        if not self._doors.closed:
+            self._drop_empty()
         await super().aclose()
 
     def _enter(self, wire_id: str, port: VlanPort) -> bool:
@@ -114,8 +126,8 @@ class VlanDatapath(SegmentDatapath):
             )
             joined = vlan_domain.join(place, bridge, name_of(wire_id))
         before = self._domains.get(wire_id)
-        self._domains[wire_id] = domain
-        if before not in {None, domain}:
+        self._domains[wire_id] = port, domain
+        if before is not None and before[1] != domain:
             self._drop_empty()
         return made or joined
 
