@@ -6,6 +6,7 @@ from mesh_lab import Lab, ping, responder, until
 from vlan_host import OUTSIDE, SELECTOR, client, vlan_documents
 
 from nsmesh.datapath.abilities import lacks
+from nsmesh.datapath.ovs_programs import lacks_switch
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 
@@ -50,8 +51,11 @@ def test_a_name_that_is_none_is_told_at_once():
 
 
 @pytest.mark.skipif(bool(lacks("VLAN")), reason=lacks("VLAN"))
-def test_a_forwarder_in_the_daemon_leads_to_vlans():
+@pytest.mark.parametrize("kind", ["linux", "ovs"])
+def test_a_forwarder_in_the_daemon_leads_to_vlans(kind):
     """One node, one process: the host's own interface; after a kill nothing of it is left in the host."""
+    if kind == "ovs" and (why := lacks_switch()):
+        pytest.skip(why)
     host, outsider = Host("h"), None
     try:
         host.run("sh", "-c", "cat >/run/selector.yaml", given=SELECTOR).ok()
@@ -61,7 +65,7 @@ def test_a_forwarder_in_the_daemon_leads_to_vlans():
             "ip -n outside link set eth0 up",
         ):
             host.run(*command.split()).ok()
-        host.nsm("up", "--device-selector", "/run/selector.yaml").ok()
+        host.nsm("up", "--forwarders", kind, "--device-selector", "/run/selector.yaml").ok()
         host.apply(vlan_documents("one", "two")).ok()
         outsider = host.start(*OUTSIDE)  # it ends with the host
         until(lambda: host.ping("one", "172.10.0.254"))

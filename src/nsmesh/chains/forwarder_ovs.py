@@ -26,12 +26,12 @@ from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.datapath.ovs_there import has_dpdk, path_of
 from nsmesh.mechanisms.memif import Memif
 from nsmesh.mechanisms.vhost_user import VhostUser
-from nsmesh.model.messages import MEMIF, SRV6, VLAN, WIREGUARD
+from nsmesh.model.messages import MEMIF, SRV6, WIREGUARD
 
 log = structlog.get_logger()
 
-NOT_HERE = frozenset({WIREGUARD, SRV6, VLAN})
-"""Mechanisms of the kernel's forwarder that need bare packets or the kernel's own bridges."""
+NOT_HERE = frozenset({WIREGUARD, SRV6})
+"""Mechanisms of the kernel's forwarder that need bare packets or routes of the kernel's own."""
 
 
 def mechanisms_of_switch(settings: ForwarderSettings, sockets: Path | None) -> list[MechanismPlugin]:

@@ -86,16 +86,16 @@ class Forwards(Connects):
     """Mechanisms to offer first, by type, such as VXLAN; the others follow in their usual order."""
     mechanisms: tuple[str, ...] = ()
     """The only mechanisms between nodes to use, by type, such as GENEVE; empty: all that this node can."""
+    device_selector_file: str = ""
+    """YAML file that says which interfaces of this node lead to VLANs, by the label via; empty: none do."""
+    l2_resource_selector_file: str = ""
+    """The same, as other forwarders of NSM call it; both may be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForwarderSettings(Forwards):
     """The forwarder: makes the wires of a node."""
 
-    device_selector_file: str = ""
-    """YAML file that says which interfaces of this node lead to VLANs, by the label via; empty: none do."""
-    l2_resource_selector_file: str = ""
-    """The same, as other forwarders of NSM call it; both may be given."""
     vxlan_gro: bool = True
     """Whether VXLAN ends join what they receive; false only where an underlay within one host never cuts."""
     tunnels_apart: bool = False

@@ -95,10 +95,6 @@ _SRIOV = _of(
     "NSM_CGROUP_PATH",
     "NSM_VFIO_PATH",
 )
-_OVS = (
-    _SRIOV,
-    _of("VLANs: nsm run forwarder makes them", "NSM_L2_RESOURCE_SELECTOR_FILE"),
-)
 _FORWARDER = (
     _SRIOV,
     _of("Open vSwitch: nsm run forwarder-ovs has it", "NSM_BRIDGE_NAME"),
@@ -129,7 +125,7 @@ _KUBELET = (
 UNSERVED: Mapping[str, tuple[Unserved, ...]] = {
     "NsmgrSettings": EVERYWHERE,
     "ForwarderSettings": (*_FORWARDER, *EVERYWHERE),
-    "OvsForwarderSettings": (*_OVS, *EVERYWHERE),
+    "OvsForwarderSettings": (_SRIOV, *EVERYWHERE),
     "RegistrySettings": (*_KUBELET, *EVERYWHERE),
     "KubernetesRegistrySettings": EVERYWHERE,
     "ExcludePrefixesSettings": EVERYWHERE,

@@ -17,7 +17,6 @@ from nsmesh.datapath.base import TunnelRefused
 from nsmesh.datapath.ovs_memif import DEVICE, KIND, MOST_MEMIF, device, memif_port
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.model.sockets import PATH_LIMIT
-from nsmesh.model.tunnels import VlanPort
 from nsmesh.model.wire import CrossConnect, MemifPort, Port, SocketPort, VhostUserPort
 
 MEMORY = 256
@@ -164,12 +163,6 @@ def is_socket(end: Port) -> TypeGuard[SocketPort]:
 
 def check_ends(wire: CrossConnect) -> None:
     """Raise Refused for a wire that this switch cannot make, TunnelRefused where it is the tunnel's fault."""
-    ends = (wire.a, wire.b)
-    if any(isinstance(end, VlanPort) for end in ends):
-        raise TunnelRefused(
-            f"connection {wire.id} leads to a VLAN outside of the mesh: not by this switch",
-            remedy="let the kernel's forwarder make it",
-        )
     tunnel = wire.tunnel
     if tunnel is not None and not tunnel.frames:
         raise TunnelRefused(

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from nsmesh.core.errors import MeshError, Refused
-from nsmesh.datapath import apart, netns
+from nsmesh.datapath import apart, netns, vlans
 from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelPort
 from nsmesh.datapath.offloads import write_checksums
 from nsmesh.datapath.places import Places
 from nsmesh.datapath.record import Record
+from nsmesh.datapath.vlans import ApartVlanDatapath
+from nsmesh.model.tunnels import VlanPort
 
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 WANTED = 0x1 | 0x100
@@ -36,6 +38,8 @@ class _ClientSide(ApartDatapath):
 class Legs:
     """Two kernel drivers, one for each side of a wire: both mark what they make with the wire's id.
 
+    The endpoint's side may be a VLAN outside of the mesh: then its end in the node is a port of that bridge.
+
     ``owner`` and ``namespaces`` as of :class:`LinuxDatapath`; each side has a group of interfaces of its own.
     The end that leads to the switch is on the client's side the endpoint's place, and else the client's.
     """
@@ -43,7 +47,7 @@ class Legs:
     def __init__(self, owner: str, namespaces: Callable[[], Iterable[str]]) -> None:
         self._sides: tuple[ApartDatapath, ApartDatapath] = (
             _ClientSide(owner=f"{owner}/ovs-a", namespaces=namespaces),
-            ApartDatapath(owner=f"{owner}/ovs-b", namespaces=namespaces),
+            ApartVlanDatapath(owner=f"{owner}/ovs-b", namespaces=namespaces),
         )
 
     async def make(
@@ -125,7 +129,7 @@ def _finish(wire_id: str, port: KernelPort | TunnelPort) -> None:
     if isinstance(port, KernelPort):
         netns.call_in(port.netns, lambda: _write_checksums(port.name))
     else:
-        _write_checksums(apart.names_of(wire_id)[0])
+        _write_checksums(vlans.name_of(wire_id) if isinstance(port, VlanPort) else apart.names_of(wire_id)[0])
 
 
 def opened(home: str, names: Iterable[str]) -> dict[str, int]:

@@ -44,6 +44,8 @@ OVS_WISHES = (
     "vxlan_port",
     "mechanism_priority",
     "mechanisms",
+    "device_selector_file",
+    "l2_resource_selector_file",
     "dpdk_memory",
     "spare_wires",
     "most_switches",
