@@ -141,11 +141,16 @@ class LifeMesh:
             self.crash_soon(process)
             await asyncio.sleep(0)
 
-    def crash_soon(self, process):
-        """Let a process die at once; what it has under way is torn down a moment later."""
+    def crash_soon(self, process, *, forgets=False):
+        """Let a process die at once; what it has under way is torn down a moment later.
+
+        ``forgets``: what it has written is gone with it.
+        """
         process.alive = False
         if process.journal is not None:
             process.journal.lose()
+            if forgets and process.name not in CLIENTS:
+                self.journals.pop(process.name, None)
         if self.processes.get(process.name) is process:
             del self.processes[process.name]
         task = asyncio.ensure_future(process.crash())

@@ -35,6 +35,9 @@ class Tokens:
     def fit(self, token, caller):
         return token
 
+    def subject(self, token):
+        return token.partition(">")[0]
+
 
 class Process:
     """One life of a role. ``front`` is asked by others; ``chains`` run while it lives."""
@@ -223,8 +226,8 @@ class _Peers:
 class Faults:
     """One planned fault at a time, after so many steps between elements; an observer of all chains.
 
-    ``kind``: ``error``, ``cancel`` (whoever asked goes away), ``crash`` (of whoever comes by), ``outage`` (of
-    all but clients), ``stall``.
+    ``kind``: ``error``, ``cancel`` (whoever asked goes away), ``crash`` (of whoever comes by), ``amnesia``
+    (the same, and its journal is gone; clients keep theirs), ``outage`` (of all but clients), ``stall``.
     """
 
     def __init__(self, mesh):
@@ -268,8 +271,8 @@ class Faults:
         if self.kind == "cancel":
             self.mesh.cancel_requests()
             await asyncio.sleep(0)
-        elif self.kind == "crash":
-            self.mesh.crash_soon(process)
+        elif self.kind in {"crash", "amnesia"}:
+            self.mesh.crash_soon(process, forgets=self.kind == "amnesia")
             await asyncio.sleep(3600)
         elif self.kind == "outage":
             self.mesh.crash_all_soon()

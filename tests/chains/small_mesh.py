@@ -41,6 +41,9 @@ class NamedTokens:
     def fit(self, token, caller):
         return token
 
+    def subject(self, token):
+        return token.partition(">")[0]
+
 
 class Cable:
     """Remote stub and remote server in one: copies, headers, deadlines, latency; and it can be cut."""

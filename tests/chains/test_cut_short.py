@@ -82,6 +82,14 @@ def test_whoever_comes_by_dies(first, closing):
     run(_each("crash", "intranet", first, closing=closing))
 
 
+@pytest.mark.parametrize("first", range(SPACING))
+@pytest.mark.parametrize("closing", [False, True], ids=["request", "close"])
+@pytest.mark.parametrize("service", ["intranet", "secure"])
+def test_whoever_comes_by_dies_and_has_forgotten_all(service, first, closing):
+    """The same where the journal is lost with the process: who stands behind it is asked what there was."""
+    run(_each("amnesia", service, first, closing=closing))
+
+
 @pytest.mark.parametrize("first", range(0, SPACING, 2))
 @pytest.mark.parametrize("closing", [False, True], ids=["request", "close"])
 def test_all_die_at_once(first, closing):

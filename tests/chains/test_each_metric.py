@@ -34,6 +34,7 @@ ELSEWHERE = {
     "nsm_supervisor_deaths": WHOLE,
     "nsm_supervisor_restarts": WHOLE,
     "nsm_journal_writes": "unit/journal/test_journal_file.py",
+    "nsm_strays_closed": "unit/elements/test_strays.py",
     "nsm_sweep_wires": "unit/elements/test_sweep.py",
     "nsm_wires_restored": "unit/elements/test_keep_wire.py",
     "nsm_nodes_lost": "unit/elements/test_watch_nodes.py",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from nsmesh.chains.onward import owing
 from nsmesh.core.begin import Begin
+from nsmesh.core.call import Call
 from nsmesh.core.clock import Clock
 from nsmesh.core.element import Chain, Element, Handler, chain
 from nsmesh.core.journalling import Journal
@@ -24,11 +26,13 @@ from nsmesh.elements.registry_receive_fd import RegistryReceiveFdClient
 from nsmesh.elements.registry_send_fd import RegistrySendFdClient
 from nsmesh.elements.select_mechanism import SelectMechanism
 from nsmesh.elements.send_fd import SendFd, SendFdClient
+from nsmesh.elements.strays import Strays
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.translate_mechanism import TranslateMechanism
 from nsmesh.elements.trim_path import TrimPath
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
+from nsmesh.model.messages import Connection
 
 
 def endpoint(
@@ -92,8 +96,13 @@ class PassthroughEndpoint:
             clock=clock,
         )
         begin = Begin(journal)
+
+        async def managers(call: Call, connection: Connection) -> list[str]:  # noqa: ARG001 - there is but one
+            return [manager] if isinstance(manager, str) else []
+
         self.server: Chain = chain(
             UpdatePath(name, begin=begin),
+            Strays(name, begin, self.onward, managers, owing(self.onward), tokens, journal),
             begin,
             UpdateToken(tokens),
             *policies,

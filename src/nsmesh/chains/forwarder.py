@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nsmesh.chains.onward import onward
+from nsmesh.chains.onward import onward, owing
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.clock import Clock
@@ -32,6 +32,7 @@ from nsmesh.elements.receive_fd import ReceiveFd
 from nsmesh.elements.round_robin import RoundRobin
 from nsmesh.elements.select_mechanism import SelectMechanism
 from nsmesh.elements.send_fd import SendFd
+from nsmesh.elements.strays import Strays
 from nsmesh.elements.sweep import Sweep
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.translate_mechanism import TranslateMechanism
@@ -41,6 +42,7 @@ from nsmesh.elements.uplink import Uplink
 from nsmesh.elements.watch_endpoints import WatchEndpoints
 from nsmesh.elements.watch_nodes import WatchNodes
 from nsmesh.model.fileurl import is_passing
+from nsmesh.model.messages import Connection
 
 
 class Forwarder:
@@ -81,6 +83,15 @@ class Forwarder:
             sockets = (entry.url for entry in found if entry.name == endpoint and is_passing(entry.url))
             return next(sockets, "")  # any other URL leads where it always did
 
+        async def candidates(call: Call, connection: Connection) -> list[str]:
+            now, named = self.server.scope.clock.now(), connection.network_service_endpoint_name
+            found = await (
+                lookup.named(call, named, now)
+                if named
+                else lookup.endpoints(call, connection.network_service, now)
+            )
+            return sorted({entry.url for entry in found if not named or entry.name == named})
+
         self.onward: Chain = onward(
             name,
             role="forwarder",
@@ -104,6 +115,9 @@ class Forwarder:
         sweep = Sweep(datapath, self.begin, lifetime, journal)
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
+            Strays(
+                name, self.begin, self.onward, candidates, owing(self.onward), tokens, journal, sweep.remove
+            ),
             self.begin,
             UpdateToken(tokens),
             *policies,

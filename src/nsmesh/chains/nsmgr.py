@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nsmesh.chains.onward import onward
+from nsmesh.chains.onward import onward, owing
 from nsmesh.core.begin import Begin
 from nsmesh.core.call import Call, Peer
 from nsmesh.core.clock import Clock
@@ -29,11 +29,12 @@ from nsmesh.elements.receive_fd import ReceiveFd
 from nsmesh.elements.registry_receive_fd import RegistryReceiveFd
 from nsmesh.elements.registry_send_fd import RegistrySendFd
 from nsmesh.elements.send_fd import SendFd
+from nsmesh.elements.strays import Strays
 from nsmesh.elements.timeout import Timeout
 from nsmesh.elements.twins import Twins
 from nsmesh.elements.update_path import UpdatePath
 from nsmesh.elements.update_token import UpdateToken
-from nsmesh.model.messages import FORWARDER_SERVICE
+from nsmesh.model.messages import FORWARDER_SERVICE, Connection
 
 
 class Nsmgr:
@@ -97,6 +98,11 @@ class Nsmgr:
             found = await lookup.endpoints(call, forwarder_service, now, url=url)
             return next((entry.url for entry in found if entry.name == forwarder), "")
 
+        async def forwarders(call: Call, connection: Connection) -> list[str]:  # noqa: ARG001 - all of them
+            now = self.server.scope.clock.now()
+            found = await lookup.endpoints(call, forwarder_service, now, url=url)
+            return [entry.url for entry in found]
+
         self.onward: Chain = onward(
             name,
             role="nsmgr",
@@ -110,6 +116,7 @@ class Nsmgr:
         )
         self.server: Chain = chain(
             UpdatePath(name, begin=self.begin),
+            Strays(name, self.begin, self.onward, forwarders, owing(self.onward), tokens, journal),
             *outcomes,
             self.begin,
             UpdateToken(tokens),

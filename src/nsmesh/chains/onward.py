@@ -16,6 +16,12 @@ from nsmesh.elements.hold_socket import HoldSocket
 from nsmesh.elements.receive_fd import ReceiveFdClient
 from nsmesh.elements.send_fd import SendFdClient
 from nsmesh.elements.update_path import UpdatePath
+from nsmesh.model.messages import Connection
+
+
+def owing(client: Chain) -> Callable[[str, Connection], None]:
+    """Return what has a connection closed at a URL, by a client half, however long that takes."""
+    return next(one for one in client.elements if isinstance(one, Dial)).unclosed.owe
 
 
 def onward(

@@ -37,6 +37,10 @@ class TokenSource(Protocol):
         """
         ...
 
+    def subject(self, token: str) -> str:
+        """Return whose token it says to be, a SPIFFE ID; empty where it does not say. Nothing is verified."""
+        ...
+
 
 class PlainTokens:
     """Empty tokens that only say how long a connection lives without a refresh: for peers without identity.
@@ -55,6 +59,10 @@ class PlainTokens:
     def fit(self, token: str, caller: Peer) -> str:  # noqa: ARG002 - nothing is signed
         """Return the token."""
         return token
+
+    def subject(self, token: str) -> str:  # noqa: ARG002 - nobody has a name
+        """Return nothing, as peers without identity have no name."""
+        return ""
 
 
 def token_headers(token: str, expires: float) -> tuple[tuple[str, str], ...]:

@@ -181,6 +181,13 @@ class TokenMinter:
             claims["exp"] = math.floor(min(ends, svid.not_after))
         return jws.sign({"typ": "JWT"}, claims, svid.key)
 
+    def subject(self, token: str) -> str:
+        """Return the ``sub`` of a token; see :class:`nsmesh.core.tokens.TokenSource`."""
+        try:
+            return self._reader.read(token).subject or ""
+        except BadToken:
+            return ""
+
     @staticmethod
     def _addressee(audience: Peer, svid: Svid) -> tuple[str, float]:
         if audience.certificate:
