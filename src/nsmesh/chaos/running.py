@@ -14,7 +14,7 @@ from nsmesh.chaos.outcomes import Outcome
 from nsmesh.chaos.packets import Tally
 from nsmesh.chaos.scenarios import HOLD, IDLE, RATES, REQUEST, Layout, Scenario, Wanted
 from nsmesh.chaos.streams import Stream, stream
-from nsmesh.core.errors import MeshError
+from nsmesh.core.errors import MeshError, Status
 from nsmesh.datapath import probe, programs
 from nsmesh.standalone.supervisor import STEADY
 
@@ -172,7 +172,9 @@ class _Field:
         while time.monotonic() < end:
             try:
                 await self.mesh.connect(f"kernel://{service}/nsm-1", self.fresh, "fresh")
-            except MeshError:
+            except MeshError as error:
+                if error.status == Status.ALREADY_EXISTS and await self._has_fresh():
+                    return time.monotonic()  # it was granted, and the answer lost with the daemon
                 if service != SERVICE:
                     await self._passes()
                     service = SERVICE
@@ -180,6 +182,13 @@ class _Field:
             else:
                 return time.monotonic()
         return None
+
+    async def _has_fresh(self) -> bool:
+        try:
+            rows = await self.mesh.rows("connections")
+        except MeshError:
+            return False
+        return any(row["client"] == "fresh" and row["state"] == "up" for row in rows)
 
     async def _settled(self) -> bool:
         """Close the new wire, and wait until all is as before; say whether it is."""

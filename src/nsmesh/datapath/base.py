@@ -81,6 +81,13 @@ class Datapath(Protocol):
         """Say what exists and is marked as this driver's own, in the namespaces that it has worked in."""
         ...
 
+    async def tidy(self) -> int:
+        """Remove what an earlier process of this driver had begun and not marked, or closed and not deleted.
+
+        It has no owner, so :meth:`has` does not tell of it. Returns how much it was.
+        """
+        ...
+
     async def sweep(self, owned: Iterable[str]) -> list[Existing]:
         """Remove what is marked as the driver's own and belongs to no id of ``owned``; return it."""
         ...

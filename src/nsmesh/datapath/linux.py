@@ -28,6 +28,8 @@ from nsmesh.datapath.wirestate import EndState, check_wire
 
 PATIENCE = 0.1
 """Seconds that a new wire waits at most for the index of the one whose place it takes."""
+MOMENT = 0.1
+"""Seconds after which an interface that is being made has its owner's mark, and one to be deleted is gone."""
 
 
 def _nowhere() -> Iterable[str]:
@@ -212,6 +214,20 @@ class LinuxDatapath(WireMaker):
         self._meet(found)
         self._looked = True
         return found
+
+    async def tidy(self) -> int:
+        """See :meth:`Datapath.tidy`; returns when it is all deleted."""
+        remains = await self._remains()
+        if not remains:
+            return 0
+        await asyncio.sleep(MOMENT)
+        remains &= await self._remains()
+        close_ends(self._doors, self._reaper, remains, {""})
+        await self._reaper.drain()
+        return len(remains)
+
+    async def _remains(self) -> set[tuple[str, int]]:
+        return {(one.netns, index) for one in await self._survey() for index in one.remains(self._group)}
 
     async def sweep(self, owned: Iterable[str]) -> list[Existing]:
         """See :meth:`Datapath.sweep`; returns when it is all deleted."""

@@ -238,6 +238,10 @@ class OvsDatapath:
         """See :meth:`Datapath.has`."""
         return await self._legs.has()
 
+    async def tidy(self) -> int:
+        """See :meth:`Datapath.tidy`: interfaces; ports and flows carry their owner from the first moment."""
+        return await self._legs.tidy()
+
     async def sweep(self, owned: Iterable[str]) -> list[Existing]:
         """See :meth:`Datapath.sweep`."""
         kept = set(owned)

@@ -109,6 +109,10 @@ class Legs:
         """See :meth:`Datapath.has`."""
         return [existing for leg in self._sides for existing in await leg.has()]
 
+    async def tidy(self) -> int:
+        """See :meth:`Datapath.tidy`."""
+        return sum([await leg.tidy() for leg in self._sides])
+
     async def sweep(self, owned: Iterable[str]) -> list[Existing]:
         """See :meth:`Datapath.sweep`."""
         kept = set(owned)

@@ -28,7 +28,8 @@ AGAIN = 2.0
 class Sweep(Element):
     """Takes away wires of this forwarder that belong to no connection.
 
-    A forwarder that died leaves its wires to the next one. With a ``journal`` that is whole, what is not in
+    A forwarder that died leaves its wires to the next one; what it was just making or deleting goes when that
+    starts. With a ``journal`` that is whole, what is not in
     it was never agreed, or is closed: it is removed at once. Else those that live are asked for again within
     ``lifetime`` seconds, the longest life of a token; what nobody has asked for by then is removed, and so it
     goes on every ``lifetime`` seconds. A wire whose Close failed is looked for soon.
@@ -59,11 +60,23 @@ class Sweep(Element):
         yield self
 
     async def _repeat(self) -> None:
+        await self._tidy()
         if self._journal is not None:
             await self._start(self._journal)
         while True:
             await asyncio.sleep(self._lifetime)
             await self.sweep()
+
+    async def _tidy(self) -> None:
+        """Take away what a process before us had begun and not marked yet, or not deleted yet."""
+        try:
+            found = await self._datapath.tidy()
+        except MeshError as error:
+            log.warning("cannot look for what was left half made", element="sweep", error=str(error))
+            return
+        if found:
+            SWEPT.add(by=found)
+            log.info("what was left half made is removed", element="sweep", interfaces=found)
 
     async def _start(self, journal: Journal) -> None:
         if journal.whole:

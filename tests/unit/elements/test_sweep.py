@@ -181,3 +181,29 @@ def test_a_request_for_a_wire_that_is_being_removed_waits_and_makes_it_anew():
             assert names(datapath) == {"c-0"}
 
     run(main())
+
+
+def test_what_a_dead_forwarder_left_half_made_goes_at_the_start_whatever_the_journal_is():
+    """It has no owner that could ask for it again; a driver that cannot look stops nothing."""
+
+    class Left(FakeDatapath):
+        found = 3
+
+        async def tidy(self):
+            if self.found is None:
+                raise Unavailable("no namespace can be read")
+            left, self.found = self.found, None
+            return left
+
+    async def main():
+        datapath = Left()
+        swept = DECLARED["nsm_sweep_wires"].values.get((), 0)
+        async with forwarder(datapath, MemoryJournal()):
+            assert DECLARED["nsm_sweep_wires"].values[()] == swept + 3
+        await datapath.apply(wire("gone"))
+        journal = MemoryJournal()
+        journal.vouch()
+        async with forwarder(datapath, journal):
+            assert names(datapath) == set()
+
+    run(main())
