@@ -12,6 +12,7 @@ import structlog
 from nsmesh import rpc
 from nsmesh.core.clock import Clock, SystemClock
 from nsmesh.core.errors import Invalid, MeshError, Status, TimedOut, Unavailable
+from nsmesh.core.pauses import pauses
 from nsmesh.core.scope import Scope
 from nsmesh.security.svid import Svid, SvidSource
 from nsmesh.security.verify import Bundle
@@ -20,9 +21,8 @@ from nsmesh.security.workload_response import read_x509_response
 
 log = structlog.get_logger()
 
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 30.0
-"""Seconds between two tries: 1, 2, 3 ... 30 (contract 3.7)."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+"""Seconds between two tries, about. The field's begin with 1 (contract 3.7), and an API may start in less."""
 DIAL = 5.0
 """Seconds that a dial of the API may take."""
 FINAL = frozenset({Status.CANCELLED, Status.INVALID_ARGUMENT})
@@ -49,7 +49,7 @@ class WorkloadWatch:
 
     async def run(self) -> None:
         """Follow, over and over, until cancelled or given a final answer."""
-        pause = FIRST_PAUSE
+        delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             updates = 0
             try:
@@ -63,10 +63,10 @@ class WorkloadWatch:
                 self.failed.set_result(error)
                 return
             if updates:
-                pause = FIRST_PAUSE
-            log.warning("no Workload API for now", url=self.url, error=str(error), again_in=pause)
+                delays = pauses(FIRST_PAUSE, LONGEST_PAUSE)
+            pause = next(delays)
+            log.warning("no Workload API for now", url=self.url, error=str(error), again_in=round(pause, 1))
             await asyncio.sleep(pause)
-            pause = min(pause + FIRST_PAUSE, LONGEST_PAUSE)
 
     async def _messages(self) -> AsyncIterator[bytes]:
         client = await rpc.connect(self.url, timeout=DIAL)

@@ -124,8 +124,10 @@ class Scenario:
         return Layout(self.options, there, self.what == FULL, self.what in CLOCKS)
 
     def state(self, ground: Ground) -> list[Path]:
-        """Return the files that are lost with ``state lost``."""
+        """Return the files that are lost with ``state lost``; of the daemon all that its CA has."""
         paths = ground.paths
+        if self.who == ("daemon",):
+            return list((paths.state / "ca").iterdir())
         found = [paths.registry if unit == "registry" else paths.journal(unit) for unit in self.who]
         return [Path(f"{file}{tail}") for file in found for tail in ("", "-wal", "-shm")]
 
@@ -134,12 +136,12 @@ _LOCAL = ("registry", "nsmgr", "forwarder", "alpha")
 _REMOTE = ("registry", "nsmgr-node1", "nsmgr-node2", "forwarder-node1", "forwarder-node2", "alpha")
 SCENARIOS = (
     *(Scenario((unit,), what) for what in (KILL, TERM, STOP, LOSE) for unit in _LOCAL),
-    *(Scenario((unit,), LONG_STOP) for unit in ("nsmgr", "forwarder")),
+    *(Scenario((unit,), LONG_STOP) for unit in (*_LOCAL, "daemon")),
     *(Scenario(pair, KILL) for pair in (("registry", "nsmgr"), ("registry", "forwarder"))),
     *(Scenario(pair, KILL) for pair in (("registry", "alpha"), ("nsmgr", "forwarder"))),
     *(Scenario(some, KILL) for some in (("nsmgr", "alpha"), _LOCAL)),
     Scenario(("daemon",), KILL, ()),
-    Scenario(("daemon",), KILL),
+    *(Scenario(("daemon",), what) for what in (KILL, STOP, LOSE)),
     *(Scenario((unit,), what, TWO_NODES) for what in (KILL, TERM, LOSE) for unit in _REMOTE),
     *(Scenario((f"{role}-node2",), LONG_STOP, TWO_NODES) for role in ("nsmgr", "forwarder")),
     *(Scenario((f"{role}-node1", f"{role}-node2"), KILL, TWO_NODES) for role in ("nsmgr", "forwarder")),

@@ -11,9 +11,10 @@ import pytest
 from nsmesh import rpc
 from nsmesh.chains import workload_client
 from nsmesh.chains.workload_api import methods, served_workload_api
-from nsmesh.chains.workload_client import fetched_identity
+from nsmesh.chains.workload_client import FIRST_PAUSE, fetched_identity
 from nsmesh.core import virtual
 from nsmesh.core.errors import Invalid, MeshError, Remote, Status, TimedOut, Unauthorized, Unavailable
+from nsmesh.core.pauses import GROWTH, JITTER
 from nsmesh.security.ca import CertificateAuthority
 from nsmesh.security.entries import DEFAULT_TEMPLATE, Entries, Entry, Template
 from nsmesh.security.workload_api import WorkloadApi
@@ -122,7 +123,7 @@ class Script:
 
 
 def test_what_passes_is_tried_again(tmp_path, url):
-    """Unavailable, PermissionDenied and Unknown are asked again, after 1, 2 and 3 s."""
+    """Unavailable, PermissionDenied and Unknown are asked again, soon at first and then more seldom."""
     clock = virtual.VirtualClock()
 
     async def main():
@@ -130,8 +131,11 @@ def test_what_passes_is_tried_again(tmp_path, url):
         script = Script(api_in(tmp_path, clock=clock), errors)
         async with rpc.serve(url, script.methods()), fetched_identity(url, clock=clock) as source:
             assert source.spiffe_id
-        steps = [round(b - a) for a, b in zip(script.times, script.times[1:], strict=False)]
-        assert steps == [1, 2, 3]
+        steps = [b - a for a, b in zip(script.times, script.times[1:], strict=False)]
+        for turn, step in enumerate(steps):
+            least = FIRST_PAUSE * GROWTH**turn
+            assert least <= step <= least * (1 + JITTER) + 0.01
+        assert len(steps) == len(errors)
 
     virtual.run(main())
 
