@@ -60,14 +60,15 @@ sys.exit(main())
 WAITER = """#!{python} -IS
 import sys, time
 from _socket import AF_UNIX, socket
-end = time.monotonic() + 25
+end = time.monotonic() + float(sys.argv[2])
 while socket(AF_UNIX).connect_ex(chr(0) + sys.argv[1][1:]):
     if time.monotonic() > end:
         sys.exit("not all wires are up")
     time.sleep(0.02)
 """
-"""Ends when the client of its pod has all wires (NSM_UP_SOCKET), or fails. As a probe it may take 30 seconds,
-so that the kubelet hears at once and not at its next look. It imports nothing, and so costs little."""
+"""nsm-up @NAME SECONDS: ends when the client of its pod has all wires (NSM_UP_SOCKET), or fails after that
+time. It waits itself, so that the kubelet hears at once and not at its next look. It imports nothing, and so
+costs little."""
 
 
 def libraries(program: Path) -> list[Path]:

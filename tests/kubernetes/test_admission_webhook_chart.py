@@ -15,6 +15,10 @@ from kubernetes_webhook import URL, Mesh, env_of, free_port, pod, replica
 pytestmark = pytest.mark.timeout(120)
 
 NAME = "nsm-mutating-webhook"
+INIT = {
+    "NSM_INIT_CONTAINER_IMAGES": "localhost/nsmesh/nsm:latest",
+    "NSM_INIT_CONTAINER_ARGS": "run,nsc-init",
+}
 KINDS = ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "ServiceAccount", "Secret")
 
 
@@ -145,12 +149,37 @@ def test_the_manifest_is_in_step_with_the_chart():
 
 
 @pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ("holdBackBy=hook", {"NSM_SIDECAR_AT_START": "/usr/bin/nsm-up,@nsm-up,30"}),
+        ("holdBackBy=probe", {"NSM_SIDECAR_STARTED": "/usr/bin/nsm-up,@nsm-up,25"}),
+        ("holdBackBy=container", INIT),
+        ("holdBackBy=hook,admissionWebhook.client.nativeSidecar=false", INIT),
+        ("holdBackBy=nothing", {}),
+    ],
+)
+def test_something_else_may_hold_pods_back(settings, found):
+    """One way at a time; an ordinary container cannot, and has another one in front of it."""
+    items = rendered("x", "--set=admissionWebhook.enabled=true", f"--set=admissionWebhook.client.{settings}")
+    (pod,) = [
+        item["spec"]["template"]["spec"]
+        for item in items
+        if item["kind"] == "Deployment" and item["metadata"]["name"] == "admission-webhook"
+    ]
+    told = env_of(pod["containers"][0])
+    ways = ("NSM_INIT", "NSM_SIDECAR_STARTED", "NSM_SIDECAR_AT_START")
+    assert {name: value for name, value in told.items() if name.startswith(ways)} == found
+    assert ("NSM_UP_SOCKET=@nsm-up" in told["NSM_ENVS"]) == ("@nsm-up" in str(found))
+
+
+@pytest.mark.parametrize(
     ("setting", "named"),
     [
         ("admissionWebhook.failurePolicy=fail", "failurePolicy"),
         ("admissionWebhook.timeoutSeconds=60", "timeoutSeconds"),
         ("admissionWebhook.exemptNamespaces={Kube}", "exemptNamespaces"),
         ("admissionWebhook.client.resources.limits.memory=lots", "memory"),
+        ("admissionWebhook.client.holdBackBy=true", "holdBackBy"),
         ("networkServicePolicies.enabled=true", "enabled"),
     ],
 )

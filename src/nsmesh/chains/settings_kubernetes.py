@@ -60,7 +60,9 @@ class AdmissionWebhookSettings(Common):
     native_sidecars: bool = False
     """Whether the latter are init containers that stay: they start first, end last, let a Job complete."""
     sidecar_started: tuple[str, ...] = ()
-    """Command in them that succeeds when the pod's own containers may start: /usr/bin/nsm-up,@NAME."""
+    """Command in them that succeeds when the pod's own containers may start: /usr/bin/nsm-up,@NAME,25."""
+    sidecar_at_start: tuple[str, ...] = ()
+    """The same as a hook of their start, which is sooner: /usr/bin/nsm-up,@NAME,30."""
     envs: tuple[str, ...] = ()
     """More variables for the containers that are added, as NAME=value."""
     webhook_mode: str = "spire"

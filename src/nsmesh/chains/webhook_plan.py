@@ -42,6 +42,7 @@ class Plan:
             requests=_said(memory=settings.sidecar_requests_memory, cpu=settings.sidecar_requests_cpu),
             native_sidecar=settings.native_sidecars,
             started=settings.sidecar_started,
+            at_start=settings.sidecar_at_start,
             silent=settings.silent,
             spire_folder=settings.spire_socket_folder,
             nsm_folder=settings.socket_folder,
@@ -95,10 +96,10 @@ def _check(settings: AdmissionWebhookSettings) -> None:
             "no container is to be added to pods",
             remedy="name a client's image with NSM_CONTAINER_IMAGES, NSM_INIT_CONTAINER_IMAGES or both",
         )
-    if settings.sidecar_started and not settings.native_sidecars:
+    if (settings.sidecar_started or settings.sidecar_at_start) and not settings.native_sidecars:
         raise Invalid(
             "only a native sidecar holds back the pod's own containers",
-            remedy="set NSM_NATIVE_SIDECARS=true, or unset NSM_SIDECAR_STARTED",
+            remedy="set NSM_NATIVE_SIDECARS=true, or unset NSM_SIDECAR_STARTED and NSM_SIDECAR_AT_START",
         )
     for entry in settings.envs:
         if "=" not in entry.lstrip("="):

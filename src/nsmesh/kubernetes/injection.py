@@ -37,9 +37,11 @@ class Injection:
     are started with, for an image of several roles; the last one is the container's name then. ``envs``:
     entries ``NAME=value``. ``limits`` and ``requests``: Kubernetes quantities by resource name. ``silent``: a
     bad annotation is put into the pod as it is, and only the client says what is wrong with it.
-    ``started``: command in native sidecars that succeeds when the pod may go on. The folders
-    are those of the node; in the pod they are where NSM has them. ``user``: the number of the user that runs
-    the containers where root is barred and the pod names none; 0: that of the image.
+    ``started`` and ``at_start``: commands in native sidecars that hold the pod back, one as a probe that has
+    to succeed, one as a hook that has to end. For the hook nobody waits until the kubelet looks again, but
+    meanwhile it shows no log of the pod, and does not end it. The folders are those of the node; in the pod
+    they are where NSM has them. ``user``: the number of the user that runs the containers where root is
+    barred and the pod names none; 0: that of the image.
     """
 
     annotation: str = "networkservicemesh.io"
@@ -54,6 +56,7 @@ class Injection:
     requests: Mapping[str, str] = field(default_factory=lambda: {"memory": "40Mi", "cpu": "100m"})
     native_sidecar: bool = False
     started: Sequence[str] = ()
+    at_start: Sequence[str] = ()
     silent: bool = False
     spire_folder: str = SPIRE_SOCKETS
     nsm_folder: str = NSM_SOCKETS
@@ -84,8 +87,9 @@ def injected(
     beside = [build(image, settings.args) for image in settings.images]
     if settings.native_sidecar:
         stays: Object = {"restartPolicy": "Always"}
+        if settings.at_start:
+            stays["lifecycle"] = {"postStart": {"exec": {"command": list(settings.at_start)}}}
         if settings.started:
-            # As a hook behind the start it would keep the kubelet from ending a pod whose wires never come.
             stays["startupProbe"] = {
                 "exec": {"command": list(settings.started)},
                 "timeoutSeconds": 30,

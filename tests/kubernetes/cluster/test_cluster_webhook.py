@@ -78,10 +78,11 @@ def test_a_job_has_its_wire_before_it_starts_and_completes(namespace: str, webho
     assert "172.16.7." in lab.kubectl("-n", namespace, "logs", "job/once", "-c", "app")
 
 
-def test_a_client_alone_holds_its_pod_back(namespace: str, webhook: None) -> None:
+@pytest.mark.parametrize("way", ["hook", "probe"])
+def test_a_client_alone_holds_its_pod_back(namespace: str, webhook: None, way: str) -> None:
     """One container more, not two: a job has its wire from the start; without one a pod waits, and can go."""
     before = lab_mesh.revision()
-    lab_mesh.upgrade("admissionWebhook.client.holdBack=true")
+    lab_mesh.upgrade(f"admissionWebhook.client.holdBackBy={way}")
     lab.kubectl("-n", lab.SYSTEM, "rollout", "status", "deploy/admission-webhook", "--timeout=90s")
     try:
         service = f"icmp-{namespace}"
@@ -91,18 +92,24 @@ def test_a_client_alone_holds_its_pod_back(namespace: str, webhook: None) -> Non
         made(namespace, "Job", "once", spec={"backoffLimit": 0, "template": template})
         made(namespace, "Pod", "never", annotations={KEY: "kernel://nobody/nsm-1"}, spec=spec())
 
-        def waits(name: str) -> bool:
-            status = lab.objects("pod", "-n", namespace, name)["status"]
-            return [one["name"] for one in status.get("initContainerStatuses", ())] == ["nsc"] and all(
-                "waiting" in one["state"] for one in status["containerStatuses"]
-            )
+        def asks() -> bool:
+            words = ("-n", namespace, "logs", "never", "-c", "nsc")
+            said = lab.kubectl(*words, check=False) + lab.kubectl(*words, "-p", check=False)
+            return "request failed" in said
 
-        asks = ("logs", "never", "-c", "nsc")
-        lab.until("it asks", lambda: "request failed" in lab.kubectl("-n", namespace, *asks, check=False), 30)
-        assert waits("never")
-        lab.kubectl("-n", namespace, "delete", "pod", "never", "--timeout=30s")
+        def given_up() -> bool:
+            chosen = "--field-selector=reason=FailedPostStartHook,involvedObject.name=never"
+            return bool(lab.objects("events", "-n", namespace, chosen)["items"])
+
+        if way == "hook":  # there is no log before
+            lab.until("the kubelet says that the hook has failed", given_up, 120)
+        lab.until("its log says what was refused", asks, 120)
+        status = lab.objects("pod", "-n", namespace, "never")["status"]
+        assert [one["name"] for one in status["initContainerStatuses"]] == ["nsc"]
+        assert all("waiting" in one["state"] for one in status["containerStatuses"])
+        lab.kubectl("-n", namespace, "delete", "pod", "never", "--timeout=120s")
         lab.create(namespace, lab.responder("nse", 1, "172.16.7.32/28", service))
-        lab.kubectl("-n", namespace, "wait", "--for=condition=Complete", "job/once", "--timeout=90s")
+        lab.kubectl("-n", namespace, "wait", "--for=condition=Complete", "job/once", "--timeout=150s")
         assert "172.16.7." in lab.kubectl("-n", namespace, "logs", "job/once", "-c", "app")
     finally:
         lab.helm("rollback", "nsmesh", str(before), "-n", lab.SYSTEM)

@@ -64,15 +64,27 @@ def test_a_name_that_is_taken_is_told(name):
     first.close()
 
 
-def test_the_program_of_the_image_ends_when_it_listens(name, tmp_path):
-    """It waits as long as that takes, by Python without any package."""
-    program = tmp_path / "nsm-up"
-    program.write_text(runpy.run_path(str(ROOTFS))["WAITER"].format(python=sys.executable))
-    program.chmod(0o755)
-    with subprocess.Popen([program, name]) as waiting:
+@pytest.fixture
+def program(tmp_path):
+    """Give the program of the image that waits, run by this Python without any package."""
+    file = tmp_path / "nsm-up"
+    file.write_text(runpy.run_path(str(ROOTFS))["WAITER"].format(python=sys.executable))
+    file.chmod(0o755)
+    return file
+
+
+def test_the_program_of_the_image_ends_when_it_listens(name, program):
+    """It waits as long as that takes."""
+    with subprocess.Popen([program, name, "60"]) as waiting:
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(1)
         one = UpSocket(name)
         one.listen()
         assert waiting.wait(30) == 0
         one.close()
+
+
+def test_the_program_of_the_image_fails_after_its_time(name, program):
+    """In words, which the kubelet shows."""
+    done = subprocess.run([program, name, "0.1"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "not all wires are up\n")

@@ -37,6 +37,7 @@ NAME = "webhook.mesh.svc"
         ({"NSM_ENVS": "=A"}, "write NAME=value"),
         ({"NSM_LISTEN_ON": "unix:///x"}, "tcp://:PORT"),
         ({"NSM_SIDECAR_STARTED": "/usr/bin/nsm-up,@nsm-up"}, "set NSM_NATIVE_SIDECARS=true"),
+        ({"NSM_SIDECAR_AT_START": "/usr/bin/nsm-up,@nsm-up"}, "set NSM_NATIVE_SIDECARS=true"),
         ({"NSM_AUTHORITY_LIFETIME": "10h", "NSM_CERTIFICATE_LIFETIME": "3h"}, "four times as long"),
     ],
 )

@@ -194,6 +194,16 @@ def test_a_native_sidecar_may_hold_the_pod_back_itself():
     assert own == {"name": "own"}
 
 
+def test_a_native_sidecar_may_hold_the_pod_back_by_its_start():
+    """By a command whose end the kubelet waits for before it goes on, and no probe."""
+    command = ["/usr/bin/nsm-up", "@nsm-up"]
+    alone = Injection(images=["a/nsc"], native_sidecar=True, at_start=command)
+    (ours,) = values(patch(request("Pod", pod({KEY: URL})), alone, place()))["/spec/initContainers"]
+    assert ours["lifecycle"] == {"postStart": {"exec": {"command": command}}}
+    assert "startupProbe" not in ours
+    assert ours["restartPolicy"] == "Always"
+
+
 @pytest.mark.parametrize("value", ["icmp-responder", "kernel://", "kernel://a,,kernel://b", " "])
 def test_a_bad_annotation_is_refused_with_its_mistake(value):
     """The answer says which annotation of which object; the silent mode lets it pass as it is."""
