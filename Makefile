@@ -40,14 +40,14 @@ bench: dev-setup
 	@$(BIN)/python bench/run.py $(ARGS)
 
 chaos: run-setup
-	@$(BIN)/nsm chaos run $(ARGS)
+	@$(BIN)/nsm chaos run --json chaos.json $(ARGS)
 
 soak: run-setup
 	@$(BIN)/nsm chaos soak --minutes $(or $(MINUTES),10) $(ARGS)
 
 clean:
 	@if [ -x $(BIN)/nsm ]; then $(BIN)/nsm -q --mesh demo down --purge 2>/dev/null || true; fi
-	@rm -rf .venv .make .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	@rm -rf chaos.json .venv .make .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find src -name '*.egg-info' -prune -exec rm -rf {} +
 
