@@ -6,6 +6,7 @@
 
 .PHONY: help demo test test-cluster check bench fuzz chaos soak clean run-setup dev-setup
 BIN := .venv/bin
+SITUATIONS := $(addprefix --situation ,idle ping stream request)
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -40,7 +41,7 @@ bench: dev-setup
 	@$(BIN)/python bench/run.py $(ARGS)
 
 chaos: run-setup
-	@$(BIN)/nsm chaos run --json chaos.json $(ARGS)
+	@$(BIN)/nsm chaos run --json chaos.json $(if $(findstring --situation,$(ARGS)),,$(SITUATIONS)) $(ARGS)
 
 soak: run-setup
 	@$(BIN)/nsm chaos soak --minutes $(or $(MINUTES),10) $(ARGS)
