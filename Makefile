@@ -23,7 +23,7 @@ demo: run-setup
 # what the API server's tests need is built meanwhile; those tests come last and wait for it
 test: dev-setup
 	@if command -v go >/dev/null; then nice -n 15 tests/kubernetes/lab/build.sh api >/dev/null 2>&1 & fi; \
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
 
 test-cluster: dev-setup
 	@apt-get install -y -q --no-install-recommends containerd runc containernetworking-plugins iptables nftables \
