@@ -4,20 +4,23 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import subprocess
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import datapath_lab as lab
 import pytest
 
+from nsmesh.core.errors import MeshError
 from nsmesh.datapath import netns
 from nsmesh.datapath.base import KernelPort, Route
 from nsmesh.datapath.memif.answers import Answers
 from nsmesh.datapath.memif.peer import connect
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_own import OwnSwitch
-from nsmesh.model.wire import MemifPort
+from nsmesh.datapath.ovs_programs import running
+from nsmesh.model.wire import MemifPort, VhostUserPort
 
 MAC = "02:00:00:00:00:07"
 MEMORY = 256
@@ -58,6 +61,17 @@ def scenario(tmp_path, body, *, pods=1, **given):
         assert not list(Path(netns.RUN_NETNS).glob(f"{Path(node).name}-*"))
 
 
+def sharing_memory(tmp_path, body, **given):
+    """Run ``body`` as :func:`scenario` does, with DPDK; at what stays of wires is not looked."""
+
+    async def main(*made):
+        async with asyncio.timeout(140):
+            await body(*made)
+
+    with driver(tmp_path, memory=MEMORY, **given) as made:
+        asyncio.run(main(*made))
+
+
 async def pairs(switch):
     """Return how many pairs of ports in advance are free, and how many are in use."""
     if not switch.flows.exists():
@@ -74,6 +88,12 @@ def kernel(pod, number=1):
 def listening(datapath, name="x.memif"):
     """Return an end at which the switch listens."""
     return MemifPort(str(datapath.switch.directory / "sockets" / name))
+
+
+def vhost(datapath, name="x", queues=1):
+    """Return an end at which the switch listens for a machine."""
+    path = datapath.switch.directory / "sockets" / f"{name}.vhost"
+    return VhostUserPort(str(path), listens=False, queues=queues)
 
 
 @contextmanager
@@ -104,6 +124,44 @@ async def answering(path, number=1):
         yield peer
     finally:
         peer.close()
+
+
+@asynccontextmanager
+async def reflecting(path):
+    """Have a memif client send each frame back, and connect again whenever its wire ends."""
+
+    async def again():
+        while True:
+            with suppress(MeshError):
+                peer = connect(str(path), lambda frame: frame)
+                try:
+                    await peer.closed.wait()
+                finally:
+                    peer.close()
+            await asyncio.sleep(0.02)
+
+    task = asyncio.ensure_future(again())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(condition, seconds=40.0, why=lambda: ""):
+    """Wait for a condition; else fail with what ``why`` says."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, why()
+        await asyncio.sleep(0.01)
+
+
+async def killed(datapath, program="ovs-vswitchd"):
+    """Kill a daemon of the first switch, and wait until another one runs."""
+    pid_file = datapath.switch.directory / f"{program}.pid"
+    pid = running(pid_file, program)
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: running(pid_file, program) not in {0, pid})
 
 
 class Echo:

@@ -1,23 +1,35 @@
 """Wires of a switch between memif and vhost-user: peers of one ring get what the polling thread sends."""
 
 import asyncio
-import os
-import signal
 from collections import Counter
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from ovs_lab import MEMORY, Echo, answering, driver, held, kernel, listening, needs_testpmd, pings, there
+from ovs_lab import (
+    Echo,
+    answering,
+    held,
+    kernel,
+    killed,
+    listening,
+    needs_testpmd,
+    pings,
+    reflecting,
+    sharing_memory,
+    there,
+    until,
+    vhost,
+)
 from test_payload_sockets import machine
 
-from nsmesh.core.errors import MeshError, Unavailable
+from nsmesh.core.errors import Unavailable
 from nsmesh.datapath import ovs_memif, ovs_programs, ovs_switches
 from nsmesh.datapath.base import CrossConnect
 from nsmesh.datapath.memif.peer import connect, listen
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
-from nsmesh.model.wire import MemifPort, VhostUserPort
+from nsmesh.model.wire import MemifPort
 
 pytestmark = [
     pytest.mark.root,
@@ -30,20 +42,6 @@ KIND = 0x88B5
 AT_ONCE = 64
 """Frames under way at most: a memif ring of the peer in Python has 256 slots."""
 LENGTHS = (60, 61, 64, 127, 128, 590, 1024, 1500, 1513, 1514)
-
-
-def scenario(tmp_path, body, **given):
-    async def main(make, pod):
-        async with asyncio.timeout(140):
-            await body(make, pod)
-
-    with driver(tmp_path, memory=MEMORY, **given) as (make, pod):
-        asyncio.run(main(make, pod))
-
-
-def vhost(datapath, name="x", queues=1):
-    path = datapath.switch.directory / "sockets" / f"{name}.vhost"
-    return VhostUserPort(str(path), listens=False, queues=queues)
 
 
 def numbered(number):
@@ -87,28 +85,21 @@ class Stream:
         return [int.from_bytes(one[14:18], "big") for one in lost], list(more.elements())
 
 
+async def lost(folder, far_end, count, queues=1):
+    """Return what is wrong with so many frames that go from a machine to the other end and back."""
+    async with machine(folder, Path(far_end.socket), SOURCE, queues=queues) as far:
+        stream = Stream(far)
+        await stream.begin()
+        return await stream.more(count)
+
+
 @asynccontextmanager
 async def client(datapath, folder):
     """Have a memif client in Python that sends all back, and connects again whenever its wire ends."""
     del folder
     near = listening(datapath)
-
-    async def again():
-        while True:
-            with suppress(MeshError):
-                peer = connect(near.socket, lambda frame: frame)
-                try:
-                    await peer.closed.wait()
-                finally:
-                    peer.close()
-            await asyncio.sleep(0.02)
-
-    task = asyncio.ensure_future(again())
-    try:
+    async with reflecting(near.socket):
         yield near
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 @asynccontextmanager
@@ -173,7 +164,7 @@ def test_frames_go_from_a_machine_to_a_memif_peer_of_one_ring_and_back(tmp_path,
         assert not list((datapath.switch.directory / "peers").glob("nsmo*"))
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_a_driver_that_starts_again_and_a_switch_that_is_killed(tmp_path):
@@ -197,22 +188,14 @@ def test_a_driver_that_starts_again_and_a_switch_that_is_killed(tmp_path):
                     assert (await second.apply(wire)).outcome == "unchanged"
                     assert not streaming.done()
                     assert await streaming == ([], [])
-                    pid_file = second.switch.directory / "ovs-vswitchd.pid"
-                    pid = running(pid_file, "ovs-vswitchd")
-                    os.kill(pid, signal.SIGKILL)
-                    async with asyncio.timeout(40):
-                        while running(pid_file, "ovs-vswitchd") in {0, pid}:  # noqa: ASYNC110 - no child of ours
-                            await asyncio.sleep(0.02)
+                    await killed(second)
             # testpmd's virtio device connects once
-            async with machine(tmp_path / "again", Path(far_end.socket), SOURCE) as far:
-                stream = Stream(far)
-                await stream.begin()
-                assert await stream.more(300) == ([], [])
+            assert await lost(tmp_path / "again", far_end, 300) == ([], [])
         assert await second.sweep([]) == []
         assert await second.switch.ports.owners() == {}
         await second.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_a_machine_of_two_queues_and_a_memif_peer_of_one_ring(tmp_path):
@@ -223,13 +206,10 @@ def test_a_machine_of_two_queues_and_a_memif_peer_of_one_ring(tmp_path):
         far_end = vhost(datapath, queues=2)
         async with keeping(datapath.switches), client(datapath, tmp_path) as near:
             await datapath.apply(CrossConnect("w1", near, far_end))
-            async with machine(tmp_path / "vm", Path(far_end.socket), SOURCE, queues=2) as far:
-                stream = Stream(far)
-                await stream.begin()
-                assert await stream.more(1000) == ([], [])
+            assert await lost(tmp_path / "vm", far_end, 1000, queues=2) == ([], [])
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_each_such_wire_takes_three_places_and_further_ones_go_to_another_switch(tmp_path, monkeypatch):
@@ -254,14 +234,11 @@ def test_each_such_wire_takes_three_places_and_further_ones_go_to_another_switch
             assert await found(datapath) == [["w0", "w2"], ["w1", "w3"]]
             reflecting = connect(near[1].socket, lambda frame: frame)
             far_end = vhost(datapath, "1")
-            async with machine(tmp_path / "vm", Path(far_end.socket), SOURCE) as far:
-                stream = Stream(far)
-                await stream.begin()
-                assert await stream.more(300) == ([], [])
+            assert await lost(tmp_path / "vm", far_end, 300) == ([], [])
             reflecting.close()
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_ten_such_wires_and_one_to_an_interface_fill_a_switch(tmp_path):
@@ -280,7 +257,7 @@ def test_ten_such_wires_and_one_to_an_interface_fill_a_switch(tmp_path):
                 assert await pings(pod)
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_the_other_end_of_a_memif_may_change_its_kind(tmp_path):
@@ -295,17 +272,14 @@ def test_the_other_end_of_a_memif_may_change_its_kind(tmp_path):
                 assert await pings(pod)
             async with client(datapath, tmp_path):
                 await datapath.apply(CrossConnect("w1", near, far_end))
-                async with machine(tmp_path / "vm", Path(far_end.socket), SOURCE) as far:
-                    stream = Stream(far)
-                    await stream.begin()
-                    assert await stream.more(300) == ([], [])
+                assert await lost(tmp_path / "vm", far_end, 300) == ([], [])
             await datapath.apply(CrossConnect("w1", kernel(pod), near))
             async with answering(near.socket):
                 assert await pings(pod)
             assert len((await datapath.switch.ports.owners())["w1"]) == 2
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_two_memif_peers_of_one_ring_by_the_switch(tmp_path):
@@ -328,14 +302,12 @@ def test_two_memif_peers_of_one_ring_by_the_switch(tmp_path):
             for number in range(100):
                 assert peer.send([numbered(number)]) == 1
                 await asyncio.sleep(0.002)
-            async with asyncio.timeout(30):
-                while len(came) < 100:  # noqa: ASYNC110 - likewise
-                    await asyncio.sleep(0.01)
+            await until(lambda: len(came) >= 100)
             assert came == list(map(numbered, range(100)))
             peer.close()
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_without_the_driver_that_keeps_it_to_one_ring_such_a_wire_is_refused(tmp_path, monkeypatch):
@@ -352,7 +324,7 @@ def test_without_the_driver_that_keeps_it_to_one_ring_such_a_wire_is_refused(tmp
             assert await pings(pod)
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_such_wires_that_come_and_go_leave_nothing_but_what_each_memif_leaves(tmp_path):
@@ -378,4 +350,4 @@ def test_such_wires_that_come_and_go_leave_nothing_but_what_each_memif_leaves(tm
         assert await datapath.switch.ports.owners() == {}
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)

@@ -2,16 +2,26 @@
 
 import asyncio
 import os
-import signal
 import socket
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import datapath_lab as lab
 import pytest
-from ovs_lab import MEMORY, Echo, answering, driver, kernel, listening, needs_testpmd, pings
+from ovs_lab import (
+    Echo,
+    answering,
+    kernel,
+    killed,
+    listening,
+    needs_testpmd,
+    pings,
+    reflecting,
+    sharing_memory,
+    until,
+    vhost,
+)
 
-from nsmesh.core.errors import MeshError
 from nsmesh.datapath import netns, ovs_programs
 from nsmesh.datapath.base import CrossConnect
 from nsmesh.datapath.memif.conversation import Client
@@ -19,7 +29,6 @@ from nsmesh.datapath.memif.peer import Peer, connect
 from nsmesh.datapath.memif.rings import Slot
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_programs import running
-from nsmesh.model.wire import VhostUserPort
 
 pytestmark = [
     pytest.mark.root,
@@ -30,22 +39,6 @@ KIND = 0x88B5
 PAUSE = 0.01
 """Seconds between two frames: the socket of a switch's port keeps some 280 while its main thread pauses."""
 RECONNECTS = 1000
-
-
-def scenario(tmp_path, body, pods=1):
-    async def main(*given):
-        async with asyncio.timeout(140):
-            await body(*given)
-
-    with driver(tmp_path, memory=MEMORY, pods=pods) as given:
-        asyncio.run(main(*given))
-
-
-async def until(condition, seconds=40.0, why=lambda: ""):
-    end = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, why()
-        await asyncio.sleep(0.01)
 
 
 class Stream:
@@ -110,28 +103,6 @@ async def begun(pod):
 
 
 @asynccontextmanager
-async def reflecting(path):
-    """Have a memif client send each frame back, and connect again whenever its wire ends."""
-
-    async def again():
-        while True:
-            with suppress(MeshError):
-                peer = connect(str(path), lambda frame: frame)
-                try:
-                    await peer.closed.wait()
-                finally:
-                    peer.close()
-            await asyncio.sleep(0.02)
-
-    task = asyncio.ensure_future(again())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-@asynccontextmanager
 async def machine(path, tmp_path):
     """Have a testpmd with a virtio device send each frame back."""
     with Echo(tmp_path, "net_virtio_user0", f"path={path}", "queues=1", mode="macswap"):
@@ -144,9 +115,8 @@ def test_a_driver_that_starts_again_loses_no_packet(tmp_path, kind):
 
     async def body(make, pod):
         first = make()
-        sockets = first.switch.directory / "sockets"
         memif = kind == "memif"
-        near = listening(first) if memif else VhostUserPort(str(sockets / "x.vhost"), listens=False)
+        near = listening(first) if memif else vhost(first)
         wire = CrossConnect("w1", kernel(pod), near)
         await first.apply(wire)
         peer = reflecting(near.socket) if memif else machine(near.socket, tmp_path)
@@ -165,7 +135,7 @@ def test_a_driver_that_starts_again_loses_no_packet(tmp_path, kind):
         await second.remove("w1")
         await second.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 @pytest.mark.parametrize("program", ["ovs-vswitchd", "ovsdb-server"])
@@ -182,17 +152,14 @@ def test_a_daemon_that_dies_in_the_middle_of_a_stream(tmp_path, program):
                 stream = Stream(pod)
                 async with stream.running():
                     await stream.more()
-                    pid_file = datapath.switch.directory / f"{program}.pid"
-                    pid = running(pid_file, program)
-                    os.kill(pid, signal.SIGKILL)
-                    await until(lambda: running(pid_file, program) not in {0, pid})
+                    await killed(datapath, program)
                     await stream.more()
                 assert stream.gap < 30
                 if program == "ovsdb-server":
                     assert stream.lost == []
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_a_peer_that_connects_a_thousand_times_costs_the_switch_nothing(tmp_path):
@@ -223,7 +190,7 @@ def test_a_peer_that_connects_a_thousand_times_costs_the_switch_nothing(tmp_path
         assert running(datapath.switch.directory / "ovs-vswitchd.pid", "ovs-vswitchd") == pid
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def wild_head(talk):
@@ -274,11 +241,10 @@ def test_a_peer_that_breaks_the_rules_harms_its_own_wire(tmp_path, other):
     async def body(make, pod):
         datapath = make()
         near, bad = listening(datapath), listening(datapath, "bad.memif")
-        vhost = VhostUserPort(str(datapath.switch.directory / "sockets" / "x.vhost"), listens=False)
         pid_file = datapath.switch.directory / "ovs-vswitchd.pid"
         async with keeping(datapath.switches):
             await datapath.apply(CrossConnect("w1", kernel(pod), near))
-            far = vhost if other == "machine" else kernel(pod, 2)
+            far = vhost(datapath) if other == "machine" else kernel(pod, 2)
             await datapath.apply(CrossConnect("w2", far, bad))
             pid = running(pid_file, "ovs-vswitchd")
             async with reflecting(near.socket):
@@ -296,7 +262,7 @@ def test_a_peer_that_breaks_the_rules_harms_its_own_wire(tmp_path, other):
                 assert await pings(pod, 2, 30)
         await datapath.aclose()
 
-    scenario(tmp_path, body)
+    sharing_memory(tmp_path, body)
 
 
 def test_a_peer_that_names_memory_that_is_not_there_may_end_the_switch_and_all_wires_come_back(tmp_path):
@@ -332,4 +298,4 @@ def test_a_peer_that_names_memory_that_is_not_there_may_end_the_switch_and_all_w
                 assert await pings(pod, 2, 30)
         await datapath.aclose()
 
-    scenario(tmp_path, body, pods=2)
+    sharing_memory(tmp_path, body, pods=2)

@@ -11,7 +11,7 @@ import datapath_lab as lab
 import pytest
 import vlan_lab
 from node_lab import until
-from ovs_lab import Echo, answering, listening, needs_testpmd
+from ovs_lab import Echo, answering, listening, needs_testpmd, vhost
 
 from nsmesh.datapath import netns
 from nsmesh.datapath.abilities import lacks
@@ -22,7 +22,6 @@ from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import lacks_dpdk, lacks_switch
 from nsmesh.datapath.vlans import VlanDatapath, name_of
-from nsmesh.model.wire import VhostUserPort
 
 WHY = lacks("VLAN") or lacks_switch()
 pytestmark = [pytest.mark.root, pytest.mark.timeout(150), pytest.mark.skipif(bool(WHY), reason=WHY)]
@@ -252,7 +251,7 @@ def test_a_vhost_user_client_is_on_a_vlan(tmp_path):
     """The same by way of a virtio device of DPDK."""
 
     async def main(found, driver, make):
-        near = VhostUserPort(str(driver.switch.directory / "sockets" / "x.vhost"), listens=False)
+        near = vhost(driver)
         await beside_a_pod(found, driver, near)
         with Echo(tmp_path, "net_virtio_user0", f"path={near.socket}", "queues=1"):
             assert await pings(found.pods[0], "10.0.1.2", count=40)

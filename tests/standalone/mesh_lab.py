@@ -307,9 +307,33 @@ spec:
   options: {{cidr_prefix: {prefix}}}
 """
 
+PACKETS = """
+apiVersion: nsmesh/v1
+kind: Endpoint
+metadata: {name: packets}
+spec:
+  type: icmp-responder
+  services: [shared-memory]
+  options: {cidr_prefix: 172.30.3.0/24, mechanism: memif}
+"""
+"""An endpoint with a memif socket, which has the first address of each two: 172.30.3.0, 172.30.3.2..."""
+BOX = """
+apiVersion: nsmesh/v1
+kind: Workload
+metadata:
+  name: box
+  annotations: {{networkservicemesh.io: "{wishes}"}}
+spec: {{command: [sleep, infinity]}}
+"""
+
 
 def responder(name: str = "responder", service: str = "ping", prefix: str = "172.30.0.0/24") -> str:
     return RESPONDER.format(name=name, service=service, prefix=prefix)
+
+
+def client_box(count: int = 1) -> str:
+    """Return a client with so many wires to :data:`PACKETS`."""
+    return BOX.format(wishes=",".join(f"kernel://shared-memory/nsm-{at + 1}" for at in range(count)))
 
 
 def documents(*texts: str) -> str:

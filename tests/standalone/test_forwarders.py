@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from mesh_lab import Lab, documents, is_gone, ping, responder, until
+from mesh_lab import PACKETS, Lab, client_box, documents, is_gone, ping, responder, until
 
 from nsmesh.datapath import netns, ovs_programs
 from nsmesh.datapath.memif.peer import connect
@@ -175,22 +175,6 @@ def test_wires_between_nodes_by_each_kind(lab):
     assert lab.left() == []
 
 
-MEMIF = """
-apiVersion: nsmesh/v1
-kind: Endpoint
-metadata: {name: packets}
-spec:
-  type: icmp-responder
-  services: [shared-memory]
-  options: {cidr_prefix: 172.30.3.0/24, mechanism: memif}
----
-apiVersion: nsmesh/v1
-kind: Workload
-metadata:
-  name: box
-  annotations: {networkservicemesh.io: "kernel://shared-memory/nsm-1"}
-spec: {command: [sleep, infinity]}
-"""
 needs_dpdk = pytest.mark.skipif(
     bool(ovs_programs.lacks_dpdk()), reason="Open vSwitch with DPDK is not installed"
 )
@@ -203,7 +187,7 @@ def test_a_memif_endpoint_is_reached_without_a_match_and_comes_back(lab):
     An endpoint that is killed listens again where it did, and the switch finds it; then a killed vswitchd.
     """
     lab.up(*BOTH)
-    lab.apply(MEMIF).ok()
+    lab.apply(documents(PACKETS, client_box())).ok()
     box = f"{lab.mesh}.box"
     assert ping(box, "172.30.3.0")
     row = lab.row("endpoints", "packets")
@@ -225,7 +209,7 @@ def test_a_memif_endpoint_is_reached_without_a_match_and_comes_back(lab):
 def test_a_forwarder_that_starts_again_loses_no_packet_of_a_memif_wire(lab):
     """By SIGKILL and by the book: a stream goes on meanwhile, and the wire is its successor's."""
     lab.up(*BOTH, "--separate")
-    lab.apply(MEMIF).ok()
+    lab.apply(documents(PACKETS, client_box())).ok()
     assert ping(f"{lab.mesh}.box", "172.30.3.0")
 
     def forwarder():
@@ -248,7 +232,7 @@ def test_without_dpdk_a_memif_endpoint_is_refused_with_the_reason(lab, monkeypat
     lab.up(*BOTH)
     mechanisms = {row["labels"]["forwarder"]: row["mechanisms"] for row in lab.get("forwarders")}
     assert mechanisms["ovs"] == ["KERNEL", "MEMIF"]
-    lab.apply(MEMIF.partition("---")[0]).ok()
+    lab.apply(PACKETS).ok()
     asked = lab.nsm("connect", "kernel://shared-memory", "--netns", lab.namespace("x"))
     asked.fails("KERNEL: not supported here", "MEMIF")
 
@@ -256,7 +240,7 @@ def test_without_dpdk_a_memif_endpoint_is_refused_with_the_reason(lab, monkeypat
 def test_a_client_with_memif_is_told_its_socket(lab):
     """The endpoint's, which the forwarder hands on without a wire: a memif peer of the user's pings there."""
     lab.up()
-    lab.apply(MEMIF.partition("---")[0]).ok()
+    lab.apply(PACKETS).ok()
     out = lab.nsm("connect", "memif://shared-memory", "--netns", lab.namespace("m")).ok().out
     found = re.search(r"wire (/\S+) to packets .*: (\S+)/32 -> (\S+)/32", out)
     assert found, out

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from mesh_lab import Lab, is_gone, ping, until
+from mesh_lab import PACKETS, Lab, client_box, documents, is_gone, ping, until
 
 from nsmesh.datapath import netns, ovs_programs
 from nsmesh.datapath.ovs_memif import MOST_MEMIF
@@ -23,23 +23,6 @@ pytestmark = [
 ]
 BOTH = ("--forwarders", "linux,ovs")
 COUNT = MOST_MEMIF + 2
-ENDPOINT = """
-apiVersion: nsmesh/v1
-kind: Endpoint
-metadata: {name: packets}
-spec:
-  type: icmp-responder
-  services: [shared-memory]
-  options: {cidr_prefix: 172.30.3.0/24, mechanism: memif}
-"""
-CLIENT = """
-apiVersion: nsmesh/v1
-kind: Workload
-metadata:
-  name: box
-  annotations: {networkservicemesh.io: "WISHES"}
-spec: {command: [sleep, infinity]}
-"""
 LAST = f"172.30.3.{2 * (COUNT - 1)}"
 
 
@@ -55,8 +38,7 @@ def test_the_second_switch_outlives_a_killed_daemon_and_goes_with_the_mesh(optio
     """Pings pass on both; a daemon that is killed and started again loses none; down leaves nothing."""
     with Lab() as lab:
         lab.up(*BOTH, *options)
-        wishes = ",".join(f"kernel://shared-memory/nsm-{number}" for number in range(COUNT))
-        lab.apply(ENDPOINT + "---" + CLIENT.replace("WISHES", wishes)).ok()
+        lab.apply(documents(PACKETS, client_box(COUNT))).ok()
         box = f"{lab.mesh}.box"
         for address in ("172.30.3.0", LAST):
             assert ping(box, address)
@@ -89,8 +71,7 @@ def test_down_after_a_kill_takes_the_second_switch_along():
     """Its daemons are children of nobody, its namespace was made by the forwarder; sockets go as well."""
     with Lab() as lab:
         lab.up(*BOTH)
-        wishes = ",".join(f"kernel://shared-memory/nsm-{number}" for number in range(COUNT))
-        lab.apply(ENDPOINT + "---" + CLIENT.replace("WISHES", wishes)).ok()
+        lab.apply(documents(PACKETS, client_box(COUNT))).ok()
         before = pids(lab)
         assert all(before)
         sockets = folder_of("packets", lab.state / "files")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from machine_lab import lacks, made_image
-from mesh_lab import Lab, is_gone, until
+from mesh_lab import PACKETS, Lab, is_gone, until
 from tiny_machine import Card, Machine, MachineError, addressing
 
 from nsmesh.core.errors import MeshError
@@ -22,15 +22,6 @@ BOTH = ("--forwarders", "linux,ovs")
 PATIENCE = 90
 """Seconds: a machine that is interpreted has its share of a busy host, no more."""
 MAC = bytes.fromhex("020000000001")
-ENDPOINT = """
-apiVersion: nsmesh/v1
-kind: Endpoint
-metadata: {name: packets}
-spec:
-  type: icmp-responder
-  services: [shared-memory]
-  options: {cidr_prefix: 172.30.5.0/24, mechanism: memif}
-"""
 
 pytestmark = [
     pytest.mark.root,
@@ -42,6 +33,13 @@ pytestmark = [
 def killed(pid):
     os.kill(pid, signal.SIGKILL)
     until(lambda: is_gone(pid), 30)
+
+
+def killed_switch(lab):
+    """Kill the switch, and wait until another one runs."""
+    pid = switch(lab)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: switch(lab) not in {0, pid}, 30)
 
 
 def switch(lab):
@@ -66,7 +64,7 @@ def test_a_machine_is_the_client_of_a_memif_endpoint(tmp_path):
     machine = Machine(tmp_path)
     with Lab() as lab:
         lab.up(*BOTH)
-        lab.apply(ENDPOINT).ok()
+        lab.apply(PACKETS).ok()
         place = lab.namespace("x")
         lab.nsm("connect", "vhost-user://shared-memory", "--netns", place, "--name", "box").ok()
         row = lab.row("connections", "box-0")
@@ -76,9 +74,7 @@ def test_a_machine_is_the_client_of_a_memif_endpoint(tmp_path):
             machine.start(Card(row["socket"]), made)
             machine.run(" && ".join(addressing(row)))
             reaches(machine, address)
-            pid = switch(lab)
-            os.kill(pid, signal.SIGKILL)
-            until(lambda: switch(lab) not in {0, pid}, 30)
+            killed_switch(lab)
             reaches(machine, address)
             machine.run(f"(ping -i 0.05 {address} >/pings 2>&1 &)")
             killed(lab.daemon())
@@ -133,9 +129,7 @@ def test_a_machine_is_the_endpoint_of_a_memif_client():
         assert row["mechanism"] == "MEMIF"
         own, target = (row[key][0].partition("/")[0] for key in ("address", "peer_address"))
         until(lambda: asked(row["socket"], own, target), PATIENCE)
-        pid = switch(lab)
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: switch(lab) not in {0, pid}, 30)
+        killed_switch(lab)
         until(lambda: asked(row["socket"], own, target), PATIENCE)
         lab.nsm("disconnect", "laptop-0").ok()
         until(lambda: not os.path.lexists(row["socket"]), 30)
