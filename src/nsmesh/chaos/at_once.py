@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nsmesh.chaos.scenarios import HOLD, Wanted
+from nsmesh.chaos.turns import Turns
 from nsmesh.core.errors import Internal
 
 TOGETHER = 8
 """Scenarios that share a mesh, at the most: while one of its processes rests, another can be harmed."""
+RESTING = 3
+"""Meshes to each one that is harmed: most of the time one rests until its processes count as steady again."""
 _EACH = 3.0
 """Seconds that one repetition takes, about."""
 
@@ -44,33 +47,36 @@ def parts(wanted: Mapping[str, Sequence[Wanted]]) -> list[Part]:
 
 
 async def run(wanted: Mapping[str, Sequence[Wanted]], many: int) -> list[dict[str, Any]]:
-    """Run all, ``many`` parts at a time, and return their rows in the order in which they are wanted.
+    """Run all, harm ``many`` meshes at a time, and return rows in the order in which they are wanted.
 
     Raises Internal where a part ends without rows; the others are ended then, and leave nothing.
     """
     waiting = parts(wanted)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
 
-    async def work() -> None:
+    async def work(turns: Path) -> None:
         while waiting:
-            for row in await _one(waiting.pop(0)):
+            for row in await _one(waiting.pop(0), turns):
                 rows[row["situation"], row["scenario"]] = row
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(many, len(waiting))):
-                group.create_task(work())
-    except* Internal as failed:
-        raise failed.exceptions[0] from None
+    with tempfile.TemporaryDirectory(prefix="nsm-chaos-turns-") as folder:
+        turns = Path(folder)
+        Turns.make(turns, many)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(many * RESTING, len(waiting))):
+                    group.create_task(work(turns))
+        except* Internal as failed:
+            raise failed.exceptions[0] from None
     return [rows[situation, one.name] for situation, some in wanted.items() for one in some]
 
 
-async def _one(part: Part) -> list[dict[str, Any]]:
+async def _one(part: Part, turns: Path) -> list[dict[str, Any]]:
     """Run a part in a process, which takes its meshes away whatever becomes of us, short of a SIGKILL."""
     with tempfile.NamedTemporaryFile(prefix="nsm-chaos-rows-") as file:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "nsmesh.cli.main", "chaos", "run"),
-            *("--situation", part.situation, "--json", file.name),
+            *("--situation", part.situation, "--json", file.name, "--turns", str(turns)),
             *(f"{one.name}={one.times}" for one in part.wanted),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from nsmesh.chaos.faults import PATIENCE, SERVICE, Faults, Struck, own_service
 from nsmesh.chaos.ground import Ground, ground
@@ -14,6 +14,7 @@ from nsmesh.chaos.outcomes import Outcome
 from nsmesh.chaos.packets import Tally
 from nsmesh.chaos.scenarios import HOLD, IDLE, RATES, REQUEST, Layout, Scenario, Wanted
 from nsmesh.chaos.streams import Stream, stream
+from nsmesh.chaos.turns import Turns
 from nsmesh.core.errors import MeshError, Status
 from nsmesh.datapath import probe, programs
 from nsmesh.standalone.supervisor import STEADY
@@ -28,10 +29,11 @@ MIDDLE = 0.02
 """Seconds within which a Request is still under way."""
 
 
-async def run(wanted: Sequence[Wanted], situation: str) -> AsyncIterator[Outcome]:
+async def run(wanted: Sequence[Wanted], situation: str, turns: Turns) -> AsyncIterator[Outcome]:
     """Run scenarios, those on a mesh of one kind in turn, each as often as wanted; yield what was seen.
 
-    A mesh that does not get well is replaced: what it suffers is not what the next fault does.
+    A mesh that does not get well is replaced: what it suffers is not what the next fault does. It is made and
+    harmed in ``turns``, and rests outside of them.
     """
     for layout in dict.fromkeys(one.scenario.layout for one in wanted):
         mine = [one for one in wanted if one.scenario.layout == layout]
@@ -40,9 +42,12 @@ async def run(wanted: Sequence[Wanted], situation: str) -> AsyncIterator[Outcome
         waiting = [outcomes[one.name] for number in rounds for one in mine if number < one.times]
         while waiting:
             tried = []
-            async with ground(*layout.options, small=layout.small, clock=layout.clock) as mesh:
-                field = _Field(mesh, layout)
-                await field.prepare()
+            async with AsyncExitStack() as stack:
+                async with turns.taken():
+                    made = ground(*layout.options, small=layout.small, clock=layout.clock)
+                    mesh = await stack.enter_async_context(made)
+                    field = _Field(mesh, layout, turns)
+                    await field.prepare()
                 while waiting:
                     tried.append(waiting.pop(0))
                     if not await field.once(tried[-1]):
@@ -55,7 +60,8 @@ async def run(wanted: Sequence[Wanted], situation: str) -> AsyncIterator[Outcome
 class _Field:
     """A mesh with a wire, and what is done to it."""
 
-    def __init__(self, mesh: Ground, layout: Layout) -> None:
+    def __init__(self, mesh: Ground, layout: Layout, turns: Turns) -> None:
+        self.turns = turns
         self.mesh = mesh
         self.layout = layout
         self.client = mesh.space("client")
@@ -74,7 +80,9 @@ class _Field:
     async def once(self, outcome: Outcome) -> bool:
         """Do it once, note what was seen, and say whether the mesh is well again, and as it was before."""
         try:
-            return await self._once(outcome)
+            await self._rest(outcome.scenario)
+            async with self.turns.taken():
+                return await self._once(outcome)
         except MeshError as error:
             outcome.given_up += 1
             outcome.errors.append(str(error))
@@ -82,7 +90,6 @@ class _Field:
 
     async def _once(self, outcome: Outcome) -> bool:
         scenario, promise = outcome.scenario, outcome.promise
-        await self._rest(scenario)
         ends = [self.client, *(() if promise.moves else self.faults.places)]
         before = [await _interfaces(end) for end in ends]
         if outcome.situation == IDLE:

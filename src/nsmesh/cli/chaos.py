@@ -74,7 +74,8 @@ def list_scenarios(style: str) -> None:
     default=("stream",),
     help="What goes on meanwhile: nothing; 5 packets a second; 10,000; these and a Request under way.",
 )
-@click.option("--at-once", type=click.IntRange(1, 64), default=1, help="So many meshes at a time.")
+@click.option("--at-once", type=click.IntRange(1, 64), default=1, help="Harm so many meshes at a time.")
+@click.option("--turns", type=click.Path(path_type=Path), hidden=True)
 @click.option("--short", is_flag=True, help="A handful, once each.")
 @click.option("-o", "--output", "style", type=click.Choice(("table", "json")), default="table")
 @click.option("--json", "file", type=_FILE, help="Write JSON here too.")
@@ -86,6 +87,7 @@ def run_scenarios(
     repeat: int,
     situations: tuple[str, ...],
     at_once: int,
+    turns: Path | None,
     style: str,
     file: Path | None,
     docs: Path | None,
@@ -104,7 +106,7 @@ def run_scenarios(
     times = 1 if short else repeat
     wanted = {one: chosen(scenarios, times, one, short=short) for one in situations}
     if at_once == 1:
-        rows = [row for one, some in wanted.items() for row in run(_run(context, some, one))]
+        rows = [row for one, some in wanted.items() for row in run(_run(context, some, one, turns))]
     else:
         rows = run(_run_at_once(wanted, at_once))
     if docs is not None:
@@ -120,11 +122,14 @@ def run_scenarios(
         sys.exit(EXIT_FAILED)
 
 
-async def _run(context: Context, wanted: list[Wanted], situation: str) -> list[dict[str, Any]]:
+async def _run(
+    context: Context, wanted: list[Wanted], situation: str, turns: Path | None
+) -> list[dict[str, Any]]:
     from nsmesh.chaos import running  # noqa: PLC0415 - only this command needs it
+    from nsmesh.chaos.turns import Turns  # noqa: PLC0415 - likewise
 
     rows = []
-    async for outcome in running.run(wanted, situation):
+    async for outcome in running.run(wanted, situation, Turns(turns)):
         rows.append(outcome.row())
         if context.verbose:
             click.echo(f"{outcome.name}: {len(outcome.recovery)} times", err=True)
