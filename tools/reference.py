@@ -109,7 +109,7 @@ def _command(command: click.Command, context: click.Context) -> list[str]:
     if isinstance(command, click.Group):
         words += ["COMMAND", "..."]
     parts = [f"    {' '.join(words)}", *map(_paragraph, inspect.cleandoc(command.help or "").split("\n\n"))]
-    rows = [_option(item) for item in command.params if isinstance(item, click.Option)]
+    rows = [_option(item) for item in command.params if isinstance(item, click.Option) and not item.hidden]
     if rows:
         parts.append(_table(("option", "meaning"), rows))
     if isinstance(command, click.Group):
