@@ -163,6 +163,11 @@ ON_PURPOSE = (
         ("heal-endpoint",),
     ),
     Purpose(
+        r"(nsmgr|forwarder) \S+>\S+ MonitorConnections selector",
+        "who has begun without a journal asks those behind it what a Close may mean that it cannot place",
+        ("errors-broken-answers", "errors-paths", "errors-tokens"),
+    ),
+    Purpose(
         r"\S+ \S+>\S+ MonitorConnections answer first: path\.path_segments\[\d\]\.(token|expires).*",
         "tokens of what was there before the recording began are the player's own",
         (

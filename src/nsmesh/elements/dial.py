@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Self
 
 import structlog
 
 from nsmesh.core.begin import Begin
-from nsmesh.core.call import Call, Codec, Key, Peer
+from nsmesh.core.call import Call, Peer
 from nsmesh.core.element import Element, Handler
 from nsmesh.core.errors import (
     REFUSALS,
@@ -28,10 +27,11 @@ from nsmesh.core.journalling import Journal
 from nsmesh.core.life import LIFE, OWN, REACHED
 from nsmesh.core.living import Living
 from nsmesh.core.peering import DIALLED, HOP, NEXT_HOP, TARGET, TARGET_NAME, Dialled, Peers, closing
+from nsmesh.core.place import PLACE, Place, is_taken_over, name_of, take_back
 from nsmesh.core.reaching import TRIES, Reaching
 from nsmesh.core.unclosed import OWED, TRY, Unclosed
 from nsmesh.model.copying import copy_of
-from nsmesh.model.fileurl import GONE, after_restart
+from nsmesh.model.fileurl import GONE
 from nsmesh.model.messages import (
     Connection,
     ConnectionEvent,
@@ -47,28 +47,13 @@ from nsmesh.rpc.receiver import Receiver
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a connection lives: the target as it was given, so that a moved one is noticed."""
-
-    target: Handler | str
-
-
-PLACE: Key[_Place] = Key(
-    "place",
-    Codec(
-        lambda place: place.target.encode() if isinstance(place.target, str) else None,
-        lambda body: _Place(after_restart(body.decode())),
-    ),
-)
-
-
 class Dial(Element):
     """Reaches the target of a call and puts its Handler into the call.
 
     Where the connection to the target ends before the answer comes, the call is made again on a new one, at
-    once: to ask twice under one connection id is to ask once. Nobody is waited for: a target that refuses to
-    be dialled is not there, and what is said then is what became of the last try.
+    once: to ask twice under one connection id is to ask once. A first Request is closed there before. Nobody
+    is waited for: a target that refuses to be dialled is not there, and what is said then is what became of
+    the last try.
 
     The target is ``TARGET`` of the call, else the constructor's, else (a re-request) where the connection
     lives. When it differs from where the connection lives, the connection is closed there first; not where an
@@ -151,22 +136,28 @@ class Dial(Element):
         place = call.state.get(PLACE)
         new = place is None or place.target != target
         if place is not None and new:
-            if place.target != GONE:  # whoever it was, it is on its way here by its name alone
-                await self._move(call, place, request.connection, next)
-            call.state.set(PLACE, _Place(target))  # also when the dial fails: at the old one it lives no more
+            await self._move(call, place, request.connection, next)
+            call.state.set(PLACE, Place(target))  # also when the dial fails: at the old one it lives no more
+
+        url = target if new and isinstance(target, str) else ""
+        first, tries = bool(url) and not is_taken_over(call, place), 0
 
         async def at(handler: Handler, request: NetworkServiceRequest) -> Connection:
-            call.state.set(PLACE, _Place(target))
+            nonlocal tries
+            call.state.set(PLACE, Place(target))
             call.state.set(NEXT_HOP, handler)
             hop = call.get(HOP)
             if hop is not None:
                 hop.handler = handler
-            if new and isinstance(target, str):
-                if _is_taken_over(call, place):
-                    await self.unclosed.instead(target, connection_id)
-                else:
-                    await self.unclosed.ask(target, request.connection, call.get(TARGET_NAME) or "")
-            return await next.request(call.put(DIALLED, handler), request)
+            there = call.put(DIALLED, handler)
+            if first:
+                await self.unclosed.ask(url, request.connection, call.get(TARGET_NAME) or "")
+                if tries:
+                    await take_back(there, request.connection, next)
+            elif url:
+                await self.unclosed.instead(url, connection_id)
+            tries += 1
+            return await next.request(there, request)
 
         try:
             answer = await self._reaching.answered(call, target, request, at)
@@ -176,16 +167,18 @@ class Dial(Element):
                 call.state.pop(PLACE)
                 self._settled(target, connection_id)
             raise
-        if new and isinstance(target, str):
-            self.unclosed.answered(target, connection_id)
+        if url:
+            self.unclosed.answered(url, connection_id)
         return answer
 
     def _settled(self, target: Handler | str, connection_id: str) -> None:
         if isinstance(target, str):
             self.unclosed.settled(target, connection_id)
 
-    async def _move(self, call: Call, place: _Place, connection: Connection, next: Handler) -> None:
-        log.info("target changed: close at the old one", connection=connection.id, old=_name(place.target))
+    async def _move(self, call: Call, place: Place, connection: Connection, next: Handler) -> None:
+        if place.target == GONE:  # whoever it was, it is on its way to the new one by its name alone
+            return
+        log.info("target changed: close at the old one", connection=connection.id, old=name_of(place.target))
         left = call.remaining()
         brief = call if left is None else call.within(left / 2)  # it is asked again, if it is silent
         try:
@@ -199,7 +192,7 @@ class Dial(Element):
         if place is not None:
             target = place.target if place.target != GONE else call.get(TARGET) or GONE
             await self._close_at(call, target, connection, next)
-        elif call.state.get(LIFE) is None or _is_taken_over(call, place):
+        elif call.state.get(LIFE) is None or is_taken_over(call, place):
             await self._close_at(call, self._where(call), connection, next)
 
     async def _close_at(
@@ -215,7 +208,7 @@ class Dial(Element):
             if not isinstance(error, Unavailable):
                 raise
             if not call.get(ABSENT):
-                log.info("close: nobody is there", connection=known.id, at=_name(target), error=str(error))
+                log.info("close: nobody is there", connection=known.id, at=name_of(target), error=str(error))
         else:
             self._settled(target, known.id)
 
@@ -223,7 +216,7 @@ class Dial(Element):
         self, call: Call, target: Handler | str, connection: Connection, next: Handler
     ) -> None:
         if call.get(ABSENT):
-            raise Unavailable(f"whoever answered at {_name(target)} has died")
+            raise Unavailable(f"whoever answered at {name_of(target)} has died")
         await self._reaching.answered(
             call,
             target,
@@ -297,13 +290,3 @@ class Dial(Element):
     async def unregister(self, call: Call, entry: Entry, next: Handler) -> None:
         """Dial, then pass on."""
         await next.unregister(await self._with_handler(call), entry)
-
-
-def _is_taken_over(call: Call, place: _Place | None) -> bool:
-    """Whether an earlier process of ours was granted it, and no answer has come to this one."""
-    life = call.state.get(LIFE)
-    return place is None and life is not None and life.up
-
-
-def _name(target: Handler | str) -> str:
-    return target if isinstance(target, str) else getattr(target, "name", type(target).__name__)

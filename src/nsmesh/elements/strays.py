@@ -18,7 +18,7 @@ from nsmesh.core.peering import TARGET, closing
 from nsmesh.core.tokens import TokenSource
 from nsmesh.core.unclosed import ENDS
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import Connection, MonitorScopeSelector, NetworkServiceRequest, PathSegment
+from nsmesh.model.messages import Connection, MonitorScopeSelector, PathSegment
 
 log = structlog.get_logger()
 
@@ -54,22 +54,20 @@ class _Search:
 class Strays(Element):
     """Closes further on what an earlier process of ours had there for a caller, and has forgotten.
 
-    A caller that was not answered closes, or asks anew. Where our journal was lost meanwhile, we know neither
-    what he means nor whom we had asked; but those behind us know: the paths of what they have name him and
-    us. So they are asked for it by their monitors, and what they have for him under a segment of ours that
-    does not live is closed there. It must have been asked for with a token of his own.
+    A caller that was not answered closes, and may ask anew then. Where our journal was lost meanwhile, we
+    know neither what he means nor whom we had asked; but those behind us know: the paths of what they have
+    name him and us. So they are asked for it by their monitors, and what they have for him under a segment of
+    ours that does not live is closed there. It must have been asked for with a token of his own.
 
-    A Close waits for that. A Request does not, and is looked behind only right after our start, where it has
-    not been answered before: its caller may have asked the process before us. Those who are not there yet are
-    asked when they come, as long as we are young. Nobody is asked where the journal was whole when it was
-    opened, nor after the longest life of a token.
+    The Close waits for that. Those who are not there yet are asked when they come, as long as we are young.
+    Nobody is asked where the journal was whole when it was opened, nor after the longest life of a token.
 
     ``onward`` is our client half, and ``owe`` closes there; ``behind`` says who is to be asked; ``discard``
     removes what this process may have made itself, by the id of our segment.
 
     After:  UpdatePath
     Reads:  path
-    Leaves: one task for each early Request and Close
+    Leaves: one task for each early Close
     Close:  passes on, then looks
     """
 
@@ -100,50 +98,36 @@ class Strays(Element):
         """Note when we started."""
         self._started = self.scope.clock.monotonic()
 
-    def _may_have_forgotten(self, connection: Connection, since: float) -> bool:
+    def _may_have_forgotten(self, connection: Connection) -> bool:
         return (
             not self._remembers
             and connection.path.index > 0
             and self._begin.life(connection.id) is None
-            and self.scope.clock.monotonic() < self._started + since
+            and self.scope.clock.monotonic() < self._started + ENDS
         )
-
-    async def request(self, call: Call, request: NetworkServiceRequest, next: Handler) -> Connection:
-        """Pass on; look behind for what the same caller had before, also where that was in the way."""
-        path = request.connection.path
-        answered = len(path.path_segments) > path.index + 1  # what is named there lives, whatever comes of it
-        if answered or not self._may_have_forgotten(request.connection, YOUNG):
-            return await next.request(call, request)
-        kept = copy_of(request.connection)
-        try:
-            return await next.request(call, request)
-        finally:
-            self._go_on_looking(_Search(call.peer, kept))
 
     async def close(self, call: Call, connection: Connection, next: Handler) -> None:
         """Pass on; look behind for what is not known here."""
-        if not self._may_have_forgotten(connection, ENDS):
+        if not self._may_have_forgotten(connection):
             await next.close(call, connection)
             return
         search = _Search(call.peer, copy_of(connection))
         await next.close(call, connection)
         await self._look(search)
-        self._go_on_looking(search)
+        if self._youth() > 0 and self.scope.running:
+            self.scope.spawn(self._look_again(search), name=f"strays of {search.connection.id}")
 
-    def _go_on_looking(self, search: _Search) -> None:
+    def _youth(self) -> float:
+        """Return for how many seconds we are still young."""
+        return self._started + YOUNG - self.scope.clock.monotonic()
+
+    async def _look_again(self, search: _Search) -> None:
         """Look again and again as long as we are young: hops come back one after another."""
-
-        async def work() -> None:
-            pause = PAUSE
-            while True:
-                await self._look(search)
-                pause, left = 2 * pause, self._started + YOUNG - self.scope.clock.monotonic()
-                if left <= 0:
-                    return
-                await asyncio.sleep(min(pause, left))
-
-        if self.scope.running:
-            self.scope.spawn(work(), name=f"strays of {search.connection.id}")
+        pause = PAUSE
+        while (left := self._youth()) > 0:
+            await asyncio.sleep(min(pause, left))
+            pause *= 2
+            await self._look(search)
 
     async def _look(self, search: _Search) -> None:
         """Look at all who may have been asked, and have not said yet."""
