@@ -50,7 +50,7 @@ class Forwarder:
 
     ``lifetime``: seconds that a wire lives at most without a refresh, which is the life of ``tokens``.
     ``paths``: what fits to other nodes, where that shall be found out. ``echoes`` reach other nodes: one that
-    is gone is noticed within three times ``watch_interval`` (seconds).
+    is gone is noticed within four times ``watch_interval`` (seconds).
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Forwarder:
         policies: tuple[Element, ...] = (),
         paths: Paths | None = None,
         echoes: Echoes | None = None,
-        watch_interval: float = 0.04,
+        watch_interval: float = 0.036,
         dial_timeout: float = 0.75,
         lifetime: float = 600.0,
         journal: Journal | None = None,

@@ -102,8 +102,8 @@ class ForwarderSettings(Forwards):
     """Whether tunnels end in the node, where no pod can change them; costs a packet one more step."""
     srv6_prefix: str = ""
     """IPv6 prefix that routers lead to this node, for SRV6 to nodes behind them; empty: on one link alone."""
-    node_watch_interval: Seconds = Seconds(0.04)
-    """Time between two echoes to each node that shares wires; dead after three without any; 0: none."""
+    node_watch_interval: Seconds = Seconds(0.036)
+    """Time between two echoes to each node that shares wires; dead after four without any; 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True)

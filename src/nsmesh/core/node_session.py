@@ -1,7 +1,7 @@
 """Whether another node is there, told from echoes of it: when to send the next, and when it counts as dead.
 
 Pure. An echo goes out each ``interval``. When one is not back by the time of the next they follow five times
-as fast, and a node from which none of at least :data:`LEAST` came back for two intervals is dead. What
+as fast, and a node from which none of at least :data:`LEAST` came back for three intervals is dead. What
 counts is echoes without an answer and not time alone: a process that stood still itself has sent none.
 """
 
@@ -14,11 +14,14 @@ LEAST = 5
 """Echoes in a row that must have got no answer: chance takes one in a hundred on a poor link."""
 HASTE = 5
 """How many times faster the echoes follow one another once one is missing."""
+SILENT = 3
+"""Intervals, or ways there and back where those are longer, without an answer after which it is dead."""
 SLOW = 0.5
 """Seconds between two echoes to a node that has not answered."""
 LONGEST = 1.0
 """Seconds: the longest way there and back that is believed."""
-_KEPT = 16
+_KEPT = 64
+"""Echoes that are under way at the most, where the longest way is believed."""
 
 
 class Condition(Enum):
@@ -70,7 +73,7 @@ class NodeSession:
         """Say what to do now, when all answers that have come are taken."""
         silent = now - min(self._open.values(), default=now)
         alive = self.condition is Condition.ALIVE
-        died = alive and silent >= 2 * self._late and len(self._open) >= LEAST
+        died = alive and silent >= SILENT * self._late and len(self._open) >= LEAST
         if died:
             self.condition = Condition.DEAD
         self._sequence = self._sequence % 0xFFFF + 1
@@ -83,7 +86,7 @@ class NodeSession:
     def _wait(self, silent: float) -> float:
         if self.condition is Condition.ALIVE:
             missing = silent >= 0.9 * self._late
-            return self._interval / HASTE if missing else self._interval
+            return self._late / HASTE if missing else self._interval
         if self.condition is Condition.NEW and self._first:
             self._first -= 1
             return self._interval

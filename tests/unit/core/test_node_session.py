@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsmesh.core.node_session import LEAST, SLOW, Condition, NodeSession
+from nsmesh.core.node_session import HASTE, LEAST, SILENT, SLOW, Condition, NodeSession
 
 INTERVAL = 0.05
 
@@ -43,12 +43,12 @@ class Node:
             assert self.now < died + 10
 
 
-def test_a_node_that_dies_is_dead_within_three_intervals():
-    """Its last echo was answered: from then on it takes one interval to the next, and two more."""
+def test_a_node_that_dies_is_dead_within_four_intervals():
+    """Its last echo was answered: from then on it takes one interval to the next, and three more."""
     node = Node()
     for _ in range(40):
         assert not node.step().died
-    assert node.until_dead() <= 3 * INTERVAL
+    assert 2 * INTERVAL < node.until_dead() <= 4 * INTERVAL
     assert node.session.condition is Condition.DEAD
 
 
@@ -90,6 +90,16 @@ def test_a_long_way_is_no_death(way):
     for _ in range(100):
         assert not node.step().died
     assert node.session.condition is Condition.ALIVE
+
+
+@given(st.floats(0.001, 0.9))
+def test_a_node_that_is_far_away_dies_as_well(way):
+    """It takes as many ways there and back as intervals otherwise."""
+    node = Node(way)
+    for _ in range(100):
+        node.step()
+    late = max(INTERVAL, 2 * way)
+    assert node.until_dead() <= INTERVAL + SILENT * late + late / HASTE
 
 
 @given(st.sets(st.integers(0, 400)))
