@@ -317,7 +317,7 @@ spec:
   options: {cidr_prefix: 172.30.3.0/24, mechanism: memif}
 """
 """An endpoint with a memif socket, which has the first address of each two: 172.30.3.0, 172.30.3.2..."""
-BOX = """
+_CLIENT = """
 apiVersion: nsmesh/v1
 kind: Workload
 metadata:
@@ -333,7 +333,7 @@ def responder(name: str = "responder", service: str = "ping", prefix: str = "172
 
 def client_box(count: int = 1) -> str:
     """Return a client with so many wires to :data:`PACKETS`."""
-    return BOX.format(wishes=",".join(f"kernel://shared-memory/nsm-{at + 1}" for at in range(count)))
+    return _CLIENT.format(wishes=",".join(f"kernel://shared-memory/nsm-{at + 1}" for at in range(count)))
 
 
 def documents(*texts: str) -> str:

@@ -13,6 +13,7 @@ from nsmesh.chaos.faults import Faults
 from nsmesh.chaos.ground import ground
 from nsmesh.chaos.scenarios import IDLE, chosen
 from nsmesh.chaos.streams import stream
+from nsmesh.chaos.turns import Turns
 from nsmesh.core.errors import Internal, MeshError
 from nsmesh.datapath import netns
 
@@ -68,7 +69,7 @@ def test_a_fault_that_cannot_be_done_is_told_and_the_rest_goes_on(monkeypatch):
         return await strike(self, *given)
 
     async def seen():
-        return [one async for one in running.run(chosen(("local-alpha-sigterm",), 2), IDLE)]
+        return [one async for one in running.run(chosen(("local-alpha-sigterm",), 2), IDLE, Turns())]
 
     monkeypatch.setattr(Faults, "strike", fails_once)
     (outcome,) = asyncio.run(seen())
