@@ -31,7 +31,8 @@ class Sweep(Element):
     A forwarder that died leaves its wires to the next one; what it was just making or deleting goes when that
     starts. With a ``journal`` that is whole, what is not in it was never agreed, or is closed: it is removed
     at once. Else those that live are asked for again within ``lifetime`` seconds, the longest life of a
-    token; what nobody has asked for by then is removed, and so it goes on every ``lifetime`` seconds. A wire whose Close failed is looked for soon.
+    token; what nobody has asked for by then is removed, and so it goes on every ``lifetime`` seconds. A wire
+    whose Close failed is looked for soon.
 
     After:  Begin
     Leaves: one timer, and one more for each Close that has just failed
