@@ -37,7 +37,9 @@ def driver(tmp_path, *, pods=1, **given):
 
         def make(**more):
             wanted = {"namespaces": lambda: inside, **given, **more}
-            of_driver = {name: wanted.pop(name) for name in ("namespaces", "owner", "most") if name in wanted}
+            of_driver = {
+                name: wanted.pop(name) for name in ("namespaces", "owner", "most", "apart") if name in wanted
+            }
             return OvsDatapath(OwnSwitch(tmp_path / "ovs", node, **wanted), **of_driver)
 
         try:

@@ -231,7 +231,7 @@ def test_a_wire_that_becomes_memif_moves_where_there_is_room(tmp_path, small):
     scenario(tmp_path, body, memory=MEMORY)
 
 
-@pytest.mark.parametrize("most", [0, ovs_switches.MOST + 1])
+@pytest.mark.parametrize("most", [0, ovs_switches.LIMIT + 1])
 def test_a_number_of_switches_that_cannot_be_is_refused(tmp_path, most):
     """With the setting's name."""
     with driver(tmp_path) as (make, _), pytest.raises(Invalid, match=f"not {most}") as told:

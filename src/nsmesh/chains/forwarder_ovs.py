@@ -14,7 +14,7 @@ from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings import ForwarderSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.tunnels import mechanisms_of
-from nsmesh.core.errors import Conflict
+from nsmesh.core.errors import Conflict, Invalid
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath import netns
 from nsmesh.datapath.ovs import OvsDatapath
@@ -110,9 +110,15 @@ async def running_ovs_forwarder(settings: OvsForwarderSettings, runtime: Runtime
     Raises NotFound without Open vSwitch, Unavailable where it does not start, Invalid for settings.
     """
     shared = bool(settings.switch_database)
-    first = await _switch_there(settings) if shared else _own_switch(settings)
     most = 1 if shared else settings.most_switches
-    datapath = OvsDatapath(first, owner=_owner(settings), namespaces=netns.named, most=most)
+    apart = settings.memif_apart
+    if apart and most == 1:
+        why = "NSM_SWITCH_DATABASE is somebody else's" if shared else "NSM_MOST_SWITCHES is 1"
+        raise Invalid(
+            f"NSM_MEMIF_APART needs a switch for each memif wire, and {why}", remedy="unset one of them"
+        )
+    first = await _switch_there(settings) if shared else _own_switch(settings)
+    datapath = OvsDatapath(first, owner=_owner(settings), namespaces=netns.named, most=most, apart=apart)
     plain = settings.plain
     mechanisms = mechanisms_of_switch(plain, first.sockets.listening if first.memory else None)
     async with (

@@ -33,7 +33,9 @@ class OvsForwarderSettings(Forwards):
     dpdk_memory: int = MEMORY
     """MiB that DPDK takes with the first wire of memif or vhost-user; 0: no such wires through the switch."""
     most_switches: int = MOST
-    """Switches at most, 1 to 8: the next one is for what is more than 31 memif ends, or 64 wires, of each."""
+    """Switches at most, 1 to 32: the next is for what is more than 31 memif ends, or 64 wires, of each."""
+    memif_apart: bool = False
+    """Whether each wire with a memif end through a switch has one of its own, which its peer alone harms."""
 
     @property
     def plain(self) -> ForwarderSettings:

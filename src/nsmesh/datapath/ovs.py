@@ -37,8 +37,8 @@ def names_of(wire_id: str) -> tuple[str, str]:
 class OvsDatapath:
     """Wires through ``first`` and more switches; implements :class:`nsmesh.datapath.base.Datapath`.
 
-    ``owner`` and ``namespaces`` as of :class:`LinuxDatapath`, ``most`` of :class:`Switches`. Switches outlive
-    the driver, and the next driver with such a first one takes them over.
+    ``owner`` and ``namespaces`` as of :class:`LinuxDatapath`, ``most`` and ``apart`` of
+    :class:`Switches`. Switches outlive the driver, and the next driver with such a first one takes them over.
     """
 
     name = "ovs"
@@ -50,8 +50,9 @@ class OvsDatapath:
         owner: str = "",
         namespaces: Callable[[], Iterable[str]] = tuple,
         most: int = MOST,
+        apart: bool = False,
     ) -> None:
-        self.switches = Switches(first, most)
+        self.switches = Switches(first, most, apart=apart)
         self._own = -1 if first.node else netns.current()
         self._home = first.node or f"/proc/self/fd/{self._own}"
         self._known: set[str] | None = None

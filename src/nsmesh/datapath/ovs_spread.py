@@ -25,6 +25,10 @@ class Spread:
         self.ready: list[Switch] = [first]
         self.coming: set[Switch] = set()
 
+    def has(self, switch: Switch) -> bool:
+        """Whether a switch takes such wires, or will."""
+        return switch in self.ready or switch in self.coming
+
     def choose(self, counts: Counts) -> Switch:
         """Return the switch for one wire more: the first with room, or the one with the fewest.
 
@@ -46,7 +50,7 @@ class Spread:
             if switch in self.ready and not self._room(self.ready, counts, switch):
                 switch.spares.limit = None
             else:
-                switch.spares.limit = WIRES if switch in self.ready or switch in self.coming else 0
+                switch.spares.limit = WIRES if self.has(switch) else 0
 
     def drop(self, switch: Switch) -> None:
         """Have a switch, which is not the first one, take no wires any more."""

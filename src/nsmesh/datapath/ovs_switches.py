@@ -1,7 +1,8 @@
 """The switches of a node: the first, and more where it has no place for a memif end, or has many wires.
 
 A wire is at one switch with both of its ends: nothing joins the switches. Each has a folder, a database, a
-namespace and, once it needs it, DPDK's memory of its own.
+namespace and, once it needs it, DPDK's memory of its own. Wires with memif ends may have a switch each, so
+that a peer that ends its switch harms its own wire alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from nsmesh.model.wire import CrossConnect
 log = structlog.get_logger()
 
 MOST = 8
-"""Switches of a node at most."""
+"""Switches of a node at most, where nothing else is said."""
+LIMIT = 32
+"""What may be said at most."""
 LINGER = 60.0
 """Seconds after which a switch that has no wire any more is ended; the first one stays."""
 _TRIES = 200
@@ -40,13 +43,24 @@ class _Seat:
 
 
 class Switches:
-    """``first`` and what is beside it; ``most``: so many in all. ``now``: seconds, of any beginning."""
+    """``first`` and what is beside it; ``most``: so many in all. ``now``: seconds, of any beginning.
 
-    def __init__(self, first: Switch, most: int = MOST, now: Callable[[], float] = time.monotonic) -> None:
-        if not 1 <= most <= MOST:
-            raise Invalid(f"a node has 1 to {MOST} switches, not {most}", remedy="correct NSM_MOST_SWITCHES")
+    ``apart``: each wire with a memif end has a switch, never the first, that no other wire comes to.
+    """
+
+    def __init__(
+        self,
+        first: Switch,
+        most: int = MOST,
+        *,
+        apart: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not 1 <= most <= LIMIT:
+            raise Invalid(f"a node has 1 to {LIMIT} switches, not {most}", remedy="correct NSM_MOST_SWITCHES")
         self.first = first
         self.most = most
+        self.apart = apart
         self.more: dict[int, Beside] = {number: Beside(first, number) for number in self._on_disk()}
         """The switches beside the first one, by their numbers, from 2 on."""
         self.due = asyncio.Event()
@@ -105,7 +119,7 @@ class Switches:
         """
         places = places_for(wire)
         seat = self._seats.get(wire.id)
-        if seat is None or (places > seat.places and not self._has_room(seat.switch, places - seat.places)):
+        if seat is None or (places > seat.places and not self._has_room(seat.switch, wire.id, places)):
             async with self._turn:
                 switch = self._with_memif(wire.id, places) if places else self._without_memif(wire)
                 seat = self._seats[wire.id] = _Seat(switch, places)
@@ -115,28 +129,42 @@ class Switches:
         return seat.switch
 
     def _with_memif(self, wire_id: str, places: int) -> Switch:
-        found = next((switch for switch in self if self._has_room(switch, places)), None)
+        found = next((switch for switch in self if self._has_room(switch, wire_id, places)), None)
         if found is not None:
             return found
         number = self._free_number()
         if not number:
-            more = f", or set NSM_MOST_SWITCHES, which may be {MOST}" if self.most < MOST else ""
-            raise Unavailable(
-                f"connection {wire_id} ends in memif, and the switches of this node ({self.most}) have room "
-                f"for {MOST_MEMIF} memif ends each, a third of that where both ends are sockets, as many as "
-                "their DPDK was built for",
-                remedy=f"close another memif connection of this node{more}",
-            )
-        log.info("the switches are full of memif: another one is started", number=number)
+            raise self._no_room(wire_id)
+        why = "this memif wire has one of its own" if self.apart else "the others are full of memif"
+        log.info("another switch is started", number=number, why=why)
         self.more[number] = Beside(self.first, number)
         return self.more[number]
+
+    def _no_room(self, wire_id: str) -> Unavailable:
+        if self.apart:
+            why = f"the first of the switches of this node ({self.most}) has none, and others have one each"
+        else:
+            why = (
+                f"the switches of this node ({self.most}) have room for {MOST_MEMIF} memif ends each, "
+                "a third of that where both ends are sockets, as many as their DPDK was built for"
+            )
+        more = f", or set NSM_MOST_SWITCHES, which may be {LIMIT}" if self.most < LIMIT else ""
+        remedy = f"close another memif connection of this node{more}"
+        return Unavailable(f"connection {wire_id} ends in memif, and {why}", remedy=remedy)
 
     def _free_number(self) -> int:
         return next((one for one in range(2, self.most + 1) if one not in self.more), 0)
 
-    def _has_room(self, switch: Switch, places: int) -> bool:
-        taken = sum(seat.places for seat in self._seats.values() if seat.switch is switch)
-        return taken + places <= MOST_MEMIF
+    def _has_room(self, switch: Switch, wire_id: str, places: int) -> bool:
+        """Whether a wire whose memif ends take so many ports may be at a switch, or stay there."""
+        others = [seat for one, seat in self._seats.items() if seat.switch is switch and one != wire_id]
+        if self.apart and (others or switch is self.first or self._spread.has(switch)):
+            return False
+        return sum(seat.places for seat in others) + places <= MOST_MEMIF
+
+    def _is_apart(self, switch: Switch) -> bool:
+        """Whether a switch is that of one memif wire alone."""
+        return self.apart and any(seat.switch is switch and seat.places for seat in self._seats.values())
 
     def _without_memif(self, wire: CrossConnect) -> Switch:
         if any(is_socket(end) for end in (wire.a, wire.b)):
@@ -150,8 +178,8 @@ class Switches:
         """Return the number of a switch to :meth:`open`, where wires of interfaces need one soon, else 0."""
         if not self._adopted or not self._spread.is_short(self._counts()):
             return 0
-        taken = [*self._spread.ready, *self._spread.coming]
-        number = next((one for one, switch in self.more.items() if switch not in taken), self._free_number())
+        free = (one for one, it in self.more.items() if not self._spread.has(it) and not self._is_apart(it))
+        number = next(free, self._free_number())
         if number:
             switch = self.more.setdefault(number, Beside(self.first, number))
             self._spread.coming.add(switch)

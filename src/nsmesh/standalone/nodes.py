@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from nsmesh.core.errors import NotFound, Refused
 from nsmesh.datapath import netns
-from nsmesh.datapath.ovs_switches import MOST as MOST_SWITCHES
+from nsmesh.datapath.ovs_switches import LIMIT
 from nsmesh.standalone.joining.place import Place
 from nsmesh.standalone.paths import MeshPaths
 
@@ -62,7 +62,7 @@ class NodeForwarder:
         """The names of all namespaces that its switches may have."""
         if not self.space:
             return set()
-        more = [f"{self.space}-{number}" for number in range(2, MOST_SWITCHES + 1)]
+        more = [f"{self.space}-{number}" for number in range(2, LIMIT + 1)]
         return {self.space, self.ends, *more, *(f"{name}-ends" for name in more)}
 
 

@@ -49,6 +49,7 @@ OVS_WISHES = (
     "dpdk_memory",
     "spare_wires",
     "most_switches",
+    "memif_apart",
     "switch_database",
     "datapath_type",
     "bridge_name",

@@ -42,11 +42,16 @@ def test_a_forwarder_with_a_switch_has_wishes_too():
     """Its memory and its mechanisms are the environment's to say, its place is the mesh's."""
     here = NodeForwarder("ovs", "o", "o", "unix:///o", "/run/s", "space")
     given = {"NSM_DPDK_MEMORY": "0", "NSM_MECHANISMS": "GENEVE", "NSM_SWITCH_DIRECTORY": "/elsewhere"}
-    given |= {"NSM_SPARE_WIRES": "3", "NSM_SPARE_NETNS": "/elsewhere", "NSM_MOST_SWITCHES": "2"}
+    given |= {
+        "NSM_SPARE_WIRES": "3",
+        "NSM_SPARE_NETNS": "/elsewhere",
+        "NSM_MOST_SWITCHES": "2",
+        "NSM_MEMIF_APART": "true",
+    }
     given |= {"NSM_L2_RESOURCE_SELECTOR_FILE": "/etc/selector.yaml"}
     made = ovs_settings(NODE, here, ("/run/netns/x", "/run/netns/y"), given)
     assert (made.dpdk_memory, made.mechanisms) == (0, ("GENEVE",))
-    assert (made.spare_wires, made.most_switches) == (3, 2)
+    assert (made.spare_wires, made.most_switches, made.memif_apart) == (3, 2, True)
     assert (made.switch_directory, made.tunnel_ip) == ("/run/s", "192.0.2.1")
     assert (made.switch_netns, made.spare_netns) == ("/run/netns/x", "/run/netns/y")
     assert (made.plain.tunnel_ip, made.plain.mechanisms) == ("192.0.2.1", ("GENEVE",))
