@@ -35,13 +35,17 @@ class Part(NamedTuple):
         return sum(one.times * (_EACH + HOLD.get(one.scenario.what, 0.0)) for one in self.wanted)
 
 
-def parts(wanted: Mapping[str, Sequence[Wanted]]) -> list[Part]:
-    """Return what is wanted, by situation, in parts, the longest first: none is alone at the end."""
+def parts(wanted: Mapping[str, Sequence[Wanted]], workers: int = 1) -> list[Part]:
+    """Return what is wanted, by situation, in parts, the longest first: none is alone at the end.
+
+    There are as many as ``workers``, about, where there are scenarios enough: none shall have nothing to do.
+    """
     found = []
+    total = sum(map(len, wanted.values()))
     for situation, some in wanted.items():
         for layout in dict.fromkeys(one.scenario.layout for one in some):
             mine = [one for one in some if one.scenario.layout == layout]
-            pieces = -(-len(mine) // TOGETHER)
+            pieces = max(-(-len(mine) // TOGETHER), min(len(mine), len(mine) * workers // total))
             found += [Part(situation, tuple(mine[number::pieces])) for number in range(pieces)]
     return sorted(found, key=lambda part: -part.length)
 
@@ -51,7 +55,7 @@ async def run(wanted: Mapping[str, Sequence[Wanted]], many: int) -> list[dict[st
 
     Raises Internal where a part ends without rows; the others are ended then, and leave nothing.
     """
-    waiting = parts(wanted)
+    waiting = parts(wanted, many * RESTING)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
 
     async def work(turns: Path) -> None:
