@@ -7,12 +7,13 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import NamedTuple
 
 from nsmesh.chaos.faults import PATIENCE, SERVICE, Faults, Struck, own_service
 from nsmesh.chaos.ground import Ground, ground
 from nsmesh.chaos.outcomes import Outcome
 from nsmesh.chaos.packets import Tally
-from nsmesh.chaos.scenarios import HOLD, IDLE, RATES, REQUEST, Layout, Scenario, Wanted
+from nsmesh.chaos.scenarios import HOLD, IDLE, RATES, REQUEST, STREAM, Layout, Scenario, Wanted
 from nsmesh.chaos.streams import Stream, stream
 from nsmesh.chaos.turns import Turns
 from nsmesh.core.errors import MeshError, Status
@@ -27,6 +28,16 @@ LEAD = 0.3
 """Seconds that a stream flows before the fault, and after it at the least."""
 MIDDLE = 0.02
 """Seconds within which a Request is still under way."""
+ANSWER, BREATH = 0.05, 0.02
+"""Seconds that one packet has to pass a wire and come back, and until another one is tried."""
+
+
+class _Aftermath(NamedTuple):
+    """What followed a fault: when packets passed and a new Request was served, if so (``time.monotonic``)."""
+
+    struck: Struck
+    passed: float
+    served: float | None
 
 
 async def run(wanted: Sequence[Wanted], situation: str, turns: Turns) -> AsyncIterator[Outcome]:
@@ -93,15 +104,15 @@ class _Field:
         ends = [self.client, *(() if promise.moves else self.faults.places)]
         before = [await _interfaces(end) for end in ends]
         if outcome.situation == IDLE:
-            struck, served = await self._harm(scenario, IDLE, None)
+            harm = await self._harm(scenario, IDLE, None)
         async with self._flow(RATES[outcome.situation] or PROBE) as flow:
             await asyncio.sleep(LOOK if outcome.situation == IDLE else LEAD)
             if outcome.situation != IDLE:
-                struck, served = await self._harm(scenario, outcome.situation, flow)
+                harm = await self._harm(scenario, outcome.situation, flow)
                 await asyncio.sleep(LEAD)
             found = await flow.end()
-        well = served is not None and await self._settled()
-        self._note(outcome, found, struck, served if well else None)
+        well = harm.served is not None and await self._settled()
+        self._note(outcome, found, harm if well else harm._replace(served=None))
         after = [await _interfaces(end) for end in ends]
         changed = [f"{a} -> {b}" for a, b in zip(before, after, strict=True) if a != b]
         leaks = (await self.mesh.status())["leaks"] if well else []
@@ -109,12 +120,15 @@ class _Field:
         outcome.leaks += [f"{leak['kind']} {leak['name']}" for leak in leaks]
         return well and not leaks and not changed
 
-    def _note(self, outcome: Outcome, found: Tally, struck: Struck, served: float | None) -> None:
+    def _note(self, outcome: Outcome, found: Tally, harm: _Aftermath) -> None:
+        struck, passed, served = harm
         outcome.sent += found.sent
         outcome.lost += found.lost
         outcome.gap = max(outcome.gap, found.gap / 1e9)
         if served is None:
             outcome.given_up += 1
+        elif outcome.promise.wire and RATES[outcome.situation] < RATES[STREAM]:
+            outcome.recovery.append(max(passed - struck.at, 0.0))
         elif outcome.promise.wire:
             waited = max(found.gap_end - struck.since, 0) if struck.since else found.gap
             outcome.recovery.append(waited / 1e9)
@@ -124,10 +138,9 @@ class _Field:
     def _flow(self, rate: int) -> AbstractAsyncContextManager[Stream]:
         return stream(self.mesh.folder, self.client, self.address, self.faults.places, rate)
 
-    async def _harm(
-        self, scenario: Scenario, situation: str, flow: Stream | None
-    ) -> tuple[Struck, float | None]:
-        """Do the harm, and make it good in the end; return when it was done and when a Request was served."""
+    async def _harm(self, scenario: Scenario, situation: str, flow: Stream | None) -> _Aftermath:
+        """Do the harm, and make it good in the end."""
+        passed = 0.0
         if situation == REQUEST:
             first, patience = SERVICE, PATIENCE + HOLD.get(scenario.what, 0.0)
             if scenario.promise.moves:
@@ -140,13 +153,14 @@ class _Field:
             try:
                 await self.faults.moved(scenario)
             except MeshError:
-                return struck, None
+                return _Aftermath(struck, passed, None)
             passes = not scenario.promise.wire or await self._passes()  # before another takes its address
+            passed = time.monotonic()
             served = await self._served() if passes else None
         if scenario.promise.wire and not await self._passes():
             served = None
         await self.faults.mend(scenario)
-        return struck, served
+        return _Aftermath(struck, passed, served)
 
     async def _passes(self) -> bool:
         """Wait until packets pass: a silence ends with one. Say whether they do."""
@@ -158,9 +172,9 @@ class _Field:
                 rows = []
             for row in rows:
                 source = row["address"][0].partition("/")[0] if row["address"] else ""
-                if await probe.answers(self.client, "nsm-1", source, self.address, 0.2):
+                if await probe.answers(self.client, "nsm-1", source, self.address, ANSWER):
                     return True
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(BREATH)
         return False
 
     async def _rest(self, scenario: Scenario) -> None:

@@ -176,19 +176,14 @@ class Wanted(NamedTuple):
     times: int
 
 
-def chosen(
-    names: Sequence[str], repeat: int, situation: str = STREAM, *, short: bool = False
-) -> list[Wanted]:
+def chosen(names: Sequence[str], repeat: int, *, short: bool = False) -> list[Wanted]:
     """Return scenarios by name, ``repeat`` times each or as often as ``NAME=TIMES`` says.
 
-    Without names all, or the short form's; of all, those that suffer in the wire itself are left out where
-    too few packets would tell for how long, and what cannot be here: those that set the clock, and those of
-    Open vSwitch. Raises NotFound, Invalid.
+    Without names all, or the short form's; of all, what cannot be here is left out: those that set the clock,
+    and those of Open vSwitch. Raises NotFound, Invalid.
     """
-    dense, cannot = RATES[situation] >= RATES[STREAM], _cannot_be()
-    every = tuple(
-        name for name, one in NAMES.items() if (dense or not one.promise.wire) and one not in cannot
-    )
+    cannot = _cannot_be()
+    every = tuple(name for name, one in NAMES.items() if one not in cannot)
     found = []
     for text in names or (SHORT if short else every):
         name, given, times = text.partition("=")

@@ -104,7 +104,7 @@ def run_scenarios(
 
     load = os.getloadavg()[0]
     times = 1 if short else repeat
-    wanted = {one: chosen(scenarios, times, one, short=short) for one in situations}
+    wanted = {one: chosen(scenarios, times, short=short) for one in situations}
     if at_once == 1:
         rows = [row for one, some in wanted.items() for row in run(_run(context, some, one, turns))]
     else:

@@ -6,7 +6,7 @@ from nsmesh.chaos.scenarios import IDLE, NAMES, STREAM, chosen
 
 def test_each_scenario_is_in_one_part():
     """All that share a part share a kind of mesh and a situation; none is lost, none is done twice."""
-    wanted = {one: chosen((), 3, one) for one in (STREAM, IDLE)}
+    wanted = {one: chosen((), 3) for one in (STREAM, IDLE)}
     found = parts(wanted)
     for part in found:
         assert len({one.scenario.layout for one in part.wanted}) == 1
