@@ -109,8 +109,9 @@ class OvsDatapath:
         return Applied(outcome, *macs, details)
 
     def watch(self, tell: Callable[[str], None]) -> None:
-        """See :meth:`Watched.watch`."""
+        """See :meth:`Watched.watch`; ports of the switch are watched where it is kept alive."""
         self._legs.watch(tell)
+        self.switches.tell = tell
 
     async def restore(self, wire_id: str) -> Applied | None:
         """See :meth:`Watched.restore`."""

@@ -13,6 +13,7 @@ from nsmesh.core.scope import Scope
 from nsmesh.datapath.ovs_callers import Callers
 from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.datapath.ovs_switches import Switches
+from nsmesh.datapath.ovs_vigil import watching
 
 log = structlog.get_logger()
 
@@ -29,17 +30,18 @@ async def keeping(switches: Switches) -> AsyncIterator[None]:
     """
     await switches.first.ensure()
     async with Scope("ovs") as scope:
-        _keep_one(scope, switches.first)
+        _keep_one(scope, switches, switches.first)
         scope.spawn(_tend(scope, switches), name="switches")
         yield
 
 
-def _keep_one(scope: Scope, switch: Switch) -> list[asyncio.Task[None]]:
+def _keep_one(scope: Scope, switches: Switches, switch: Switch) -> list[asyncio.Task[None]]:
     callers = Callers(switch.ports, scope.clock.monotonic)
     return [
         scope.spawn(switch.keep(), name="switch"),
         scope.spawn(callers.keep(), name="memif endpoints"),
         scope.spawn(_keep_spares(switch), name="ports in advance"),
+        scope.spawn(watching(switch, switches.taken_out), name="what others take out"),
     ]
 
 
@@ -57,7 +59,7 @@ async def _tend(scope: Scope, switches: Switches) -> None:
         coming = switches.begin()
         for number, switch in switches.more.items():
             if number not in kept:
-                kept[number] = _keep_one(scope, switch)
+                kept[number] = _keep_one(scope, switches, switch)
         if coming:
             scope.spawn(_open(switches, coming), name="another switch")
         for number in switches.idle():

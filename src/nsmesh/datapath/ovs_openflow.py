@@ -21,6 +21,7 @@ HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY, FLOW_MOD, BARRIER_REQUEST, BARRIER_REPLY
 MULTIPART_REQUEST, MULTIPART_REPLY, OFPMP_FLOW = 18, 19, 1
 VERSION = 4
 OFPFC_ADD, OFPFC_DELETE = 0, 3
+OFPFF_SEND_FLOW_REM = 1
 OFPTT_ALL, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY = 0xFF, 0xFFFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFFF
 OFPIT_APPLY_ACTIONS, OFPAT_OUTPUT = 4, 0
 EVERY_BIT = 0xFFFF_FFFF_FFFF_FFFF
@@ -59,7 +60,9 @@ def refuse(cookie: int, source: int, kind: str, match: Match) -> bytes:
 
 
 def _new(cookie: int, priority: int, match: Match, actions: bytes = b"") -> bytes:
-    flow = _FLOW.pack(cookie, 0, 0, OFPFC_ADD, 0, 0, priority, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY, 0)
+    flow = _FLOW.pack(
+        cookie, 0, 0, OFPFC_ADD, 0, 0, priority, OFP_NO_BUFFER, OFPP_ANY, OFPG_ANY, OFPFF_SEND_FLOW_REM
+    )
     return message(FLOW_MOD, flow + encoded(match) + actions)
 
 
@@ -157,6 +160,19 @@ class Connection:
         if self._kept is not None:
             self._kept[1].close()
             self._kept = None
+
+
+def taken(waiting: bytearray) -> list[tuple[int, bytes, int]]:
+    """Take the whole messages from the front of what came: of each its type, what it holds, its number."""
+    found = []
+    while len(waiting) >= _HEADER.size:
+        _, kind, length, xid = _HEADER.unpack_from(waiting)
+        length = max(length, _HEADER.size)
+        if len(waiting) < length:
+            break
+        found.append((kind, bytes(waiting[_HEADER.size : length]), xid))
+        del waiting[:length]
+    return found
 
 
 async def _barrier(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[bytes]:

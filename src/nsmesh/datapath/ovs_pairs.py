@@ -13,6 +13,7 @@ from nsmesh.datapath import ovs_rows as rows
 from nsmesh.datapath.ovs_database import transact
 from nsmesh.datapath.ovs_ports import SwitchPorts
 from nsmesh.datapath.ovs_rows import KnownPort, SwitchPort
+from nsmesh.datapath.ovs_uptake import look_again
 
 
 class PairedPorts(SwitchPorts):
@@ -95,6 +96,29 @@ class PairedPorts(SwitchPorts):
             known = await self._inventory()
             await self._flows.send([openflow.forget(openflow.cookie_of(pair)) for pair in pairs])
             await self._take_out(known, [name for pair in pairs for name in rows.ports_of(pair)])
+
+    async def vanished(self, names: Collection[str] | None = None) -> dict[str, KnownPort]:
+        """Return the ports that somebody else has taken out, as they were; ``names``: only if among these.
+
+        The switch has let go of them: until then it may still change the flags of their interfaces.
+        """
+        async with self._turn:
+            before = self._known
+            if before is None or (names is not None and before.ports.keys().isdisjoint(names)):
+                return {}
+            self.forget()
+            now = await self._inventory()
+        gone = {name: port for name, port in before.ports.items() if name not in now.ports}
+        if gone:
+            await look_again(self._database)
+        return gone
+
+    async def flows_of(self, cookies: Collection[int]) -> set[str]:
+        """Return of which wires and pairs that are there flows have such marks."""
+        async with self._turn:
+            known = (await self._inventory()).ports
+        keys = {rows.key_of(name, port.owner) for name, port in known.items()}
+        return {key for key in keys if openflow.cookie_of(key) in cookies}
 
     async def lead_pairs(self) -> None:
         """Give the switch the flows of all pairs and wires, whoever made them."""

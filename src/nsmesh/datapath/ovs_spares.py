@@ -68,7 +68,7 @@ class Spares:
         """Take away the pair of a wire that needs other ports now."""
         had = await self._ports.pair_with(wire_id)
         if had:
-            await self._discard([had])
+            await self.discard([had])
 
     async def _wait(self, wire_id: str) -> tuple[str, ...] | None:
         pair = None
@@ -94,7 +94,7 @@ class Spares:
             log.warning("ports in advance are of no use", connection=owner, error=str(error))
             if isinstance(error, Refused):
                 self.size = 0
-            await self._discard({pair_of(port) for port in ends})
+            await self.discard({pair_of(port) for port in ends})
             raise
         finally:
             self.look()
@@ -136,7 +136,7 @@ class Spares:
             self._tell()
         free, used = await self._ports.ready()
         if len(free) > 2 * self._goal(used):
-            await self._discard(free[self._goal(used) :])
+            await self.discard(free[self._goal(used) :])
         self._tell()  # what is not wanted any more is not waited for
 
     def _goal(self, used: int) -> int:
@@ -153,7 +153,8 @@ class Spares:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _discard(self, pairs: Collection[str]) -> None:
+    async def discard(self, pairs: Collection[str]) -> None:
+        """Take pairs away, whoever has them."""
         await self._ports.drop_pairs(pairs)
         self._ends.drop([name for pair in pairs for name in ports_of(pair)])
 
@@ -166,7 +167,7 @@ class Spares:
             known = await self._ports.pairs()
             broken = [pair for pair in known if not waiting.issuperset(ports_of(pair))]
             if broken:
-                await self._discard(broken)
+                await self.discard(broken)
             whole = {name for pair in known if pair not in broken for name in ports_of(pair)}
             if strays := waiting - whole:
                 self._ends.drop(strays)

@@ -34,6 +34,9 @@ LINGER = 60.0
 _TRIES = 200
 
 
+def _nobody(_: str) -> None: ...
+
+
 @dataclass(slots=True)
 class _Seat:
     """Where a wire is, and how many of DPDK's ports its memif ends take there."""
@@ -65,6 +68,8 @@ class Switches:
         """The switches beside the first one, by their numbers, from 2 on."""
         self.due = asyncio.Event()
         """Set when :meth:`begin` may have something to do."""
+        self.tell: Callable[[str], None] = _nobody
+        """Hears of a wire whose ports somebody else has taken out."""
         self._now = now
         self._seats: dict[str, _Seat] = {}
         self._spread = Spread(first)
@@ -204,6 +209,10 @@ class Switches:
         finally:
             self._spread.coming.discard(switch)
             self._note()
+
+    def taken_out(self, wire_id: str) -> None:
+        """Tell of a wire whose ports somebody else has taken out."""
+        self.tell(wire_id)
 
     def leave(self, wire_id: str) -> None:
         """Forget where a wire is: its ports are gone."""
