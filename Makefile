@@ -3,8 +3,9 @@
 # make fuzz   bent input, MINUTES=5                   make clean  remove what these brought (packages stay)
 # make chaos  kills and stops, what they cost         make soak   faults by chance, MINUTES=10
 # make test-cluster  two Kubernetes nodes, in namespaces
+# make test-stock-kernel  what this kernel lacks, on the distribution's own, in qemu
 
-.PHONY: help demo test test-cluster check bench fuzz chaos soak clean run-setup dev-setup
+.PHONY: help demo test test-cluster test-stock-kernel check bench fuzz chaos soak clean run-setup dev-setup
 BIN := .venv/bin
 SITUATIONS := $(addprefix --situation ,idle ping stream request)
 
@@ -30,6 +31,9 @@ test-cluster: dev-setup
 	    busybox-static dash iproute2 util-linux procps curl openssl >/dev/null
 	@NSMESH_LAB=$${NSMESH_LAB:-$$HOME/.cache/nsmesh-lab} tests/kubernetes/lab/build.sh cluster helm
 	@NSMESH_TEST_CLUSTER=1 $(BIN)/pytest tests/kubernetes/cluster $(ARGS)
+
+test-stock-kernel: dev-setup
+	@NSMESH_TEST_STOCK_KERNEL=1 $(BIN)/pytest tests/stock_kernel $(ARGS)
 
 check: dev-setup
 	@$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ say() { printf '%s\n' "$*" >&2; }
 # program:package, for what is called at run time; the tests and benchmarks need a little more
 wanted="ip:iproute2 nft:nftables ping:iputils-ping wireguard-go:wireguard-go"
 [ "$what" = dev ] && wanted="$wanted iperf3:iperf3 tc:iproute2 git:git curl:curl sysctl:procps tcpdump:tcpdump dpdk-testpmd:dpdk-dev \
-    qemu-system-x86_64:qemu-system-x86 busybox:busybox-static ethtool:ethtool faketime:faketime \
+    qemu-system-x86_64:qemu-system-x86 wg:wireguard-tools busybox:busybox-static ethtool:ethtool faketime:faketime \
     ovs-vswitchd:openvswitch-switch /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk:openvswitch-switch-dpdk"
 
 missing=""

@@ -6,6 +6,7 @@ is installed. The kernel is unpacked from the distribution's package, which is f
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -90,19 +92,25 @@ def image() -> Image:
 
     Raises MissingError without busybox, or where the package cannot be had.
     """
-    programs = [path for name in PROGRAMS if (path := shutil.which(name))]
-    if not programs or Path(programs[0]).name != PROGRAMS[0]:
-        raise MissingError("busybox is not installed: apt-get install busybox-static")
     folder = cache()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several may want it at a time
-        kernel = next(folder.glob("boot/vmlinuz-*"), None) or _fetched(folder)
+    with having(folder) as kernel:
         files = folder / "files.cpio"
         new = files.with_suffix(".new")
-        new.write_bytes(_packed(folder, programs))
+        new.write_bytes(packed(folder, WANTED, _INIT.replace("{ready}", READY)))
         new.replace(files)  # a machine that boots just now goes on with the old one
     return Image(kernel, files)
+
+
+@contextlib.contextmanager
+def having(folder: Path) -> Iterator[Path]:
+    """Yield the distribution's kernel in a folder, fetched now if it was not before; others wait meanwhile.
+
+    Raises MissingError where the package cannot be had.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield next(folder.glob("boot/vmlinuz-*"), None) or _fetched(folder)
 
 
 def _fetched(folder: Path) -> Path:
@@ -139,19 +147,27 @@ def _run(*command: str, cwd: Path | None = None) -> None:
         raise MissingError(f"{' '.join(command)}: {said[-1]}")
 
 
-def _packed(folder: Path, programs: list[str]) -> bytes:
+def packed(folder: Path, wanted: Iterable[str], init: str) -> bytes:
+    """Return a file system with busybox, the modules ``wanted`` of the kernel in a folder, and ``init``.
+
+    In the text of ``init`` ``{modules}`` are those modules, in the order in which they can be loaded. Raises
+    MissingError without busybox.
+    """
+    programs = [path for name in PROGRAMS if (path := shutil.which(name))]
+    if not programs or Path(programs[0]).name != PROGRAMS[0]:
+        raise MissingError("busybox is not installed: apt-get install busybox-static")
     tree = _Tree()
     for place in ("dev", "proc", "sys", "tmp"):
         tree.entries[place] = (_DIRECTORY, b"")
     found = {path.stem.replace("-", "_"): path for path in folder.glob("lib/modules/**/*.ko")}
     modules: list[str] = []
-    for name in WANTED:
+    for name in wanted:
         _with_its_needs(name, found, modules)
     for name in modules:
         tree.add(f"modules/{name}.ko", found[name].read_bytes())
     for path in programs:
         tree.program(path)
-    tree.add("init", _INIT.format(modules=" ".join(modules), ready=READY).encode(), _PROGRAM)
+    tree.add("init", init.replace("{modules}", " ".join(modules)).encode(), _PROGRAM)
     return tree.packed()
 
 

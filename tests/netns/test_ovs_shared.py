@@ -21,16 +21,37 @@ pytestmark = [
 ]
 
 
+def has_module():
+    """Whether the kernel has Open vSwitch's datapath: it is loaded for that."""
+    with suppress(OSError):
+        subprocess.run(["modprobe", "openvswitch"], capture_output=True, check=False)
+    return Path("/sys/module/openvswitch").exists()
+
+
+@pytest.fixture(params=["netdev", "system"])
+def kind(request):
+    """Give each kind of datapath that our bridge may have: in user space, and the kernel's own."""
+    if request.param == "system" and not has_module():
+        pytest.skip("the module openvswitch of the kernel is not here")
+    return request.param
+
+
 @contextmanager
-def beside(tmp_path):
+def beside(tmp_path, kind="netdev"):
     """Yield a switch of somebody else's that runs, what makes drivers of it, and two pods."""
     with lab.spaces(5) as (space, a, b, c, d):
         switch = TheirSwitch(tmp_path / "theirs", space, c, d)
         try:
             switch.start()
-            yield switch, lambda **given: switch.driver(tmp_path / "ours", [a, b], **given), a, b
+            yield switch, lambda **given: switch.driver(tmp_path / "ours", [a, b], kind=kind, **given), a, b
         finally:
             switch.end()
+
+
+async def applied(datapath, wire):
+    """Whether a wire could be made: a switch that is back may not be known to be."""
+    with suppress(Unavailable):
+        return await datapath.apply(wire)
 
 
 @contextmanager
@@ -44,7 +65,7 @@ def stream(pod, address="10.0.1.2"):
 
 
 @pytest.mark.parametrize("spares", [0, 4], ids=["own ports", "ports in advance"])
-def test_a_wire_is_made_and_the_end_leaves_the_switch_as_it_was(tmp_path, spares):
+def test_a_wire_is_made_and_the_end_leaves_the_switch_as_it_was(tmp_path, spares, kind):
     """Database, flows, devices: byte for byte the same afterwards, what is theirs also meanwhile."""
 
     async def main(switch, make, a, b):
@@ -71,11 +92,11 @@ def test_a_wire_is_made_and_the_end_leaves_the_switch_as_it_was(tmp_path, spares
         assert switch.works()
         assert lab.names(a) == lab.names(b) == set()
 
-    with beside(tmp_path) as given:
+    with beside(tmp_path, kind) as given:
         asyncio.run(main(*given))
 
 
-def test_a_forwarder_that_starts_again_loses_no_packet_and_sweeps(tmp_path):
+def test_a_forwarder_that_starts_again_loses_no_packet_and_sweeps(tmp_path, kind):
     """Pings go on meanwhile; the wire is unchanged, one without owner goes, and another's stays."""
 
     async def main(switch, make, a, b):
@@ -103,14 +124,14 @@ def test_a_forwarder_that_starts_again_loses_no_packet_and_sweeps(tmp_path):
             await one.switches.stop()
             await one.aclose()
 
-    with beside(tmp_path) as given:
+    with beside(tmp_path, kind) as given:
         asyncio.run(main(*given))
 
 
 @pytest.mark.parametrize(
     "programs", [("ovs-vswitchd",), ("ovsdb-server",), ("ovs-vswitchd", "ovsdb-server")], ids=" ".join
 )
-def test_a_switch_that_dies_is_left_to_its_owner_and_its_wires_come_back(tmp_path, programs, capfd):
+def test_a_switch_that_dies_is_left_to_its_owner_and_its_wires_come_back(tmp_path, programs, capfd, kind):
     """It is not started by us; a wire that is closed meanwhile is not there afterwards, the other one is."""
 
     async def main(switch, make, a, b):
@@ -134,7 +155,9 @@ def test_a_switch_that_dies_is_left_to_its_owner_and_its_wires_come_back(tmp_pat
             async with asyncio.timeout(20):
                 while set(await datapath.switch.ports.owners()) != {"w1"}:  # noqa: ASYNC110 - another program's rows
                     await asyncio.sleep(0.05)
-            await datapath.apply(lab.simple(a, b, "w3", 3))
+            async with asyncio.timeout(20):
+                while not await applied(datapath, lab.simple(a, b, "w3", 3)):  # noqa: ASYNC110 - their daemons
+                    await asyncio.sleep(0.05)
             assert await switch.pings(a, "10.0.3.2")
             assert switch.works()
             for number in (1, 3):
@@ -142,7 +165,7 @@ def test_a_switch_that_dies_is_left_to_its_owner_and_its_wires_come_back(tmp_pat
         await datapath.switches.stop()
         await datapath.aclose()
 
-    with beside(tmp_path) as given:
+    with beside(tmp_path, kind) as given:
         asyncio.run(main(*given))
     assert "is gone: no wire of it works until whoever runs it starts it" in "".join(capfd.readouterr())
 

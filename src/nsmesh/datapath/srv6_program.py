@@ -95,7 +95,7 @@ def _grow_packet(made: bpf.Assembler) -> None:
 def _send_to(made: bpf.Assembler, host: str, interface: int) -> None:
     """Leave by the interface; the kernel finds out the MAC of the host, and waits for it where it has to."""
     made.label("send")
-    made.store_number(W, _FRAME, _SKB_MARK, 0)
+    _mark(made, 0)
     _put(made, _NEIGHBOUR, struct.pack("=I", socket.AF_INET6) + socket.inet_pton(socket.AF_INET6, host))
     made.set(1, interface)
     made.move(2, 10)
@@ -115,11 +115,17 @@ def _grow_frame(made: bpf.Assembler) -> None:
     made.call(BPF_FUNC_SKB_CHANGE_HEAD)
     made.go_if(0, "!=", 0, "drop")
     _write(made, 0, _OUTER, HEADERS)
-    made.store_number(W, _FRAME, _SKB_MARK, AGAIN)
+    _mark(made, AGAIN)
     made.load(1, W, _FRAME, _SKB_IFINDEX)
     made.set(2, BPF_F_INGRESS)
     made.call(BPF_FUNC_REDIRECT)
     made.leave()
+
+
+def _mark(made: bpf.Assembler, value: int) -> None:
+    """Mark the frame; by a register, since kernels before 6.4 put no bare number there."""
+    made.set(2, value)
+    made.store(W, _FRAME, _SKB_MARK, 2)
 
 
 def _put(made: bpf.Assembler, at: int, data: bytes) -> None:

@@ -97,7 +97,9 @@ class WireguardTunnels:
         if found is not None and _same(found.port, port) and (found.child is None or found.child.pid):
             return
         await self.forget(wire_id)
-        self._check_free(port)
+        own = self._by_kernel and found is not None and found.port.local_port == port.local_port
+        if not own:  # else the kernel's device has it, which goes before the next one comes
+            self._check_free(port)
         stack = AsyncExitStack()
         running = self._running[wire_id] = _Running(port, passing_name(), None, stack)
         if self._by_kernel:

@@ -23,9 +23,11 @@ ENOUGH_FILES, ENOUGH_SPACE, ENOUGH_NAMESPACES = 1024, 50, 64
 
 _NETDEV = """
 table netdev nsm {
-  chain a { type filter hook ingress device lo priority 0; tcp dport 80 counter reject with tcp reset; }
+  chain a { type filter hook ingress device lo priority 0; tcp dport 80 counter drop; }
 }
 """
+_REJECT = _NETDEV.replace("drop", "reject with tcp reset")
+_KERNEL_THAT_REJECTS = "use a kernel of 5.11 or later with NFT_REJECT_NETDEV (not Debian's for clouds)"
 _NAT = """
 table ip nsm {
   chain p { type nat hook postrouting priority 100; masquerade; }
@@ -132,12 +134,13 @@ def _nftables() -> Iterator[Finding]:
     if not shutil.which("nft"):
         return
     for name, rules, needed_for, remedy in (
-        ("nftables netdev", _NETDEV, "firewall", "a kernel of 5.11 or later is needed"),
+        ("nftables netdev", _NETDEV, "firewall", "load the kernel module: modprobe nf_tables"),
+        ("nftables reject", _REJECT, "answers to what a firewall denies; it drops", _KERNEL_THAT_REJECTS),
         ("nftables nat", _NAT, "vpn-gateway", "load the kernel module: modprobe nft_masq"),
     ):
         why = features.in_namespace(partial(_refusal, rules))
         if why:
-            yield Finding(name, MISSING, why, remedy, needed_for)
+            yield Finding(name, LIMITED if rules is _REJECT else MISSING, why, remedy, needed_for)
         else:
             yield Finding(name, FINE, "works", needed_for=needed_for)
 

@@ -115,6 +115,7 @@ def test_rules_that_the_kernel_refuses(host, tmp_path):
     assert found["nftables netdev"].detail == host.refused
     assert found["nftables netdev"].needed_for == "firewall"
     assert found["nftables nat"].needed_for == "vpn-gateway"
+    assert (found["nftables netdev"].state, found["nftables reject"].state) == (MISSING, LIMITED)
 
 
 def test_no_namespace_can_be_made(host, tmp_path, monkeypatch):
