@@ -7,7 +7,7 @@ import math
 
 from nsmesh.core.follow import Following
 from nsmesh.core.life import Life
-from nsmesh.core.missing import Missing
+from nsmesh.core.missing import MISSING_ALIVE, Missing
 from nsmesh.model.messages import Connection
 
 QUICK = 0.1
@@ -39,7 +39,7 @@ class HealWatch:
         self.healing: asyncio.Task[None] | None = None
         self.asking = False
         self.down = False
-        self.missing = Missing()
+        self.missing = Missing(MISSING_ALIVE)
         self.took = math.inf
 
     @property
