@@ -21,7 +21,7 @@ class OvsForwarderSettings(Forwards):
     switch_database: str = ""
     """Database of an Open vSwitch of somebody else's: unix:/run/openvswitch/db.sock; empty: its own."""
     datapath_type: str = USER_SPACE
-    """Type of the bridge at a switch of somebody else's: netdev, or the kernel's, system (not tested)."""
+    """Type of the bridge at a switch of somebody else's: netdev, or the kernel's, system."""
 
     switch_netns: str = ""
     """Path of the network namespace where the switch lives; empty: the forwarder's own."""
