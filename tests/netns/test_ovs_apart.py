@@ -1,5 +1,7 @@
 """A switch for each memif wire: a peer that ends its switch harms nobody else."""
 
+from pathlib import Path
+
 import datapath_lab as lab
 import pytest
 from memif_faults import Stream, begun, foreign_region, hostile
@@ -57,6 +59,7 @@ def test_a_peer_that_ends_its_switch_harms_its_own_wire_alone(tmp_path):
                         assert await pings(pod, 3)
             assert stream.lost == []
             assert [pid_of(first), pid_of(good)] == before
+            await until(Path(bad.socket).exists)
             async with answering(bad.socket, 2):
                 assert await pings(pod, 2, 30)
         await datapath.aclose()
@@ -80,7 +83,7 @@ def test_where_they_are_is_found_again_and_nothing_else_comes_there(tmp_path, mo
             assert (await datapath.apply(memif(datapath, pod, 2))).outcome == "unchanged"
             await datapath.apply(lab.simple(pod, other, "w3", 3))
             more = datapath.switches.more
-            await until(lambda: len(more) == 3 and more[4].spares.limit)
+            await until(lambda: len(more) == 3 and more[4] in datapath.switches._spread.ready)
             await datapath.apply(lab.simple(pod, other, "w4", 4))
             assert (await owners(datapath))[1:3] == [["w1"], ["w2"]]
             with pytest.raises(Unavailable, match=r"switches of this node \(4\) has none") as told:
