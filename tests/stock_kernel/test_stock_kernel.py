@@ -91,3 +91,31 @@ def test_files_of_tests_pass_there(tmp_path, name):
     assert counts.get("passed", 0) > 5, said
     assert counts.get("failed", 0) + counts.get("errors", 0) == 0, said
     assert counts.get("skipped", 0) < 8, said
+
+
+MESH = """
+(nsm up --nodes 2 --latency 20ms --foreground >/run/up.log 2>&1 &)
+for second in $(seq 120); do nsm status >/dev/null 2>&1 && break; sleep 1; done
+cat >/run/endpoint.yaml <<Y
+apiVersion: nsmesh/v1
+kind: Endpoint
+metadata: {name: far}
+spec: {type: icmp-responder, node: node2, services: [pings], options: {cidr_prefix: 172.31.0.0/24}}
+Y
+nsm apply -f /run/endpoint.yaml
+ip netns add pod
+nsm connect kernel://pings/nsm-1 --netns pod --node node1
+ip netns exec pod ping -c 5 172.31.0.0
+nsm down
+ls /run/netns
+"""
+
+
+@whole
+def test_a_mesh_of_two_nodes_with_latency_between_them(tmp_path):
+    """A wire crosses, netem holds each packet up once each way, and nothing but the pod is left."""
+    _, said = stock_host.run(tmp_path, MESH)
+    fastest = float(re.search(r"rtt min/avg/max/mdev = ([\d.]+)/", said)[1])
+    assert 40 <= fastest < 80, said
+    assert "5 packets transmitted, 5 received" in said
+    assert said.split()[-1] == "pod", said
