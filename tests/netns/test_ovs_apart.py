@@ -52,6 +52,7 @@ def test_a_peer_that_ends_its_switch_harms_its_own_wire_alone(tmp_path):
                     for _ in range(3):
                         pid = pid_of(harmed)
                         await stream.more(50)
+                        await until(Path(bad.socket).exists)
                         async with hostile(bad.socket) as talk:
                             foreign_region(talk)
                             await until(lambda: pid_of(harmed) not in {0, pid})  # noqa: B023 - now
