@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import datapath_lab as lab
 import node_lab
@@ -12,6 +13,7 @@ import pytest
 import vxlan_lab
 
 from nsmesh.datapath import ovs_programs
+from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.ovs_own import OwnSwitch
 
 pytestmark = [
@@ -31,8 +33,8 @@ c = socket.create_connection(("10.9.2.0", 7), 5); c.sendall(sys.stdin.buffer.rea
 """
 
 
-def switching(mesh, number):
-    """Start a forwarder with a switch on a node."""
+def switching(mesh, number, **given):
+    """Start a forwarder with a switch on a node; ``given``: more of its settings."""
     switch = OwnSwitch(mesh.folder / f"switch{number}", mesh.spaces[number])
     mesh.callback(lambda: asyncio.run(switch.stop()))
     made = mesh.start(
@@ -44,25 +46,50 @@ def switching(mesh, number):
         NSM_TUNNEL_IP=node_lab.IPS[number - 1],
         NSM_SWITCH_DIRECTORY=str(switch.directory),
         NSM_JOURNAL=str(mesh.folder / f"fwd{number}.journal"),
+        **given,
     )
     mesh.forwarders[number] = made
     return switch
 
 
-@pytest.fixture(params=[(1,), (2,), (1, 2)], ids=["client's node", "endpoint's node", "both"])
-def mesh(request):
+@contextmanager
+def meshed(numbers, **given):
+    """Yield a mesh of two nodes, of which some have a switch; ``given``: settings of those forwarders."""
     with node_lab.Mesh() as found:
         found.registry()
         found.switches = {}
         for number in (1, 2):
             found.manager(number)
-            if number in request.param:
-                found.switches[number] = switching(found, number)
+            if number in numbers:
+                found.switches[number] = switching(found, number, **given)
             else:
                 found.forwarder(number)
         for number in (1, 2):
             found.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"', 60)
         yield found
+
+
+@pytest.fixture(params=[(1,), (2,), (1, 2)], ids=["client's node", "endpoint's node", "both"])
+def mesh(request):
+    with meshed(request.param) as found:
+        yield found
+
+
+@pytest.mark.parametrize("numbers", [(1,), (1, 2)], ids=["client's node", "both"])
+@pytest.mark.skipif(bool(lacks("GENEVE")), reason=lacks("GENEVE"))
+def test_a_wire_by_geneve(numbers):
+    """Where the kernel has it: both families pass, and the largest packet, by a tunnel of that kind."""
+    with meshed(numbers, NSM_MECHANISMS="GENEVE") as found:
+        found.endpoint(2)
+        found.client(1)
+        found.until("nsc", "all wires are up")
+        pod = found.pods[1]
+        for address in ("10.9.2.0", "fd09:2::"):
+            assert vxlan_lab.pings(pod, address), address
+        assert vxlan_lab.pings(pod, "10.9.2.0", lab.link(pod, "nsm-1")["mtu"] - 28)
+        command = ["ip", "-d", "-o", "-n", found.spaces[1].rpartition("/")[2], "link"]
+        devices = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert " geneve " in devices
 
 
 def test_a_wire_between_nodes_by_a_switch(mesh):

@@ -36,7 +36,7 @@ NOT_THERE = (
 )
 ALL = {
     "tunnels": ["tests/netns/test_tunnel_devices.py"],
-    "switch": [SWITCH, "tests/netns/test_ovs_vigil.py"],
+    "switch": [SWITCH, "tests/netns/test_ovs_vigil.py", "tests/netns/test_ovs_two_nodes.py"],
     "vlans": ["tests/netns/test_vlans.py", "tests/netns/test_ovs_vlans.py"],
     "underlay": ["tests/netns/test_underlay.py", "tests/netns/test_kernel_features.py"],
     "endpoints": [
