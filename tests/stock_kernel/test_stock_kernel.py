@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 import stock_host
@@ -114,7 +115,8 @@ ls /run/netns
 @whole
 def test_a_mesh_of_two_nodes_with_latency_between_them(tmp_path):
     """A wire crosses, netem holds each packet up once each way, and nothing but the pod is left."""
-    _, said = stock_host.run(tmp_path, MESH)
+    here = shlex.quote(str(Path(sys.executable).parent))
+    _, said = stock_host.run(tmp_path, f"export PATH={here}:$PATH\n{MESH}")
     fastest = float(re.search(r"rtt min/avg/max/mdev = ([\d.]+)/", said)[1])
     assert 40 <= fastest < 80, said
     assert "5 packets transmitted, 5 received" in said
