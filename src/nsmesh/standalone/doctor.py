@@ -133,14 +133,20 @@ def _nftables() -> Iterator[Finding]:
     """Try the kernel's half of nftables, where its program is there to try it with."""
     if not shutil.which("nft"):
         return
-    for name, rules, needed_for, remedy in (
-        ("nftables netdev", _NETDEV, "firewall", "load the kernel module: modprobe nf_tables"),
-        ("nftables reject", _REJECT, "answers to what a firewall denies; it drops", _KERNEL_THAT_REJECTS),
-        ("nftables nat", _NAT, "vpn-gateway", "load the kernel module: modprobe nft_masq"),
+    for name, rules, state, needed_for, remedy in (
+        ("nftables netdev", _NETDEV, MISSING, "firewall", "load the kernel module: modprobe nf_tables"),
+        (
+            "nftables reject",
+            _REJECT,
+            LIMITED,
+            "answers to what a firewall denies; it drops",
+            _KERNEL_THAT_REJECTS,
+        ),
+        ("nftables nat", _NAT, MISSING, "vpn-gateway", "load the kernel module: modprobe nft_masq"),
     ):
         why = features.in_namespace(partial(_refusal, rules))
         if why:
-            yield Finding(name, LIMITED if rules is _REJECT else MISSING, why, remedy, needed_for)
+            yield Finding(name, state, why, remedy, needed_for)
         else:
             yield Finding(name, FINE, "works", needed_for=needed_for)
 
