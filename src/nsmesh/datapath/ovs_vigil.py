@@ -25,7 +25,8 @@ log = structlog.get_logger()
 
 PAUSE = 0.2
 """Seconds until a connection that ended is made again."""
-SET_CONFIG, FLOW_REMOVED, BY_REQUEST = 9, 11, 2
+BY_REQUEST = 2
+"""Why a flow was removed: somebody asked for it (OFPRR_DELETE)."""
 _ANY_LENGTH = struct.Struct("!HH")
 _PIECE = 65536
 _REMOVED = struct.Struct("!QHB")
@@ -59,7 +60,7 @@ async def _again(watch: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await watch()
-        except (OSError, EOFError, ValueError, MeshError) as error:
+        except (OSError, ValueError, MeshError) as error:
             log.debug("what is taken out of the switch is not heard of now", error=str(error))
         await asyncio.sleep(PAUSE)
 
@@ -129,7 +130,9 @@ async def _removals(flows: Path) -> AsyncGenerator[Collection[int], None]:
     reader, writer = await asyncio.open_unix_connection(flows)
     try:
         # a switch tells such a connection of nothing before it knows how much of a packet is wanted
-        writer.write(openflow.message(openflow.HELLO) + openflow.message(SET_CONFIG, _ANY_LENGTH.pack(0, 1)))
+        writer.write(
+            openflow.message(openflow.HELLO) + openflow.message(openflow.SET_CONFIG, _ANY_LENGTH.pack(0, 1))
+        )
         waiting = bytearray()
         while part := await reader.read(_PIECE):
             waiting += part
@@ -137,7 +140,7 @@ async def _removals(flows: Path) -> AsyncGenerator[Collection[int], None]:
             for kind, body, xid in openflow.taken(waiting):
                 if kind == openflow.ECHO_REQUEST:
                     writer.write(openflow.message(openflow.ECHO_REPLY, body, xid))
-                elif kind == FLOW_REMOVED:
+                elif kind == openflow.FLOW_REMOVED:
                     cookie, _, reason = _REMOVED.unpack_from(body)
                     found |= {cookie} if reason == BY_REQUEST else set()
             if found:
