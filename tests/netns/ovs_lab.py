@@ -18,6 +18,7 @@ from nsmesh.datapath.base import KernelPort, Route
 from nsmesh.datapath.memif.answers import Answers
 from nsmesh.datapath.memif.peer import connect
 from nsmesh.datapath.ovs import OvsDatapath
+from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_programs import running
 from nsmesh.model.wire import MemifPort, VhostUserPort
@@ -72,6 +73,22 @@ def sharing_memory(tmp_path, body, **given):
 
     with driver(tmp_path, memory=MEMORY, **given) as made:
         asyncio.run(main(*made))
+
+
+@asynccontextmanager
+async def repairing(datapath):
+    """Keep the switch, and make wires again that are told of; yield their ids."""
+    told, tasks = [], []
+
+    def tell(wire_id):
+        told.append(wire_id)
+        tasks.append(asyncio.ensure_future(datapath.restore(wire_id)))
+
+    datapath.watch(tell)
+    async with keeping(datapath.switches):
+        await asyncio.sleep(0.3)  # it listens
+        yield told
+        await asyncio.gather(*tasks)
 
 
 async def pairs(switch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import datapath_lab as lab
 import pytest
 from ovs_lab import pairs
-from their_switch import TheirSwitch
+from their_switch import TheirSwitch, has_module
 
 from nsmesh.core.errors import Conflict, Unavailable
 from nsmesh.datapath.ovs_keeper import keeping
@@ -19,13 +19,6 @@ pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.skipif(not shutil.which("ovs-vswitchd"), reason="Open vSwitch is not installed"),
 ]
-
-
-def has_module():
-    """Whether the kernel has Open vSwitch's datapath: it is loaded for that."""
-    with suppress(OSError):
-        subprocess.run(["modprobe", "openvswitch"], capture_output=True, check=False)
-    return Path("/sys/module/openvswitch").exists()
 
 
 @pytest.fixture(params=["netdev", "system"])

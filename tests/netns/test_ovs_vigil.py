@@ -3,14 +3,12 @@
 import asyncio
 import shutil
 import subprocess
-from contextlib import asynccontextmanager
 
 import datapath_lab as lab
 import pytest
-from ovs_lab import driver, killed, pings
+from ovs_lab import driver, killed, pings, repairing
 
 from nsmesh.datapath.ovs import names_of
-from nsmesh.datapath.ovs_keeper import keeping
 
 pytestmark = [
     pytest.mark.root,
@@ -28,22 +26,6 @@ def ofctl(switch, *words):
     subprocess.run(
         ("ovs-ofctl", "-O", "OpenFlow13", words[0], f"unix:{switch.flows}", *words[1:]), check=True
     )
-
-
-@asynccontextmanager
-async def repairing(datapath):
-    """Keep the switch, and make wires again that are told of; yield their ids."""
-    told, tasks = [], []
-
-    def tell(wire_id):
-        told.append(wire_id)
-        tasks.append(asyncio.ensure_future(datapath.restore(wire_id)))
-
-    datapath.watch(tell)
-    async with keeping(datapath.switches):
-        await asyncio.sleep(0.3)  # it listens
-        yield told
-        await asyncio.gather(*tasks)
 
 
 def scenario(tmp_path, body, **given):

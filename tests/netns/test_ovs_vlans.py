@@ -1,8 +1,6 @@
 """Wires through a switch onto VLANs of a NIC: exact tags, one Ethernet with those of the kernel's driver."""
 
 import asyncio
-import subprocess
-import sys
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,17 +23,6 @@ from nsmesh.datapath.vlans import VlanDatapath, name_of
 
 WHY = lacks("VLAN") or lacks_switch()
 pytestmark = [pytest.mark.root, pytest.mark.timeout(150), pytest.mark.skipif(bool(WHY), reason=WHY)]
-
-RECEIVE = """
-import socket, sys
-s = socket.create_server((sys.argv[1], 7)); s.settimeout(30); print(flush=True)
-c = s.accept()[0]
-sys.stdout.buffer.write(b"".join(iter(lambda: c.recv(65536), b"")))
-"""
-SEND = """
-import socket, sys
-c = socket.create_connection((sys.argv[1], 7), 30); c.sendall(sys.stdin.buffer.read())
-"""
 
 
 @contextmanager
@@ -74,16 +61,6 @@ async def pings(*given, **more):
 async def gone(space, *kept):
     """Wait until a namespace has no interface but those that are kept."""
     await asyncio.to_thread(until, lambda: lab.names(space) == set(kept))
-
-
-def stream(server, client, address):
-    """Send a megabyte from one namespace to another by TCP, and return whether it came as it went."""
-    sent = bytes(range(256)) * 4096
-    inside = [["nsenter", f"--net={space}", sys.executable, "-c"] for space in (server, client)]
-    with subprocess.Popen([*inside[0], RECEIVE, address], stdout=subprocess.PIPE) as there:
-        assert there.stdout.readline() == b"\n"
-        subprocess.run([*inside[1], SEND, address], input=sent, check=True, timeout=60)
-        return there.stdout.read() == sent
 
 
 @pytest.mark.parametrize("payload", ["ETHERNET", "IP"])
@@ -135,7 +112,7 @@ def test_wires_of_both_drivers_are_one_ethernet(tmp_path):
             assert await pings(found.pods[one], vlan_lab.host(vlan_lab.address6(other, 100)), count=20)
         for server, client, number in ((first, third, 0), (third, second, 2), (second, first, 1)):
             address = vlan_lab.host(vlan_lab.address4(number, 100))
-            assert await asyncio.to_thread(stream, server, client, address)
+            assert await asyncio.to_thread(vlan_lab.stream, server, client, address)
         shout = b"\xff" * 6 + bytes.fromhex("020000000001 9999") + b"to all of VLAN 100" * 3
         with vlan_lab.ear(apart, "nsm-200") as heard, vlan_lab.ear(second, "nsm-100") as friend:
             vlan_lab.say(first, "nsm-100", shout)

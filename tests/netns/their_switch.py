@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import datapath_lab as lab
@@ -25,6 +26,17 @@ FLOWS = (
     "cookie=0xdef,table=3,priority=9,ip,nw_dst=192.0.2.1,actions=drop",
 )
 CONFIG = ("other_config:stats-update-interval=7000", "external_ids:hostname=theirs")
+
+
+OUT, NIC = "br-ext", "ext0"
+"""A bridge that leads out, if it is made, by its only port."""
+
+
+def has_module():
+    """Whether the kernel has Open vSwitch's datapath: it is loaded for that."""
+    with suppress(OSError):
+        subprocess.run(["modprobe", "openvswitch"], capture_output=True, check=False)
+    return Path("/sys/module/openvswitch").exists()
 
 
 class TheirSwitch:
@@ -70,6 +82,24 @@ class TheirSwitch:
             lab.run(pod, "ip", "link", "set", "eth0", "up")
             lab.run(pod, "ethtool", "-K", "eth0", "tx", "off")
             self.vsctl("add-port", BRIDGE, port, "--", "set", "interface", port, f"ofport_request={number}")
+
+    def lead_out(self, outside, *, mtu=1500, kind="netdev"):
+        """Have a bridge whose only port is a veth with its other end, ``eth0``, in a namespace."""
+        place, size = Path(outside).name, str(mtu)
+        peer = ("type", "veth", "peer", "name", "eth0", "mtu", size, "netns", place)
+        self.run("ip", "link", "add", NIC, "up", "mtu", size, *peer)
+        lab.run(outside, "ip", "link", "set", "eth0", "up")
+        self.add_out(kind)
+
+    def add_out(self, kind="netdev"):
+        """Make that bridge in the database."""
+        self.vsctl("add-br", OUT, "--", "set", "bridge", OUT, f"datapath_type={kind}")
+        self.vsctl("add-port", OUT, NIC)
+
+    def far_ports(self):
+        """Return the ports of the bridge that leads out which are not its own, each with its tag."""
+        names = set(self.vsctl("list-ports", OUT).split()) - {NIC}
+        return {name: int(self.vsctl("get", "port", name, "tag")) for name in names}
 
     def _management(self):
         return f"unix:{self.folder / BRIDGE}.mgmt"

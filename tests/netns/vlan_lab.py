@@ -20,6 +20,16 @@ from nsmesh.model.tunnels import VlanPort
 
 OUTSIDE = Path(__file__).parents[2] / "examples" / "vlan-breakout" / "outside.py"
 NIC = "ext0"
+RECEIVE = """
+import socket, sys
+s = socket.create_server((sys.argv[1], 7)); s.settimeout(30); print(flush=True)
+c = s.accept()[0]
+sys.stdout.buffer.write(b"".join(iter(lambda: c.recv(65536), b"")))
+"""
+SEND = """
+import socket, sys
+c = socket.create_connection((sys.argv[1], 7), 30); c.sendall(sys.stdin.buffer.read())
+"""
 ETH_P_ALL = 0x0003
 SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 0x10
 
@@ -135,3 +145,14 @@ def pings(path: str, address: str, size: int = 56, count: int = 3) -> bool:
     """Whether one of some pings is answered; the first may be lost on a link that is new."""
     argv = ["ip", "netns", "exec", Path(path).name, "ping", "-c1", "-W1", "-Mdo", f"-s{size}", address]
     return any(subprocess.run(argv, check=False, capture_output=True).returncode == 0 for _ in range(count))
+
+
+def stream(server: str, client: str, address: str) -> bool:
+    """Send a megabyte from one namespace to another by TCP, and return whether it came as it went."""
+    sent = bytes(range(256)) * 4096
+    inside = [["nsenter", f"--net={space}", sys.executable, "-c"] for space in (server, client)]
+    with subprocess.Popen([*inside[0], RECEIVE, address], stdout=subprocess.PIPE) as there:
+        assert there.stdout is not None
+        assert there.stdout.readline() == b"\n"
+        subprocess.run([*inside[1], SEND, address], input=sent, check=True, timeout=60)
+        return there.stdout.read() == sent
