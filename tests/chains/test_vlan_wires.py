@@ -14,15 +14,16 @@ from nsmesh.endpoints.base import RemoteVlanEndpoint
 from nsmesh.endpoints.options import read_options
 from nsmesh.endpoints.remote_vlan import RemoteVlanOptions
 from nsmesh.mechanisms.vlan import Vlan
-from nsmesh.model.tunnels import VlanPort
+from nsmesh.model.tunnels import BridgePort, VlanPort
 
 SERVICES = "intranet { vlan: 100; via: gw-1 }"
 
 
-def with_vlans(mesh, url, uplinks=({"gw-1": "eth1"}, {"gw-1": "eth7"})):
-    """Give both nodes an interface for VLANs, and the mesh an endpoint at ``url``."""
+def with_vlans(mesh, url, uplinks=({"gw-1": "eth1"}, {"gw-1": "eth7"}), port=VlanPort):
+    """Give both nodes something that leads to VLANs, and the mesh an endpoint at ``url``."""
     for node, found in zip(mesh.nodes.values(), uplinks, strict=True):
-        node.mechanisms.append(Vlan(found, link_mtu=lambda _: 9000))
+        ways = {via: lambda vlan, name=name: port(name, vlan, 9000) for via, name in found.items()}
+        node.mechanisms.append(Vlan(ways))
         node.forwarder = node.new_forwarder()
     made = RemoteVlanEndpoint(
         "vlans", read_options(RemoteVlanOptions, {"services": SERVICES}, {}, endpoint="vlans")
@@ -84,19 +85,20 @@ def test_a_node_without_the_way_says_so():
         served = with_vlans(mesh, "unix:///vlans", uplinks=({"gw-2": "eth1"}, {}))
         async with mesh.running(), served.running():
             await mesh.registry.register(Call(), at("unix:///vlans"))
-            with pytest.raises(MeshError, match="via gw-1, and no interface of this node is that"):
+            with pytest.raises(MeshError, match="via gw-1, and no interface or bridge of this node is that"):
                 await mesh[1].ask()
             assert not mesh[1].kernel.interfaces
 
     run(main())
 
 
-def test_a_vlan_is_not_given_by_way_of_another_node():
+@pytest.mark.parametrize("port", [VlanPort, BridgePort])
+def test_a_vlan_is_not_given_by_way_of_another_node(port):
     """An endpoint that registered by a manager is found on that node: the error says what to do."""
 
     async def main():
         mesh = RemoteMesh(payload="ETHERNET")
-        served = with_vlans(mesh, "unix:///vlans")
+        served = with_vlans(mesh, "unix:///vlans", port=port)
         async with mesh.running(), served.running():
             await mesh[2].put(at("unix:///vlans"))
             with pytest.raises(MeshError, match="was asked for it by way of another node"):

@@ -107,7 +107,7 @@ def test_an_endpoint_that_is_away_costs_the_switch_no_memory(tmp_path):
         with held(path) as held_path:
             await datapath.apply(CrossConnect("w1", kernel(pod), MemifPort(held_path, listens=True)))
             listener.close()
-            callers = Callers(datapath.switch.ports, lambda: now[0])
+            callers = Callers(datapath.switch.ports, datapath.switch.database, lambda: now[0])
             async with asyncio.timeout(30):
                 while (await datapath.switch.ports.calling())[0]["link_state"] == "up":  # noqa: ASYNC110 - the switch's
                     await asyncio.sleep(0.1)

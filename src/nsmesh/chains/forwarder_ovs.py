@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -14,19 +15,23 @@ from nsmesh.chains.runtime import Runtime
 from nsmesh.chains.settings import ForwarderSettings
 from nsmesh.chains.settings_ovs import OvsForwarderSettings
 from nsmesh.chains.tunnels import mechanisms_of
+from nsmesh.chains.uplinks import Bridged
 from nsmesh.core.errors import Conflict, Invalid
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath import netns
 from nsmesh.datapath.ovs import OvsDatapath
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_own import OwnSwitch
+from nsmesh.datapath.ovs_patches import bridge_mtu
 from nsmesh.datapath.ovs_programs import lacks_dpdk, running
 from nsmesh.datapath.ovs_shared import SHARED, SharedSwitch
 from nsmesh.datapath.ovs_switch import Switch
 from nsmesh.datapath.ovs_there import has_dpdk, path_of
 from nsmesh.mechanisms.memif import Memif
 from nsmesh.mechanisms.vhost_user import VhostUser
+from nsmesh.mechanisms.vlan import Way
 from nsmesh.model.messages import MEMIF, SRV6, WIREGUARD
+from nsmesh.model.tunnels import BridgePort
 
 log = structlog.get_logger()
 
@@ -34,13 +39,16 @@ NOT_HERE = frozenset({WIREGUARD, SRV6})
 """Mechanisms of the kernel's forwarder that need bare packets or routes of the kernel's own."""
 
 
-def mechanisms_of_switch(settings: ForwarderSettings, sockets: Path | None) -> list[MechanismPlugin]:
+def mechanisms_of_switch(
+    settings: ForwarderSettings, sockets: Path | None, bridged: Bridged | None = None
+) -> list[MechanismPlugin]:
     """Return the mechanisms of a forwarder with a switch, in the order in which it offers them.
 
     ``sockets``: the folder in which the switch listens; None: it has no DPDK, and memif is handed on alone.
-    Raises Invalid as :func:`nsmesh.chains.tunnels.mechanisms_of`.
+    ``bridged`` as of :func:`nsmesh.chains.uplinks.vlans`. Raises Invalid as
+    :func:`nsmesh.chains.tunnels.mechanisms_of`.
     """
-    found = [plugin for plugin in mechanisms_of(settings) if plugin.type not in NOT_HERE]
+    found = [plugin for plugin in mechanisms_of(settings, bridged) if plugin.type not in NOT_HERE]
     if sockets is None:
         return found
     own: dict[str, MechanismPlugin] = {MEMIF: Memif(folder=str(sockets))}
@@ -99,6 +107,20 @@ async def _switch_there(settings: OvsForwarderSettings) -> Switch:
     return shared_switch(settings, settings.dpdk_memory)
 
 
+def bridged_at(settings: OvsForwarderSettings) -> Bridged:
+    """Return what makes ways to VLANs by the bridges of somebody else's switch."""
+    database = path_of(settings.switch_database)
+
+    def bridged(via: str, bridge: str) -> Way:
+        def way(vlan: int) -> BridgePort:
+            wanted = BridgePort(bridge, vlan, via=via)
+            return replace(wanted, mtu=bridge_mtu(wanted, settings.switch_netns, database))
+
+        return way
+
+    return bridged
+
+
 def _owner(settings: OvsForwarderSettings) -> str:
     return f"forwarder:{settings.name}"
 
@@ -120,7 +142,11 @@ async def running_ovs_forwarder(settings: OvsForwarderSettings, runtime: Runtime
     first = await _switch_there(settings) if shared else _own_switch(settings)
     datapath = OvsDatapath(first, owner=_owner(settings), namespaces=netns.named, most=most, apart=apart)
     plain = settings.plain
-    mechanisms = mechanisms_of_switch(plain, first.sockets.listening if first.memory else None)
+    mechanisms = mechanisms_of_switch(
+        plain,
+        first.sockets.listening if first.memory else None,
+        bridged_at(settings) if shared else None,
+    )
     async with (
         keeping(datapath.switches),
         running_forwarder(plain, runtime, datapath, mechanisms) as forwarder,

@@ -87,7 +87,7 @@ class Forwards(Connects):
     mechanisms: tuple[str, ...] = ()
     """The only mechanisms between nodes to use, by type, such as GENEVE; empty: all that this node can."""
     device_selector_file: str = ""
-    """YAML file that says which interfaces of this node lead to VLANs, by the label via; empty: none do."""
+    """YAML file that says which interfaces and bridges lead to VLANs, by the label via; empty: none do."""
     l2_resource_selector_file: str = ""
     """The same, as other forwarders of NSM call it; both may be given."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from nsmesh.chains.settings import ForwarderSettings
-from nsmesh.chains.uplinks import lacks_vlans, vlans
+from nsmesh.chains.uplinks import Bridged, lacks_vlans, vlans
 from nsmesh.core.errors import Invalid
 from nsmesh.core.mechanism import MechanismPlugin
 from nsmesh.datapath.abilities import lacks
@@ -38,9 +38,10 @@ what costs a program for each wire last. Payloads choose among them by themselve
 _PLAIN: dict[str, type[Geneve | Gre]] = {GENEVE: Geneve, GRE: Gre}
 
 
-def mechanisms_of(settings: ForwarderSettings) -> list[MechanismPlugin]:
+def mechanisms_of(settings: ForwarderSettings, bridged: Bridged | None = None) -> list[MechanismPlugin]:
     """Return the mechanisms of a forwarder in the order in which it offers them.
 
+    ``bridged`` as of :func:`nsmesh.chains.uplinks.vlans`.
     Raises Invalid for a tunnel address that is none, and for a type in NSM_MECHANISMS that is none.
     """
     found: list[MechanismPlugin] = [Kernel()]
@@ -54,7 +55,7 @@ def mechanisms_of(settings: ForwarderSettings) -> list[MechanismPlugin]:
                 found.append(_tunnel(kind, settings, underlay.mtu))
     else:
         log.info("wires to other nodes are not made: NSM_TUNNEL_IP is not set")
-    found += vlans(settings)
+    found += vlans(settings, bridged)
     found.append(Memif())
     return by_priority(found, settings.mechanism_priority)
 

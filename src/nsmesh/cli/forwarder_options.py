@@ -47,7 +47,7 @@ _OPTIONS = (
         metavar="FILE",
         default="",
         type=_MayBeEmpty(exists=True, dir_okay=False, resolve_path=True),
-        help="Interfaces that lead to VLANs outside of the mesh (NSM_DEVICE_SELECTOR_FILE).",
+        help="What leads to VLANs outside of the mesh: interfaces, bridges (NSM_DEVICE_SELECTOR_FILE).",
     ),
     click.option(
         "--tunnels-apart/--no-tunnels-apart",

@@ -16,8 +16,8 @@ from dataclasses import replace
 
 from nsmesh.core.errors import Invalid, MeshError, Unavailable
 from nsmesh.datapath import announcing, netns
-from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Port, TunnelPort
-from nsmesh.datapath.ovs_dpdk import check_ends, is_socket
+from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, Port
+from nsmesh.datapath.ovs_dpdk import check_ends, has_leg, is_socket
 from nsmesh.datapath.ovs_legs import Legs, opened
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.datapath.ovs_switch import Switch
@@ -148,17 +148,17 @@ class OvsDatapath:
         """Make a wire's ends, with ports of its own."""
         home = self._home_of(switch)
         ends = tuple(zip(names_of(wire.id), (wire.a, wire.b), strict=True))
-        sockets = {name: switch.sockets.port(name, end, wire) for name, end in ends if is_socket(end)}
+        others = {name: await switch.port(name, end, wire) for name, end in ends if not has_leg(end)}
         applied = [
             await self._end(switch, side, wire, end, KernelPort(home, name))
             for side, (name, end) in enumerate(ends)
         ]
         if wire.id in await self._ids():
             await _replace(switch, wire.id, applied)
-        indexes = opened(home, [name for name, _ in ends if name not in sockets])
-        ports = {name: SwitchPort(name, mark=str(index)) for name, index in indexes.items()} | sockets
+        indexes = opened(home, [name for name, _ in ends if name not in others])
+        ports = {name: SwitchPort(name, mark=str(index)) for name, index in indexes.items()} | others
         # where an end is an interface, the kernel enforces the payload there
-        payload = wire.payload if len(sockets) == 2 else ETHERNET
+        payload = ETHERNET if indexes else wire.payload
         one, other = (replace(ports[name], payload=payload) for name, _ in ends)
         await _connect(switch, wire.id, one, other)
         return applied
@@ -198,11 +198,12 @@ class OvsDatapath:
 
         ``near`` is where it leads to: a port of the switch, or what is beside one.
         """
-        if isinstance(port, KernelPort | TunnelPort):
+        if has_leg(port):
             return await self._legs.make(side, wire, port, near)
         if wire.id in await self._ids():
             await self._legs.drop(wire.id, side)
-        await switch.ensure_dpdk()
+        if is_socket(port):
+            await switch.ensure_dpdk()
         return Applied("")
 
     async def remove(self, wire_id: str) -> None:

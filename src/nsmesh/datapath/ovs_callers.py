@@ -9,13 +9,14 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import structlog
 
 from nsmesh.core.errors import MeshError
 from nsmesh.datapath.memif.messages import SIZE
-from nsmesh.datapath.ovs_database import Row
-from nsmesh.datapath.ovs_memif import socket_of
+from nsmesh.datapath.ovs_database import Row, mapping, transact, unmapped
+from nsmesh.datapath.ovs_memif import DEVICE, anew, socket_of
 from nsmesh.datapath.ovs_ports import SwitchPorts
 
 log = structlog.get_logger()
@@ -31,8 +32,9 @@ SLOW = 7.0
 class Callers:
     """Looks after ports by which the switch is a memif client, and has those connect again that are down."""
 
-    def __init__(self, ports: SwitchPorts, now: Callable[[], float]) -> None:
+    def __init__(self, ports: SwitchPorts, database: Path, now: Callable[[], float]) -> None:
         self._ports = ports
+        self._database = database
         self._now = now
         self._since: dict[str, float] = {}
         """Since when a port has been down, by its name; 0 for one that was up: it is called at once."""
@@ -48,7 +50,7 @@ class Callers:
                 self._since.setdefault(name, self._now())
             elif _failed(row) or self._now() - self._since.setdefault(name, self._now()) > SLOW:
                 log.info("a memif endpoint is called again", port=name)
-                await self._ports.call_again(row)
+                await _call_again(self._database, row)
                 self._since[name] = self._now()
 
     async def keep(self) -> None:
@@ -59,6 +61,21 @@ class Callers:
                 await self.look()
             except MeshError as error:
                 log.debug("memif endpoints cannot be looked after now", error=str(error))
+
+
+async def _call_again(database: Path, row: Row) -> None:
+    """Have the switch connect anew where it is a memif client: by itself it never does.
+
+    A port that has been made anew since the row was read is left alone.
+    """
+    device = anew(unmapped(row["options"])[DEVICE])
+    put = {
+        "op": "update",
+        "table": "Interface",
+        "where": [["name", "==", row["name"]], ["options", "==", row["options"]]],
+        "row": {"options": mapping({DEVICE: device})},
+    }
+    await transact(database, put)
 
 
 async def _listens(path: str) -> bool:

@@ -17,7 +17,16 @@ from nsmesh.datapath.base import TunnelRefused
 from nsmesh.datapath.ovs_memif import DEVICE, KIND, MOST_MEMIF, device, memif_port
 from nsmesh.datapath.ovs_rows import SwitchPort
 from nsmesh.model.sockets import PATH_LIMIT
-from nsmesh.model.wire import CrossConnect, MemifPort, Port, SocketPort, VhostUserPort
+from nsmesh.model.tunnels import BridgePort
+from nsmesh.model.wire import (
+    CrossConnect,
+    KernelPort,
+    MemifPort,
+    Port,
+    SocketPort,
+    TunnelPort,
+    VhostUserPort,
+)
 
 MEMORY = 256
 """MiB of memory that suffice for all memif ports of a switch."""
@@ -159,6 +168,11 @@ def _short(path: Path, wire: CrossConnect) -> Path:
 def is_socket(end: Port) -> TypeGuard[SocketPort]:
     """Whether an end is a socket of a user-space process."""
     return isinstance(end, MemifPort | VhostUserPort)
+
+
+def has_leg(end: Port) -> TypeGuard[KernelPort | TunnelPort]:
+    """Whether an end takes something of the kernel's: an interface, here or towards another node."""
+    return isinstance(end, KernelPort | TunnelPort) and not isinstance(end, BridgePort)
 
 
 def check_ends(wire: CrossConnect) -> None:

@@ -36,7 +36,7 @@ async def keeping(switches: Switches) -> AsyncIterator[None]:
 
 
 def _keep_one(scope: Scope, switches: Switches, switch: Switch) -> list[asyncio.Task[None]]:
-    callers = Callers(switch.ports, scope.clock.monotonic)
+    callers = Callers(switch.ports, switch.database, scope.clock.monotonic)
     return [
         scope.spawn(switch.keep(), name="switch"),
         scope.spawn(callers.keep(), name="memif endpoints"),

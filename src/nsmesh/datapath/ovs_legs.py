@@ -14,6 +14,7 @@ from nsmesh.datapath import apart, netns, vlans
 from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import Applied, CrossConnect, Existing, KernelPort, TunnelPort
 from nsmesh.datapath.offloads import write_checksums
+from nsmesh.datapath.ovs_dpdk import has_leg
 from nsmesh.datapath.places import Places
 from nsmesh.datapath.record import Record
 from nsmesh.datapath.vlans import ApartVlanDatapath
@@ -82,7 +83,7 @@ class Legs:
             raise
         done = near or _NOTHING, far or _NOTHING
         for port, one in zip((wire.a, wire.b), done, strict=True):
-            if one.outcome not in {"", "unchanged"} and isinstance(port, KernelPort | TunnelPort):
+            if one.outcome not in {"", "unchanged"} and has_leg(port):
                 _finish(wire.id, port)
         return done
 

@@ -13,6 +13,7 @@ import secrets
 
 from nsmesh.datapath.ovs_database import Row, members, unmapped
 from nsmesh.datapath.ovs_rows import SwitchPort
+from nsmesh.model.tunnels import BridgePort
 from nsmesh.model.wire import CrossConnect, MemifPort
 
 KIND = "dpdk"
@@ -57,19 +58,20 @@ def memif_port(name: str, end: MemifPort, path: str, wire: CrossConnect) -> Swit
     role = "client" if end.listens else "server"
     options = f"role={role},id={end.id},socket={path},socket-abstract=no"
     mark = f"{ROLE[role]} {end.id} {path}"
-    if _meets_a_socket(wire):
+    if _meets_no_interface(wire):
         return SwitchPort(name, KIND, ((DEVICE, device_of_one_ring(options)),), mark + ONE_RING)
     return SwitchPort(name, KIND, ((DEVICE, device(options)),), mark)
 
 
-def _meets_a_socket(wire: CrossConnect) -> bool:
-    return len(wire.sockets) > 1
+def _meets_no_interface(wire: CrossConnect) -> bool:
+    """Whether a memif's frames may come from the polling thread, as from a NIC that DPDK owns."""
+    return len(wire.sockets) > 1 or isinstance(wire.tunnel, BridgePort)
 
 
 def places_for(wire: CrossConnect) -> int:
     """Return how many of DPDK's ports the memif ends of a wire take; 0 where it has none."""
     ends = sum(isinstance(end, MemifPort) for end in wire.sockets)
-    return ends * (_PLACES_OF_ONE_RING if _meets_a_socket(wire) else _PLACES)
+    return ends * (_PLACES_OF_ONE_RING if _meets_no_interface(wire) else _PLACES)
 
 
 def places_of(mark: str) -> int:

@@ -11,16 +11,18 @@ from pathlib import Path
 from nsmesh.datapath import ovs_openflow as openflow
 from nsmesh.datapath import ovs_rows as rows
 from nsmesh.datapath.ovs_database import transact
-from nsmesh.datapath.ovs_ports import SwitchPorts
+from nsmesh.datapath.ovs_returning import ReturningPorts
 from nsmesh.datapath.ovs_rows import KnownPort, SwitchPort
 from nsmesh.datapath.ovs_uptake import look_again
 
 
-class PairedPorts(SwitchPorts):
+class PairedPorts(ReturningPorts):
     """The ports of a bridge, those in advance included."""
 
-    def __init__(self, bridge: str, database: Path, flows: Path, memory: int = 0) -> None:
-        super().__init__(bridge, database, flows, memory)
+    def __init__(
+        self, bridge: str, database: Path, flows: Path, memory: int = 0, forwarder: str = ""
+    ) -> None:
+        super().__init__(bridge, database, flows, memory, forwarder)
         self._coming: set[str] = set()
         """Pairs that the switch has not taken up yet."""
 
@@ -100,15 +102,18 @@ class PairedPorts(SwitchPorts):
     async def vanished(self, names: Collection[str] | None = None) -> dict[str, KnownPort]:
         """Return the ports that somebody else has taken out, as they were; ``names``: only if among these.
 
+        None where the whole bridge is gone: they come back with it.
         The switch has let go of them: until then it may still change the flags of their interfaces.
         """
         async with self._turn:
             before = self._known
-            if before is None or (names is not None and before.ports.keys().isdisjoint(names)):
+            if before is None or (names is not None and before.all.keys().isdisjoint(names)):
                 return {}
             self.forget()
             now = await self._inventory()
-        gone = {name: port for name, port in before.ports.items() if name not in now.ports}
+            if self._known is None:
+                return {}
+        gone = {name: port for name, port in before.all.items() if name not in now.all}
         if gone:
             await look_again(self._database)
         return gone

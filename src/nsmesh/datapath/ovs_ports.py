@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nsmesh.core.errors import MeshError, Refused, Unavailable
 from nsmesh.datapath import ovs_openflow as openflow
+from nsmesh.datapath import ovs_patches as patches
 from nsmesh.datapath import ovs_rows as rows
 from nsmesh.datapath.ovs_batch import Batch
-from nsmesh.datapath.ovs_database import Row, mapping, transact, unmapped
-from nsmesh.datapath.ovs_memif import DEVICE, ROLE, anew, places_of
+from nsmesh.datapath.ovs_database import Row, transact
+from nsmesh.datapath.ovs_memif import ROLE, places_of
 from nsmesh.datapath.ovs_rows import Inventory, KnownPort, SwitchPort
 from nsmesh.datapath.ovs_uptake import Uptake, look_again
 from nsmesh.model.messages import ETHERNET
@@ -28,10 +29,16 @@ Wish = tuple[str, tuple[SwitchPort, SwitchPort]]
 
 
 class SwitchPorts:
-    """Ports and flows of the bridge ``bridge``, whose database and OpenFlow sockets these are."""
+    """Ports and flows of the bridge ``bridge``, whose database and OpenFlow sockets these are.
 
-    def __init__(self, bridge: str, database: Path, flows: Path, memory: int = 0) -> None:
+    ``forwarder``: whose ports in bridges of others are.
+    """
+
+    def __init__(
+        self, bridge: str, database: Path, flows: Path, memory: int = 0, forwarder: str = ""
+    ) -> None:
         self._bridge = bridge
+        self._forwarder = forwarder
         self._database = database
         self._uptake = Uptake(database, memory)
         self._flows = openflow.Connection(flows)
@@ -74,35 +81,9 @@ class SwitchPorts:
         """
         async with self._turn:
             known = await self._inventory()
-            await self._take_out(known, going := [name for name in names if name in known.ports])
+            await self._take_out(known, going := [name for name in names if name in known.all])
         if going:
             await look_again(self._database)
-
-    async def set_aside(self, which: Callable[[Row], bool]) -> list[Row]:
-        """Take ports out of the database, and return them for :meth:`bring_back`.
-
-        ``which`` is asked with the columns ``type`` and ``ofport`` of each.
-        """
-        columns = ["name", "type", "options", "external_ids", "ofport_request"]
-        wanted = rows.ports_of_bridge(self._bridge, [*columns, "ofport"])
-        async with self._turn:
-            found = filter(which, rows.interfaces_of(await transact(self._database, *wanted)))
-            aside = [{name: row[name] for name in columns} for row in found]
-            await self._take_out(Inventory(), [row["name"] for row in aside])
-            self.forget()
-        return aside
-
-    async def bring_back(self, aside: Sequence[Row]) -> None:
-        """Put ports that were set aside back, those of wires."""
-        known = rows.read_inventory(aside)
-        operations = [
-            operation
-            for row in aside
-            if row["name"] in known.ports
-            for operation in rows.old_port(row, DEVICE, anew)
-        ]
-        if operations:
-            await transact(self._database, *operations, rows.plugged(self._bridge, known.ports))
 
     async def hold(self, port: SwitchPort) -> None:
         """Have a port that belongs to no wire. Raises Unavailable where the switch does not take it up."""
@@ -122,7 +103,7 @@ class SwitchPorts:
         found: dict[str, list[str]] = {}
         async with self._turn:
             self.forget()
-            for name, port in (await self._inventory()).ports.items():
+            for name, port in (await self._inventory()).all.items():
                 if port.owner:
                     found.setdefault(port.owner, []).append(name)
         return found
@@ -153,30 +134,19 @@ class SwitchPorts:
         return {cookies[cookie]: counts for cookie, counts in found.items() if cookie in cookies}
 
     async def connect_again(self) -> None:
-        """Give a new ``ovs-vswitchd`` the flows of all wires: ports are in the database, flows are not."""
+        """Give a new ``ovs-vswitchd`` the flows of all wires: ports are in the database, flows are not.
+
+        Ports in bridges of others go whose other halves are gone, as with a bridge that somebody deleted.
+        """
         async with self._turn:
             await look_again(self._database)
             self.forget()
             if self._owed:
                 await self._remove(sorted(self._owed))
                 self._owed.clear()
-            await self._send_flows(await self._inventory())
-
-    async def put_back(self) -> None:
-        """Give a bridge that had to be made anew the ports to interfaces that the one before had."""
-        async with self._turn:
-            self.forget()
-            before = self._before.ports if self._before else {}
-            lost = {name: port for name, port in before.items() if rows.is_spare(name) or port.mark.isdigit()}
-            operations = [
-                operation
-                for name, port in lost.items()
-                for operation in rows.new_port(
-                    SwitchPort(name, mark=port.mark, payload=port.payload), port.owner, port.number
-                )
-            ]
-            if operations:
-                await transact(self._database, *operations, rows.plugged(self._bridge, lost))
+            known = await self._inventory()
+            await self._take_out(known, known.strays())
+            await self._send_flows(known)
 
     async def _send_flows(self, known: Inventory, keys: Collection[str] = ()) -> None:
         """Give the switch the flows of all wires and pairs, or of some."""
@@ -198,20 +168,6 @@ class SwitchPorts:
         wanted = [rows.select("Interface", columns, name) for name in names]
         return [row for answer in await transact(self._database, *wanted) for row in answer["rows"]]
 
-    async def call_again(self, row: Row) -> None:
-        """Have the switch connect anew where it is a memif client: by itself it never does.
-
-        A port that has been made anew since the row was read is left alone.
-        """
-        device = anew(unmapped(row["options"])[DEVICE])
-        put = {
-            "op": "update",
-            "table": "Interface",
-            "where": [["name", "==", row["name"]], ["options", "==", row["options"]]],
-            "row": {"options": mapping({DEVICE: device})},
-        }
-        await transact(self._database, put)
-
     async def close(self) -> None:
         """Let go of the kept connection."""
         self._flows.close()
@@ -219,18 +175,18 @@ class SwitchPorts:
     async def _inventory(self) -> Inventory:
         if self._known is None:
             wanted = rows.ports_of_bridge(self._bridge, ["name", "external_ids", "ofport_request"])
-            self._known = rows.read_inventory(rows.interfaces_of(await transact(self._database, *wanted)))
+            answers = await transact(self._database, *wanted, *patches.reading(self._forwarder))
+            known = rows.read_inventory(rows.interfaces_of(answers[: len(wanted)]))
+            known.far, _ = patches.read(answers[len(wanted) :])
+            if not answers[0]["rows"]:
+                return known  # somebody deleted the bridge: what it had comes back with it
+            self._known = known
         return self._known
 
     async def _patch(self, wishes: list[Wish]) -> list[MeshError | None]:
         """Make ports and flows of many wires; where their transaction is refused, one wire at a time."""
         known = await self._inventory()
-        stale = [
-            port.name
-            for owner, ports in wishes
-            for port in ports
-            if port.name in known.ports and not _same(known.ports[port.name], owner, port)
-        ]
+        stale = [name for owner, ports in wishes for port in ports for name in known.stale(owner, port)]
         if stale:
             await self._take_out(known, stale)
         try:
@@ -250,9 +206,12 @@ class SwitchPorts:
         new = [(owner, port) for owner, ports in wishes for port in ports if port.name not in known.ports]
         for (owner, port), number in zip(new, known.free(len(new)), strict=True):
             known.ports[port.name] = KnownPort(owner, port.mark, number, port.payload)
+            if port.far:
+                known.far[port.far.name] = KnownPort(owner, port.far.mark, 0)
         operations: list[Row] = []
         for owner, port in new:
             operations += rows.new_port(port, owner, known.ports[port.name].number)
+            operations += patches.new_far(port, owner)
         if new:
             names = [port.name for _, port in new]
             await transact(self._database, *operations, rows.plugged(self._bridge, names))
@@ -287,18 +246,15 @@ class SwitchPorts:
         if not names:
             return
         try:
-            found = await transact(self._database, *(rows.select("Port", ["_uuid"], name) for name in names))
-            going = [row["_uuid"] for answer in found for row in answer["rows"]]
-            await transact(self._database, rows.unplugged(self._bridge, going))
+            wanted = (rows.select("Port", ["_uuid", "name"], name) for name in names)
+            going = [row for answer in await transact(self._database, *wanted) for row in answer["rows"]]
+            ours = [row["_uuid"] for row in going if row["name"] not in known.far]
+            theirs = [row["_uuid"] for row in going if row["name"] in known.far]
+            await transact(self._database, rows.unplugged(self._bridge, ours), *patches.unplugged(theirs))
         except BaseException:
             self.forget()
             raise
-        for name in names:
-            known.ports.pop(name, None)
-
-
-def _same(known: KnownPort, owner: str, port: SwitchPort) -> bool:
-    return (known.owner, known.mark, known.payload) == (owner, port.mark, port.payload)
+        known.drop(names)
 
 
 def _flows(known: Inventory, owner: str, names: Sequence[str]) -> list[bytes]:

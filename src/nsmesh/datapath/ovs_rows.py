@@ -12,6 +12,8 @@ OWNER, MARK, PAYLOAD = "nsm-connection", "nsm-mark", "nsm-payload"
 """Keys of ``external_ids``: whose port it is, what it was made of, what the flows let pass."""
 SPARE = "nsms"
 """How the names of ports begin that are made in advance, two and two: such a pair may have no owner."""
+FAR = "nsmp"
+"""How the names of ports in bridges of others begin."""
 FAILED = -1
 """The number of a port that a switch has tried and could not make."""
 HIGHEST = 0xFEFF
@@ -19,11 +21,29 @@ HIGHEST = 0xFEFF
 
 
 @dataclass(frozen=True, slots=True)
+class FarPort:
+    """The other half of a patch port, in a bridge of somebody else: an access port of a VLAN; 0: of none.
+
+    ``forwarder``: whose it is.
+    """
+
+    name: str
+    bridge: str
+    vlan: int
+    forwarder: str
+
+    @property
+    def mark(self) -> str:
+        """What tells where it is."""
+        return f"{self.bridge} {self.vlan}"
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchPort:
     """A port as it shall be: its name at the switch, what kind it is, and the options of that kind.
 
     ``mark`` tells what it was made of (an interface's index, a socket's path): a port of the same name with
-    another mark is made anew. ``payload``: what may pass by the flows of its wire.
+    another mark is made anew. ``payload``: what may pass by the flows of its wire. ``far``: its other half.
     """
 
     name: str
@@ -31,6 +51,7 @@ class SwitchPort:
     options: tuple[tuple[str, str], ...] = ()
     mark: str = ""
     payload: str = ETHERNET
+    far: FarPort | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +66,41 @@ class KnownPort:
 
 @dataclass(slots=True)
 class Inventory:
-    """The ports of wires at the switch, by name."""
+    """The ports of wires at the switch, by name; ``far``: those in bridges of others, without numbers."""
 
     ports: dict[str, KnownPort] = field(default_factory=dict)
+    far: dict[str, KnownPort] = field(default_factory=dict)
+
+    @property
+    def all(self) -> dict[str, KnownPort]:
+        """All of them."""
+        return {**self.ports, **self.far}
 
     def of(self, owner: str) -> list[str]:
         """Return the names of a wire's ports."""
-        return [name for name, port in self.ports.items() if port.owner == owner]
+        return [name for name, port in self.all.items() if port.owner == owner]
+
+    def stale(self, owner: str, port: SwitchPort) -> list[str]:
+        """Return what is to go before a wire has a port as it shall be: it was made of something else."""
+        there = self.ports.get(port.name)
+        other = self.far.get(far_of(port.name))
+        near = there and (there.owner, there.mark, there.payload)
+        far = other and (other.owner, other.mark)
+        wanted = (owner, port.far.mark) if port.far else None
+        if near == (owner, port.mark, port.payload) and far == wanted:
+            return []
+        return [name for name in (port.name, far_of(port.name)) if name in self.all]
+
+    def strays(self) -> list[str]:
+        """Return the other halves whose halves are gone."""
+        whole = set(map(far_of, self.ports))
+        return [name for name in self.far if name not in whole]
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Forget ports that are gone."""
+        for name in names:
+            self.ports.pop(name, None)
+            self.far.pop(name, None)
 
     def ready(self) -> list[str]:
         """Return the pairs that were made in advance and that no wire has."""
@@ -72,6 +121,11 @@ def is_spare(name: str) -> bool:
 def ports_of(pair: str) -> tuple[str, str]:
     """Return the names of the two ports of a pair that was made in advance."""
     return f"{pair}a", f"{pair}b"
+
+
+def far_of(name: str) -> str:
+    """Return the name of the other half of a wire's port, which it has where it is a patch port."""
+    return f"{FAR}{name[len(FAR) :]}"
 
 
 def pair_of(name: str) -> str:
@@ -121,7 +175,7 @@ def select(table: str, columns: list[str], name: str = "") -> Row:
     return {**found, "columns": columns} if columns else found
 
 
-def put(table: str, where: list[list[str]], column: str, how: str, value: object) -> Row:
+def put(table: str, where: list[list[object]], column: str, how: str, value: object) -> Row:
     """Return the operation that puts something into a set, or takes it out."""
     return {"op": "mutate", "table": table, "where": where, "mutations": [[column, how, value]]}
 
@@ -135,7 +189,7 @@ def new_port(port: SwitchPort, owner: str = "", number: int = 0) -> list[Row]:
         row["ofport_request"] = number
     if owner or is_spare(port.name):
         row["external_ids"] = mapping({OWNER: owner, MARK: port.mark, PAYLOAD: port.payload})
-    return _inserted(port.name, row)
+    return inserted(port.name, row)
 
 
 def given(name: str, owner: str) -> Row:
@@ -156,17 +210,18 @@ def old_port(row: Row, option: str, anew: Callable[[str], str]) -> list[Row]:
     options = unmapped(row["options"])
     if option in options:
         options[option] = anew(options[option])
-    return _inserted(row["name"], {**row, "options": mapping(options)})
+    return inserted(row["name"], {**row, "options": mapping(options)})
 
 
-def _inserted(name: str, row: Row) -> list[Row]:
+def inserted(name: str, row: Row, port: Row | None = None) -> list[Row]:
+    """Return the operations that make an interface from a row, and its port, with more columns of that."""
     interface = f"{_word(name)}_i"
     return [
         {"op": "insert", "table": "Interface", "row": row, "uuid-name": interface},
         {
             "op": "insert",
             "table": "Port",
-            "row": {"name": name, "interfaces": ["named-uuid", interface]},
+            "row": {"name": name, "interfaces": ["named-uuid", interface], **(port or {})},
             "uuid-name": named(name)[1],
         },
     ]

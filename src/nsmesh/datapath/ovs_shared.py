@@ -16,16 +16,16 @@ from nsmesh.core.errors import Conflict, MeshError, Refused, Unavailable
 from nsmesh.datapath import ovs_there
 from nsmesh.datapath.ovs_database import Row, transact, unmapped
 from nsmesh.datapath.ovs_dpdk import KINDS, SOCKETS, Sockets
-from nsmesh.datapath.ovs_rows import FAILED, put, select
+from nsmesh.datapath.ovs_patches import FORWARDER, check_bridge, patch_port, read, reading, unplugged
+from nsmesh.datapath.ovs_rows import FAILED, SwitchPort, put, select
 from nsmesh.datapath.ovs_switch import BRIDGE, Switch
 from nsmesh.datapath.ovs_uptake import look_again
+from nsmesh.model.tunnels import BridgePort
 
 log = structlog.get_logger()
 
 USER_SPACE, KERNEL = "netdev", "system"
 """Types of datapaths: frames go through the switch's own process, or stay in the kernel."""
-OWNER = "nsm-forwarder"
-"""Key of the bridge's ``external_ids``: whose it is."""
 SHARED = "shared"
 """Name of a forwarder's folder for such a switch, beside those of switches of its own."""
 PAUSE = 0.2
@@ -61,6 +61,7 @@ class SharedSwitch(Switch):
             sockets=Sockets(directory, directory / SOCKETS, database.parent),
             spares=spares,
             ends=ends,
+            forwarder=owner,
         )
         self._owner = owner
         self._kind = kind
@@ -91,7 +92,7 @@ class SharedSwitch(Switch):
             self.directory.mkdir(parents=True, exist_ok=True)
             await ovs_there.check(self.database, self._kind)
             if await self._bridge() is None:
-                await self._new_bridge(self._kind, {OWNER: self._owner})
+                await self._new_bridge(self._kind, {FORWARDER: self._owner})
                 await self.ports.put_back()
             await self._taken_up()
             await self._await_flows()
@@ -115,7 +116,7 @@ class SharedSwitch(Switch):
         if not found:
             return None
         row: Row = found[0]
-        owner = unmapped(row["external_ids"]).get(OWNER, "")
+        owner = unmapped(row["external_ids"]).get(FORWARDER, "")
         if owner != self._owner:
             raise Conflict(
                 f"the switch at {self.database} has a bridge {self.bridge}, "
@@ -186,6 +187,10 @@ class SharedSwitch(Switch):
                 await self.ports.hold(self.sockets.keeper())
                 self._has_dpdk = True
 
+    async def _patch_port(self, name: str, end: BridgePort) -> SwitchPort:
+        await check_bridge(self.database, end, self._kind)
+        return patch_port(name, end, self._owner)
+
     async def stop(self) -> None:
         """Take the bridge away with all of its ports: the switch is as it was, and runs on."""
         self._ready = False
@@ -200,17 +205,18 @@ class SharedSwitch(Switch):
 
 
 async def leave(database: Path, owner: str) -> list[str]:
-    """Take the bridges of a forwarder away with all of their ports; return their names.
+    """Take away the bridges of a forwarder with all of their ports, and its ports in bridges of others.
 
-    Raises Unavailable where the database does not answer; a switch that does not gets to know later.
+    Return their names, the bridges first. Raises Unavailable where the database does not answer; a switch
+    that does not gets to know later.
     """
     wanted = select("Bridge", ["_uuid", "name", "external_ids"])
-    found = (await transact(database, wanted))[0]["rows"]
-    mine = [row for row in found if unmapped(row["external_ids"]).get(OWNER) == owner]
-    if mine:
-        await transact(
-            database, put("Open_vSwitch", [], "bridges", "delete", ["set", [row["_uuid"] for row in mine]])
-        )
+    bridges, *ports = await transact(database, wanted, *reading(owner))
+    mine = [row for row in bridges["rows"] if unmapped(row["external_ids"]).get(FORWARDER) == owner]
+    far, uuids = read(ports)
+    if mine or far:
+        gone = ["set", [row["_uuid"] for row in mine]]
+        await transact(database, put("Open_vSwitch", [], "bridges", "delete", gone), *unplugged(uuids))
         with suppress(Refused):
             await look_again(database)
-    return [row["name"] for row in mine]
+    return [*(f"bridge {row['name']}" for row in mine), *(f"port {name}" for name in far)]

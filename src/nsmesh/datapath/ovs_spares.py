@@ -12,10 +12,11 @@ from collections.abc import Collection
 import structlog
 
 from nsmesh.core.errors import MeshError, Refused
+from nsmesh.datapath.ovs_dpdk import has_leg
 from nsmesh.datapath.ovs_ends import MTU, Ends, new_pair
 from nsmesh.datapath.ovs_pairs import PairedPorts
 from nsmesh.datapath.ovs_rows import pair_of, ports_of
-from nsmesh.model.wire import CrossConnect, KernelPort, TunnelPort
+from nsmesh.model.wire import CrossConnect
 
 log = structlog.get_logger()
 
@@ -53,7 +54,7 @@ class Spares:
         Raises what the database raises.
         """
         await self._adopt()
-        fits = all(isinstance(end, KernelPort | TunnelPort) and end.mtu <= MTU for end in (wire.a, wire.b))
+        fits = all(has_leg(end) and end.mtu <= MTU for end in (wire.a, wire.b))
         if not fits:
             await self._part(wire.id)
             return ()

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from nsmesh.core.errors import Unavailable
 from nsmesh.datapath import netns
+from nsmesh.datapath.base import TunnelRefused
 from nsmesh.datapath.ovs_database import Row, mapping, transact
-from nsmesh.datapath.ovs_dpdk import Sockets
+from nsmesh.datapath.ovs_dpdk import Sockets, is_socket
 from nsmesh.datapath.ovs_ends import default_place
 from nsmesh.datapath.ovs_pairs import PairedPorts
 from nsmesh.datapath.ovs_rows import SwitchPort, named, new_port, put
 from nsmesh.datapath.ovs_spares import Spares
 from nsmesh.datapath.ovs_uptake import PATIENCE
+from nsmesh.model.tunnels import BridgePort
+from nsmesh.model.wire import CrossConnect, Port
 
 BRIDGE = "br-nsm"
 
@@ -26,7 +29,7 @@ class Switch(ABC):
     ``directory``: where sockets and links of its wires are. ``database``: the socket of its database.
     ``memory``: MiB that DPDK may have, once there is a port that needs it; 0: there will be none.
     ``spares``: pairs of ports in advance, whose other ends wait in the namespace at ``ends``; empty: one that
-    is made for it. ``sockets``: those of its ports.
+    is made for it. ``sockets``: those of its ports. ``forwarder``: whose ports in bridges of others are.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Switch(ABC):
         sockets: Sockets,
         spares: int = 0,
         ends: str = "",
+        forwarder: str = "",
     ) -> None:
         self.directory = directory
         self.node = node
@@ -48,7 +52,7 @@ class Switch(ABC):
         self.flows = database.parent / f"{bridge}.mgmt"
         self.memory = memory
         self.sockets = sockets
-        self.ports = PairedPorts(bridge, database, self.flows, memory)
+        self.ports = PairedPorts(bridge, database, self.flows, memory, forwarder)
         self._home = node or netns.of_pid(os.getpid())
         self.spares = Spares(self.ports, self._home, ends or default_place(directory), spares)
         self._has_dpdk = False
@@ -69,6 +73,22 @@ class Switch(ABC):
     @abstractmethod
     async def ensure_dpdk(self) -> None:
         """Have DPDK ready for ports. Raises Refused where there is none, Unavailable where it fails."""
+
+    async def port(self, name: str, end: Port, wire: CrossConnect) -> SwitchPort:
+        """Return the port of an end that is nothing of the kernel's: a socket, or a bridge of others.
+
+        Raises as :meth:`Sockets.port`, and TunnelRefused where the bridge is not there.
+        """
+        if isinstance(end, BridgePort):
+            return await self._patch_port(name, end)
+        assert is_socket(end)
+        return self.sockets.port(name, end, wire)
+
+    async def _patch_port(self, name: str, end: BridgePort) -> SwitchPort:  # noqa: ARG002 - of others
+        raise TunnelRefused(
+            f"via {end.via} leads to the bridge {end.bridge}, and this forwarder has a switch of its own",
+            remedy="have it use the one that has that bridge (NSM_SWITCH_DATABASE, nsm up --switch)",
+        )
 
     def has_wires(self) -> bool:
         """Whether it may have wires: it has run, though it may be away just now."""

@@ -27,19 +27,25 @@ def name_of(wire_id: str) -> str:
     return f"nsml{hashlib.sha256(wire_id.encode()).hexdigest()[:10]}"
 
 
-def interface_mtu(name: str) -> int:
-    """Return the MTU of an interface of the calling thread's namespace; raises Unavailable."""
+def mtu_of(name: str) -> int | None:
+    """Return the MTU of an interface of the calling thread's namespace, None without it; raises MeshError."""
     try:
         with Netlink() as netlink:
             link = read_link(netlink, name=name)
     except OSError as error:
         raise explain(error.errno or 0, f"cannot look at the interface {name}") from error
-    if link is None:
+    return None if link is None else link.mtu
+
+
+def interface_mtu(name: str) -> int:
+    """Return the MTU of an interface of the calling thread's namespace; raises Unavailable without it."""
+    mtu = mtu_of(name)
+    if mtu is None:
         raise Unavailable(
             f"this node has no interface {name}, which is to lead to VLANs",
             remedy="correct the forwarder's device selector file, or add the interface to the node",
         )
-    return link.mtu
+    return mtu
 
 
 class VlanDatapath(SegmentDatapath):

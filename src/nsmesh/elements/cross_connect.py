@@ -22,7 +22,7 @@ from nsmesh.datapath.taken import InterfaceTaken
 from nsmesh.model.copying import copy_of
 from nsmesh.model.fileurl import INODE_URL
 from nsmesh.model.messages import IP, Connection, Mechanism, NetworkServiceRequest
-from nsmesh.model.tunnels import VlanPort
+from nsmesh.model.tunnels import OutsidePort
 from nsmesh.model.wiring import Side, cross_connect, own_mac
 from nsmesh.model.wiring_texts import WiringError
 
@@ -200,7 +200,7 @@ class CrossConnectWire(Element):
                     "only one of the two has an interface",
                     remedy="let both use a mechanism with an interface, or both NOOP",
                 )
-            if isinstance(near, TunnelPort) and isinstance(far, VlanPort):
+            if isinstance(near, TunnelPort) and isinstance(far, OutsidePort):
                 raise Refused(
                     f"endpoint {endpoint} gives out a VLAN, and was asked for it by way of another node",
                     remedy="register it at the registry and not by a manager: NSM_CONNECT_TO",

@@ -20,12 +20,12 @@ class LeadsOut(Protocol):
     """The plug-in of the mechanism VLAN."""
 
     def port(self, connection: Connection, mechanism: Mechanism, side: Side) -> TunnelPort:
-        """Return the VLAN on an interface of this node."""
+        """Return the VLAN on what of this node leads to it."""
         ...
 
 
 class Uplink(Element):
-    """Lowers the MTU to that of the interface that leads to the VLAN, and keeps the client's labels.
+    """Lowers the MTU to that of what leads to the VLAN, and keeps the client's labels.
 
     The endpoint answers with the label ``via`` alone, which the client's own stand beside again: by them its
     service is chosen, should the endpoint be lost.

@@ -1,4 +1,4 @@
-"""VLAN: the wire ends in a VLAN outside of the mesh, behind an interface of the node that the client is on.
+"""VLAN: the wire ends in a VLAN outside of the mesh, behind something of the node that the client is on.
 
 The endpoint says which VLAN, and has no interface itself. It may be anywhere: no frame goes to it.
 """
@@ -11,25 +11,26 @@ from nsmesh.core.errors import Invalid
 from nsmesh.core.tunnelling import number
 from nsmesh.model.copying import copy_of
 from nsmesh.model.messages import ETHERNET, IP, REMOTE, VLAN, Connection, Mechanism
-from nsmesh.model.tunnels import VlanPort
+from nsmesh.model.tunnels import OutsidePort
 from nsmesh.model.vlan import MOST, VIA, VLAN_ID
 from nsmesh.model.wiring import Side
+
+Way = Callable[[int], OutsidePort]
+"""Returns the end of a wire onto the VLAN with a tag, its MTU known; may raise what keeps it from that."""
 
 
 class Vlan:
     """The forwarder's side: it asks for a VLAN and puts the client onto it.
 
-    ``uplinks`` has the interfaces of this node by the ``via`` that leads to them; ``link_mtu`` returns the
-    MTU of one in bytes, and may raise what keeps it from that.
+    ``ways`` has what leads to VLANs from this node, by the ``via`` that it serves.
     """
 
     type = VLAN
     cls = REMOTE
     payloads: tuple[str, ...] = (ETHERNET, IP)
 
-    def __init__(self, uplinks: Mapping[str, str], *, link_mtu: Callable[[str], int]) -> None:
-        self.uplinks = dict(uplinks)
-        self._link_mtu = link_mtu
+    def __init__(self, ways: Mapping[str, Way]) -> None:
+        self._ways = dict(ways)
 
     def offer(self, connection: Connection) -> Mechanism:  # noqa: ARG002 - the face of a mechanism
         """Return REMOTE VLAN: all that it needs is for the endpoint to say."""
@@ -42,19 +43,18 @@ class Vlan:
             remedy="register the endpoint at the registry, so that the client's forwarder asks it itself",
         )
 
-    def port(self, connection: Connection, mechanism: Mechanism, side: Side) -> VlanPort:  # noqa: ARG002 - likewise
-        """Return the VLAN that the endpoint named, on the interface that its label ``via`` means here."""
+    def port(self, connection: Connection, mechanism: Mechanism, side: Side) -> OutsidePort:  # noqa: ARG002 - likewise
+        """Return the VLAN that the endpoint named, on what its label ``via`` means here."""
         via = connection.labels.get(VIA, "")
-        interface = self.uplinks.get(via)
+        way = self._ways.get(via)
         endpoint = connection.network_service_endpoint_name or connection.network_service
-        if interface is None:
+        if way is None:
             raise Invalid(
-                f"endpoint {endpoint} gives out a VLAN via {via or 'nothing'}, and no interface of this node "
-                "is that",
-                remedy=f"the device selector file of this forwarder has {', '.join(self.uplinks) or 'none'}",
+                f"endpoint {endpoint} gives out a VLAN via {via or 'nothing'}, and no interface or "
+                "bridge of this node is that",
+                remedy=f"the device selector file of this forwarder has {', '.join(self._ways) or 'none'}",
             )
-        vlan = number(mechanism, VLAN_ID, 0, MOST)
-        return VlanPort(interface, vlan, self._link_mtu(interface))
+        return way(number(mechanism, VLAN_ID, 0, MOST))
 
     def describe(self, mechanism: Mechanism) -> str:
         """Return ``VLAN/`` and the tag."""

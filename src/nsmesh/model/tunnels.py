@@ -106,12 +106,25 @@ class WireguardPort(TunnelPort):
         return ("WIREGUARD", self.local_port)
 
 
-@dataclass(frozen=True, slots=True)
-class VlanPort(TunnelPort):
-    """A VLAN on an interface of this node, ``interface``: what is outside the mesh, and others on that VLAN.
+class OutsidePort(TunnelPort):
+    """A VLAN: what is outside the mesh, and others on that VLAN. There is no other node to it.
 
-    ``vlan`` is the tag, 1 to 4094; 0: frames go out without one. There is no other node to it.
+    ``vlan`` is the tag, 1 to 4094; 0: frames go out without one.
     """
+
+    __slots__ = ()
+
+    vlan: int
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Nothing: any number of wires share a VLAN."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class VlanPort(OutsidePort):
+    """A VLAN on an interface of this node, ``interface``."""
 
     interface: str
     vlan: int
@@ -121,10 +134,22 @@ class VlanPort(TunnelPort):
     mac: str = _hidden()
     peer_mac: str = _hidden()
 
-    @property
-    def place(self) -> tuple[object, ...]:
-        """Nothing: any number of wires share a VLAN."""
-        return ()
+
+@dataclass(frozen=True, slots=True)
+class BridgePort(OutsidePort):
+    """A VLAN on a bridge of the Open vSwitch of this node that is somebody else's, ``bridge``.
+
+    ``via`` is how the endpoint calls the way, for people.
+    """
+
+    bridge: str
+    vlan: int
+    mtu: int = 0
+    via: str = _hidden()
+    local: str = _hidden()
+    remote: str = _hidden()
+    mac: str = _hidden()
+    peer_mac: str = _hidden()
 
 
 @dataclass(frozen=True, slots=True)

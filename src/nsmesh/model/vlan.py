@@ -1,4 +1,4 @@
-"""VLANs outside of the mesh: services that stand for one, and which interface of a node leads to it. Pure."""
+"""VLANs outside of the mesh: services that stand for one, and what of a node leads to it. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from nsmesh.model.prefix import Network, PrefixPool, find_overlaps, parse_prefix
 
 VIA = "via"
-"""Label of a connection: the name of what leads to its VLAN; each node has an interface of its own for it."""
+"""Label of a connection: the name of what leads to its VLAN; each node has something of its own for it."""
 VLAN_ID = "vlan-id"
 """Parameter of the mechanism VLAN: the tag."""
 MOST = 4094
@@ -32,6 +32,30 @@ class VlanService:
     def domain(self) -> tuple[str, int]:
         """What two services have in common that are one Ethernet."""
         return self.via, self.vlan
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What leads to VLANs: an interface of the node, by its name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"interface {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """What leads to VLANs: a bridge of an Open vSwitch on the node, by its name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"bridge {self.name}"
+
+
+Uplink = Interface | Bridge
+"""What of a node leads to VLANs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,24 +168,40 @@ def _subnet(text: str) -> Subnet:
     return Subnet(next(iter(networks)), tuple(prefixes))
 
 
-def parse_uplinks(document: object) -> dict[str, str]:
-    """Return interfaces by the ``via`` that they serve, from a device selector file of a forwarder.
+_UPLINKS: dict[str, type[Uplink]] = {"interfaces": Interface, "bridges": Bridge}
 
-    ``interfaces: [{name: eth1, matches: [{labelSelector: [{via: gw-1}]}]}]``. Raises ValueError.
+
+def parse_uplinks(document: object) -> dict[str, Uplink]:
+    """Return what leads to VLANs by the ``via`` that it serves, from a device selector file of a forwarder.
+
+    ``interfaces: [{name: eth1, matches: [{labelSelector: [{via: gw-1}]}]}]``, and ``bridges`` of the same
+    form; one of the two may be missing. Raises ValueError.
     """
-    interfaces = _list(document or {}, "interfaces", "the file")
-    found: dict[str, str] = {}
-    for item in interfaces:
-        name = str(item.get("name") or "") if isinstance(item, Mapping) else ""
-        if not name:
-            raise ValueError(f"{item!r} is no interface with a name")
-        for match in _list(item, "matches", name):
-            for selector in _list(match, "labelSelector", name):
-                via = str(selector.get(VIA) or "") if isinstance(selector, Mapping) else ""
-                if not via:
-                    raise ValueError(f"interface {name} has a labelSelector without via")
-                if found.setdefault(via, name) != name:
-                    raise ValueError(f"via {via} leads to both {found[via]} and {name}")
+    given = document if isinstance(document, Mapping) else {}
+    there = [key for key in _UPLINKS if given.get(key)]
+    if not there:
+        raise ValueError(f"the file has no list of {' or '.join(_UPLINKS)}")
+    found: dict[str, Uplink] = {}
+    for key in there:
+        for item in _list(given, key, "the file"):
+            name = str(item.get("name") or "") if isinstance(item, Mapping) else ""
+            if not name:
+                raise ValueError(f"{item!r} has no name, and is one of the {key}")
+            uplink = _UPLINKS[key](name)
+            for via in _ways(item, uplink):
+                if found.setdefault(via, uplink) != uplink:
+                    raise ValueError(f"via {via} leads to both {found[via]} and {uplink}")
+    return found
+
+
+def _ways(item: object, uplink: Uplink) -> list[str]:
+    found: list[str] = []
+    for match in _list(item, "matches", str(uplink)):
+        for selector in _list(match, "labelSelector", str(uplink)):
+            via = str(selector.get(VIA) or "") if isinstance(selector, Mapping) else ""
+            if not via:
+                raise ValueError(f"{uplink} has a labelSelector without via")
+            found.append(via)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Bridges that a dead mesh has left at somebody else's Open vSwitch."""
+"""Bridges and ports that a dead mesh has left at somebody else's Open vSwitch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 async def forsake(paths: MeshPaths, database: str, nodes: Iterable[Node]) -> list[str]:
-    """Take the bridges of a dead mesh away from somebody else's switch; return them in words."""
+    """Take what a dead mesh has left at somebody else's switch away; return it in words."""
     gone: list[str] = []
     if not database:
         return gone
@@ -26,5 +26,5 @@ async def forsake(paths: MeshPaths, database: str, nodes: Iterable[Node]) -> lis
         except MeshError as error:
             log.warning("bridges of a dead mesh cannot be taken away", database=database, error=str(error))
             return gone
-        gone += [f"bridge {name} at {database}" for name in names]
+        gone += [f"{name} at {database}" for name in names]
     return gone

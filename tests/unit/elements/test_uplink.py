@@ -15,6 +15,7 @@ from nsmesh.elements.uplink import Uplink
 from nsmesh.mechanisms.kernel import Kernel
 from nsmesh.mechanisms.vlan import Vlan
 from nsmesh.model.messages import Connection, Mechanism, NetworkServiceRequest
+from nsmesh.model.tunnels import VlanPort
 
 
 class Answers(Element):
@@ -42,7 +43,7 @@ def ask(answers, plugins, mtu=0):
     return asyncio.run(made.request(Call(), request))
 
 
-VLAN = Vlan({"gw-1": "eth1"}, link_mtu=lambda _: 1400)
+VLAN = Vlan({"gw-1": lambda vlan: VlanPort("eth1", vlan, 1400)})
 
 
 def test_the_interface_says_how_much_fits():

@@ -9,10 +9,15 @@ from nsmesh.core.mechanism import carries, tunnels
 from nsmesh.mechanisms import available
 from nsmesh.mechanisms.vlan import Vlan, VlanGiver
 from nsmesh.model.messages import Connection, Mechanism
-from nsmesh.model.tunnels import VlanPort
+from nsmesh.model.tunnels import BridgePort, OutsidePort, VlanPort
 from nsmesh.model.wiring import Side
 
-FORWARDER = Vlan({"gw-1": "eth1"}, link_mtu={"eth1": 9000}.__getitem__)
+FORWARDER = Vlan(
+    {
+        "gw-1": lambda vlan: VlanPort("eth1", vlan, 9000),
+        "gw-3": lambda vlan: BridgePort("br-ext", vlan, 1400, via="gw-3"),
+    }
+)
 ENDPOINT = VlanGiver({"finance": 100, "raw": 0})
 
 
@@ -40,11 +45,21 @@ def test_a_tag_of_zero_is_one():
     assert FORWARDER.port(asked(via="gw-1"), agreed, Side.ENDPOINT).vlan == 0
 
 
+def test_what_leads_there_may_be_a_bridge():
+    """With its name, the tag and its MTU; it leads outside as an interface does, and any number may."""
+    agreed = ENDPOINT.accept(FORWARDER.offer(asked()), asked())
+    port = FORWARDER.port(asked(via="gw-3"), agreed, Side.ENDPOINT)
+    assert port == BridgePort("br-ext", 100, 1400)
+    assert isinstance(port, OutsidePort)
+    assert not isinstance(port, VlanPort)
+    assert (port.place, port.frames, port.via) == ((), True, "gw-3")
+
+
 @pytest.mark.parametrize(
     ("labels", "tag", "says"),
     [
         ({}, "100", "via nothing"),
-        ({"via": "gw-2"}, "100", "via gw-2, and no interface"),
+        ({"via": "gw-2"}, "100", "via gw-2, and no interface or bridge of this node"),
         ({"via": "gw-1"}, "4095", "no number from 0 to 4094"),
         ({"via": "gw-1"}, "", "no number from 0 to 4094"),
     ],

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsmesh.model import vlan
-from nsmesh.model.vlan import VlanService, parse_services, parse_subnets, parse_uplinks
+from nsmesh.model.vlan import Bridge, Interface, VlanService, parse_services, parse_subnets, parse_uplinks
 
 
 def test_services_are_written_as_in_nsm():
@@ -99,20 +99,44 @@ def test_interfaces_are_found_by_via():
             {"name": "eth2", "matches": [{"labelSelector": [{"via": "gw-3"}]}]},
         ]
     }
-    assert parse_uplinks(document) == {"gw-1": "eth1", "gw-2": "eth1", "gw-3": "eth2"}
+    first, second = Interface("eth1"), Interface("eth2")
+    assert parse_uplinks(document) == {"gw-1": first, "gw-2": first, "gw-3": second}
+
+
+def test_bridges_stand_beside_interfaces_or_alone():
+    """As NSM writes them, also with the bridge that an interface is put into; an empty list is none."""
+    document = {
+        "interfaces": [{"name": "eth1", "bridge": "br0", "matches": [{"labelSelector": [{"via": "gw-0"}]}]}],
+        "bridges": [{"name": "br-data", "matches": [{"labelSelector": [{"via": "gw-1"}]}]}],
+    }
+    bridge = Bridge("br-data")
+    assert parse_uplinks(document) == {"gw-0": Interface("eth1"), "gw-1": bridge}
+    assert parse_uplinks({**document, "interfaces": []}) == {"gw-1": bridge}
+    assert parse_uplinks({"bridges": document["bridges"]}) == {"gw-1": bridge}
 
 
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        (None, "no list of interfaces"),
-        ({"interfaces": ["eth1"]}, "no interface with a name"),
+        (None, "no list of interfaces or bridges"),
+        ({"interfaces": [], "bridges": None}, "no list of interfaces or bridges"),
+        ({"bridges": "br-data"}, "the file has no list of bridges"),
+        ({"bridges": [{"name": ""}]}, "has no name, and is one of the bridges"),
+        ({"bridges": [{"name": "br-data"}]}, "bridge br-data has no list of matches"),
+        ({"interfaces": ["eth1"]}, "'eth1' has no name, and is one of the interfaces"),
         ({"interfaces": [{"name": "eth1"}]}, "eth1 has no list of matches"),
         ({"interfaces": [{"name": "eth1", "matches": [{}]}]}, "eth1 has no list of labelSelector"),
         ({"interfaces": [{"name": "e", "matches": [{"labelSelector": [{}]}]}]}, "labelSelector without via"),
         (
             {"interfaces": [{"name": n, "matches": [{"labelSelector": [{"via": "g"}]}]} for n in "ab"]},
-            "via g leads to both a and b",
+            "via g leads to both interface a and interface b",
+        ),
+        (
+            {
+                "interfaces": [{"name": "a", "matches": [{"labelSelector": [{"via": "g"}]}]}],
+                "bridges": [{"name": "a", "matches": [{"labelSelector": [{"via": "g"}]}]}],
+            },
+            "via g leads to both interface a and bridge a",
         ),
     ],
 )
