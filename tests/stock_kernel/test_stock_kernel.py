@@ -16,6 +16,7 @@ WIRE = "tests/netns/test_tunnel_devices.py::test_a_wire_joins_two_nodes"
 SWITCH = "tests/netns/test_ovs_shared.py"
 TWO_NODES = "tests/netns/test_ovs_two_nodes.py"
 """Of it one test: the others count pings, of which an interpreted switch loses some."""
+BRIDGES = "tests/netns/test_ovs_bridges.py"
 MADE = f"{SWITCH}::test_a_wire_is_made_and_the_end_leaves_the_switch_as_it_was"
 FEW = (
     f"{WIRE}[GENEVE-IP-4]",
@@ -24,8 +25,9 @@ FEW = (
     f"{WIRE}[SRV6-IP-6]",
     "tests/netns/test_tunnel_devices.py::TestWireguard::test_another_key_is_another_tunnel",
     f"{MADE}[system-ports in advance]",
+    f"{BRIDGES}::test_a_host_outside_is_reached_by_their_bridge[system-IP]",
 )
-"""The short form: a wire of each kind, and one through the kernel's own datapath of Open vSwitch."""
+"""The short form: a wire of each kind, and two through the kernel's own datapath of Open vSwitch."""
 NOT_THERE = (
     # the distribution's kernel for clouds cannot reject from an ingress hook: the firewall drops there
     "test_what_a_rule_allows_passes_and_the_rest_is_refused_at_once",
@@ -40,7 +42,7 @@ NOT_THERE = (
 ALL = {
     "tunnels": ["tests/netns/test_tunnel_devices.py"],
     "switch": [SWITCH, "tests/netns/test_ovs_vigil.py", f"{TWO_NODES}::test_a_wire_by_geneve"],
-    "vlans": ["tests/netns/test_vlans.py", "tests/netns/test_ovs_vlans.py"],
+    "vlans": ["tests/netns/test_vlans.py", "tests/netns/test_ovs_vlans.py", BRIDGES],
     "underlay": ["tests/netns/test_underlay.py", "tests/netns/test_kernel_features.py"],
     "endpoints": [
         "tests/netns/test_firewall_netns.py",
