@@ -83,6 +83,7 @@ class Mesh(contextlib.ExitStack):
         log = self.enter_context((self.folder / f"{name}.log").open("ab"))
         own = {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "NSM_NAME": name,
             "NSM_LOG_LEVEL": "DEBUG",
             "SPIFFE_ENDPOINT_SOCKET": self.url("workload"),

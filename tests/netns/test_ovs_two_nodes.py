@@ -75,11 +75,13 @@ def mesh(request):
         yield found
 
 
-@pytest.mark.parametrize("numbers", [(1,), (1, 2)], ids=["client's node", "both"])
-@pytest.mark.skipif(bool(lacks("GENEVE")), reason=lacks("GENEVE"))
-def test_a_wire_by_geneve(numbers):
+@pytest.mark.parametrize("numbers", [(1,), (2,), (1, 2)], ids=["client's node", "endpoint's node", "both"])
+@pytest.mark.parametrize("kind", ["GENEVE", "GRE"])
+def test_a_wire_by_another_tunnel(kind, numbers):
     """Where the kernel has it: both families pass, and the largest packet, by a tunnel of that kind."""
-    with meshed(numbers, NSM_MECHANISMS="GENEVE") as found:
+    if why := lacks(kind):
+        pytest.skip(why)
+    with meshed(numbers, NSM_MECHANISMS=kind) as found:
         found.endpoint(2)
         found.client(1)
         found.until("nsc", "all wires are up")
@@ -87,9 +89,9 @@ def test_a_wire_by_geneve(numbers):
         for address in ("10.9.2.0", "fd09:2::"):
             assert vxlan_lab.pings(pod, address), address
         assert vxlan_lab.pings(pod, "10.9.2.0", lab.link(pod, "nsm-1")["mtu"] - 28)
-        command = ["ip", "-d", "-o", "-n", found.spaces[1].rpartition("/")[2], "link"]
+        command = ["ip", "-d", "-o", "-n", found.spaces[min(numbers)].rpartition("/")[2], "link"]
         devices = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        assert " geneve " in devices
+        assert {"GENEVE": " geneve ", "GRE": " gretap "}[kind] in devices
 
 
 def test_a_wire_between_nodes_by_a_switch(mesh):

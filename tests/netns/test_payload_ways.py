@@ -10,7 +10,7 @@ import tunnel_lab
 import vlan_lab
 import vxlan_lab
 from ovs_lab import driver
-from test_payload_frames import KERNELS, PAYLOADS, bare, exchange, local, total
+from test_payload_frames import FRAMED, KERNELS, PAYLOADS, able, bare, exchange, local, total
 
 from nsmesh.datapath import netns, ovs_programs
 from nsmesh.datapath.abilities import lacks
@@ -42,27 +42,28 @@ LARGE = {
 
 
 @pytest.mark.skipif(bool(lacks("VLAN")), reason=lacks("VLAN"))
-def test_a_vlan_wire_of_packets_lets_no_other_frames_pass():
-    """Another pod of the VLAN, which may send all frames, gets and sends it IP alone; the outside as well."""
+@pytest.mark.parametrize("limited", ["IP", "MPLS", "L2TP"])
+def test_a_vlan_wire_lets_no_other_frames_pass(limited):
+    """A pod of the VLAN that may send all frames gets and sends it no others; the outside as well."""
 
     async def main(found):
         made = VlanDatapath(node=found.node, owner="a", namespaces=lambda: found.pods)
-        for pod, payload, mac in ((0, "IP", vxlan_lab.NEAR_MAC), (1, "ETHERNET", vxlan_lab.FAR_MAC)):
+        for pod, payload, mac in ((0, limited, vxlan_lab.NEAR_MAC), (1, "ETHERNET", vxlan_lab.FAR_MAC)):
             wire = vlan_lab.wire(found, pod, 100, payload=payload)
             end = KernelPort(found.pods[pod], "nsm-100", mac, wire.a.mtu, numbered=False)
             await made.apply(replace(wire, a=end))
         with payload_lab.ears((found.outside, "eth0")) as (outside,):
-            assert exchange(tuple((pod, "nsm-100") for pod in found.pods), "IP", BRIDGED) == []
+            assert exchange(tuple((pod, "nsm-100") for pod in found.pods), limited, BRIDGED) == []
             heard = payload_lab.heard(outside, 10_000, payload_lab.A, 0.2)
         wanted = [
             payload_lab.frame(name, payload_lab.A, payload_lab.B)[12:]
             for name in payload_lab.FRAMES
-            if payload_lab.passes("IP", name)
+            if payload_lab.passes(limited, name)
         ]
         assert {frame[16:] for frame in heard} <= set(wanted)
         assert heard
         names = set(payload_lab.FRAMES) - set(BRIDGED)
-        refused = sum(not payload_lab.passes("IP", name) for name in names)
+        refused = sum(not payload_lab.passes(limited, name) for name in names)
         counted = {wire: sum(kinds.values()) for wire, kinds in made.refused().items()}
         assert counted == {"wire-0-100": 2 * refused}
         await made.aclose()
@@ -91,11 +92,15 @@ def test_a_wire_through_a_switch_carries_its_payload_and_nothing_else(tmp_path, 
 
 @pytest.mark.skipif(bool(ovs_programs.lacks_switch()), reason="Open vSwitch is not installed")
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_a_wire_from_a_switch_to_another_node_carries_its_payload_and_nothing_else(tmp_path, payload):
-    """VXLAN, with the kernel's forwarder at the other node: refused at the sender's end, either way."""
+@pytest.mark.parametrize("kind", FRAMED)
+def test_a_wire_from_a_switch_to_another_node_carries_its_payload_and_nothing_else(tmp_path, kind, payload):
+    """With the kernel's forwarder at the other node: refused at the sender's end, either way."""
+    able(kind)
 
     async def main(found, here):
-        first, second = (bare(wire) for wire in tunnel_lab.wires(found, "VXLAN", payload=payload))
+        near, far = tunnel_lab.plugins(kind, framed=[1])
+        agreed = tunnel_lab.wires(found, kind, payload=payload, near=near, far=far)
+        first, second = (bare(wire) for wire in agreed)
         there = SegmentDatapath(node=found.b)
         await here.apply(first)
         await there.apply(second)

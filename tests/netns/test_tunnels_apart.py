@@ -8,6 +8,7 @@ import tunnel_lab
 import vxlan_lab
 from vxlan_lab import run
 
+from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.apart import ApartDatapath, names_of
 from nsmesh.datapath.base import TunnelRefused, TunnelTaken
 from nsmesh.model.tunnels import GrePort
@@ -25,11 +26,15 @@ def kind(path, name):
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("payload", ["IP", "ETHERNET"])
-def test_the_pod_sees_a_veth_alone(payload, family):
+@pytest.mark.parametrize("tunnel", ["VXLAN", "GENEVE", "GRE"])
+def test_the_pod_sees_a_veth_alone(tunnel, payload, family):
     """Both families pass up to the very MTU; pod, node and reach are as they shall be; nothing stays."""
+    if why := lacks(tunnel):
+        pytest.skip(why)
 
     async def main(found):
-        first, second = tunnel_lab.wires(found, "VXLAN", family=family, payload=payload)
+        near, far = tunnel_lab.plugins(tunnel, family, framed=[1, 2])
+        first, second = tunnel_lab.wires(found, tunnel, family=family, payload=payload, near=near, far=far)
         here, there = drivers(found)
         applied = await here.apply(first)
         assert (applied.outcome, applied.a_mac, applied.b_mac) == ("created", vxlan_lab.NEAR_MAC, "")
@@ -38,7 +43,8 @@ def test_the_pod_sees_a_veth_alone(payload, family):
         assert lab.names(found.pod_a) == {"nsm-1"}
         assert kind(found.pod_a, "nsm-1") == "veth"
         assert lab.names(found.a) == {"under", *names_of(first.id)}
-        assert kind(found.a, names_of(first.id)[1]) == "vxlan"
+        device = {"GRE": {4: "gretap", 6: "ip6gretap"}[family]}.get(tunnel, tunnel.lower())
+        assert kind(found.a, names_of(first.id)[1]) == device
         assert vxlan_lab.pings(found.pod_a, "10.0.1.2")
         assert vxlan_lab.pings(found.pod_b, "fd00:1::1")
         assert vxlan_lab.pings(found.pod_a, "10.0.1.2", mtu - 28)

@@ -18,9 +18,13 @@ from nsmesh.model.wiring import Side
 KINDS = {"VXLAN": Vxlan, "GENEVE": Geneve, "GRE": Gre, "WIREGUARD": Wireguard, "SRV6": Srv6}
 
 
-def plugins(kind: str, family: int = 4, mtu: int = 1500):
-    """Return the mechanism of each node."""
-    more = [{"secret": bytes([number]) * 32} if kind == "WIREGUARD" else {} for number in (1, 2)]
+def plugins(kind: str, family: int = 4, mtu: int = 1500, *, framed=()):
+    """Return the mechanism of each node; ``framed``: the numbers of those that take frames alone."""
+    special = {
+        "WIREGUARD": lambda number: {"secret": bytes([number]) * 32},
+        "GRE": lambda number: {"framed": number in framed},
+    }
+    more = [special.get(kind, lambda _: {})(number) for number in (1, 2)]
     made = (
         KINDS[kind](ip, link_mtu=lambda: mtu, **own)
         for ip, own in zip(vxlan_lab.UNDERLAY[family], more, strict=True)

@@ -40,8 +40,8 @@ NOT_THERE = (
     "test_the_tool_for_the_kernel_understands_our_texts",
 )
 ALL = {
-    "tunnels": ["tests/netns/test_tunnel_devices.py"],
-    "switch": [SWITCH, "tests/netns/test_ovs_vigil.py", f"{TWO_NODES}::test_a_wire_by_geneve"],
+    "tunnels": ["tests/netns/test_tunnel_devices.py", "tests/netns/test_tunnels_apart.py"],
+    "switch": [SWITCH, "tests/netns/test_ovs_vigil.py", f"{TWO_NODES}::test_a_wire_by_another_tunnel"],
     "vlans": ["tests/netns/test_vlans.py", "tests/netns/test_ovs_vlans.py", BRIDGES],
     "underlay": ["tests/netns/test_underlay.py", "tests/netns/test_kernel_features.py"],
     "endpoints": [
@@ -54,6 +54,7 @@ ALL = {
         "tests/netns/test_linux_datapath.py",
         "tests/netns/test_kept_wires.py",
         "tests/netns/test_payload_frames.py",
+        "tests/netns/test_payload_ways.py",
     ],
 }
 PREPARE = "modprobe tun; echo 1 > /proc/sys/net/core/fb_tunnels_only_for_init_net"

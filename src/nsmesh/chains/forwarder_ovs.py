@@ -48,12 +48,12 @@ def mechanisms_of_switch(
     ``bridged`` as of :func:`nsmesh.chains.uplinks.vlans`. Raises Invalid as
     :func:`nsmesh.chains.tunnels.mechanisms_of`.
     """
-    found = [plugin for plugin in mechanisms_of(settings, bridged) if plugin.type not in NOT_HERE]
+    wired = mechanisms_of(settings, bridged, framed=True)
+    found = [plugin for plugin in wired if plugin.type not in NOT_HERE]
     if sockets is None:
         return found
     own: dict[str, MechanismPlugin] = {MEMIF: Memif(folder=str(sockets))}
-    wired = [own.get(plugin.type, plugin) for plugin in found]
-    return [*wired, VhostUser(folder=str(sockets))]
+    return [*(own.get(plugin.type, plugin) for plugin in found), VhostUser(folder=str(sockets))]
 
 
 def _own_switch(settings: OvsForwarderSettings) -> Switch:

@@ -35,14 +35,15 @@ ORDER = (VXLAN, GENEVE, GRE, SRV6, WIREGUARD)
 """The usual order of tunnels. It is the same on every node, whatever its kernel can do: what is cheap first,
 what costs a program for each wire last. Payloads choose among them by themselves."""
 
-_PLAIN: dict[str, type[Geneve | Gre]] = {GENEVE: Geneve, GRE: Gre}
 
-
-def mechanisms_of(settings: ForwarderSettings, bridged: Bridged | None = None) -> list[MechanismPlugin]:
+def mechanisms_of(
+    settings: ForwarderSettings, bridged: Bridged | None = None, *, framed: bool = False
+) -> list[MechanismPlugin]:
     """Return the mechanisms of a forwarder in the order in which it offers them.
 
-    ``bridged`` as of :func:`nsmesh.chains.uplinks.vlans`.
-    Raises Invalid for a tunnel address that is none, and for a type in NSM_MECHANISMS that is none.
+    ``bridged`` as of :func:`nsmesh.chains.uplinks.vlans`. ``framed``: its datapath takes frames alone, as a
+    switch does. Raises Invalid for a tunnel address that is none, and for a type in NSM_MECHANISMS that is
+    none.
     """
     found: list[MechanismPlugin] = [Kernel()]
     if settings.tunnel_ip:
@@ -52,7 +53,7 @@ def mechanisms_of(settings: ForwarderSettings, bridged: Bridged | None = None) -
             if kind in missing:
                 log.info("mechanism not offered", mechanism=kind, why=missing[kind])
             else:
-                found.append(_tunnel(kind, settings, underlay.mtu))
+                found.append(_tunnel(kind, settings, underlay.mtu, framed=framed or settings.tunnels_apart))
     else:
         log.info("wires to other nodes are not made: NSM_TUNNEL_IP is not set")
     found += vlans(settings, bridged)
@@ -85,7 +86,9 @@ def _lack(kind: str, wanted: set[str], settings: ForwarderSettings) -> str:
     return lacks(kind)
 
 
-def _tunnel(kind: str, settings: ForwarderSettings, link_mtu: Callable[[], int]) -> MechanismPlugin:
+def _tunnel(
+    kind: str, settings: ForwarderSettings, link_mtu: Callable[[], int], *, framed: bool
+) -> MechanismPlugin:
     ip = settings.tunnel_ip
     if kind == VXLAN:
         return Vxlan(ip, port=settings.vxlan_port or VXLAN_PORT, link_mtu=link_mtu)
@@ -93,7 +96,9 @@ def _tunnel(kind: str, settings: ForwarderSettings, link_mtu: Callable[[], int])
         return Wireguard(ip, link_mtu=link_mtu, secret=secrets.token_bytes(32))
     if kind == SRV6:
         return Srv6(ipv6_beside(ip), link_mtu=link_mtu, prefix=settings.srv6_prefix)
-    return _PLAIN[kind](ip, link_mtu=link_mtu)
+    if kind == GRE:
+        return Gre(ip, link_mtu=link_mtu, framed=framed)
+    return Geneve(ip, link_mtu=link_mtu)
 
 
 def by_priority(found: Sequence[MechanismPlugin], priority: Sequence[str]) -> list[MechanismPlugin]:

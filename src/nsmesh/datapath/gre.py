@@ -1,4 +1,4 @@
-"""A wire between nodes as a GRE device, made in the node and moved into the pod.
+"""A wire between nodes as a GRE device, made in the node and, where it belongs there, moved into the pod.
 
 Its packets leave by the namespace in which it was made. Older kernels take that of the device itself for
 it, so it cannot be made directly in the pod; a move takes some 20 ms.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 
 from nsmesh.datapath import rtnetlink as rt
-from nsmesh.datapath.device import make_and_move
+from nsmesh.datapath.device import described, make_and_move, send_new
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Batch, Netlink, attribute, attributes, u32
+from nsmesh.datapath.netlink import Batch, Netlink, attribute, attributes, request, u32
 from nsmesh.datapath.packed import parse_ip
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.veth import End
@@ -44,9 +44,13 @@ def data_of(tunnel: GrePort) -> bytes:
 
 
 def new_device(node: Netlink, end: End, wanted: EndState, tunnel: GrePort, group: int) -> bool:
-    """Make the device, down and unnumbered: see :func:`nsmesh.datapath.device.make_and_move`."""
+    """Make the device, down and unnumbered: see :func:`nsmesh.datapath.device.send_new`."""
     what = f"GRE key {tunnel.key} to {tunnel.remote}"
     kind = kind_of(tunnel), data_of(tunnel)
+    if tunnel.ethernet and end.place.cookie == node.cookie:
+        body = rt.new_end(end.ifindex, end.name, wanted.mac, wanted.mtu, group)
+        message = request(rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body + described(*kind))
+        return send_new(node, end, message, tunnel.remote, what)
     if not make_and_move(node, end, wanted.mtu, kind, group, tunnel.remote, what):
         return False
     if tunnel.ethernet and wanted.mac:

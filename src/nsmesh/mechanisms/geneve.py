@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nsmesh.core.errors import Invalid
 from nsmesh.core.tunnelling import DST_PORT, SRC_PORT, Numbered, number
-from nsmesh.model.messages import ETHERNET, GENEVE, IP, Connection, Mechanism
+from nsmesh.model.messages import GENEVE, Connection, Mechanism
 from nsmesh.model.tunnels import GENEVE_PORT, GenevePort
 from nsmesh.model.wiring import Side
 
@@ -19,7 +19,6 @@ class Geneve(Numbered):
     """
 
     type = GENEVE
-    payloads: tuple[str, ...] = (ETHERNET, IP)
     headers = {4: 50, 6: 70}  # noqa: RUF012 - read only: IP, UDP, Geneve, the frame's own Ethernet header
     key = VNI
     limit = VNI_LIMIT

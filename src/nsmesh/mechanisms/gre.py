@@ -1,10 +1,14 @@
-"""GRE: the wire goes on to another node behind a GRE header, frames for ETHERNET, bare packets for IP."""
+"""GRE: the wire goes on to another node behind a GRE header, as frames, or for IP as bare packets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
+
 from nsmesh.core.errors import Invalid
-from nsmesh.core.tunnelling import Numbered
-from nsmesh.model.messages import ETHERNET, GRE, IP, REMOTE, Connection, Mechanism
+from nsmesh.core.tunnelling import LEAST_MTU, MOST_MTU, MTU, Numbered, number
+from nsmesh.model.copying import copy_of
+from nsmesh.model.messages import GRE, IP, REMOTE, Connection, Mechanism
 from nsmesh.model.tunnels import GrePort
 from nsmesh.model.wiring import Side
 
@@ -18,33 +22,48 @@ _ETHERNET_HEADER = 14
 
 
 class Gre(Numbered):
-    """Negotiates GRE tunnels with a key between two forwarders."""
+    """Negotiates GRE tunnels with a key between two forwarders.
+
+    Packets of IP go bare, unless one of the two nodes takes ``framed`` ones alone: then both make frames.
+    """
 
     type = GRE
-    payloads: tuple[str, ...] = (ETHERNET, IP)
     headers = {4: 28, 6: 48}  # noqa: RUF012 - read only: IP, GRE, its key
     key = KEY
     limit = KEY_LIMIT
 
+    def __init__(
+        self,
+        tunnel_ip: str,
+        *,
+        link_mtu: Callable[[], int],
+        random: Random | None = None,
+        framed: bool = False,
+    ) -> None:
+        super().__init__(tunnel_ip, link_mtu=link_mtu, random=random)
+        self._framed = framed
+
     def offer(self, connection: Connection) -> Mechanism:
-        """Return REMOTE GRE with this node as its source, and the device that the payload needs."""
+        """Return REMOTE GRE with this node as its source, and the device that payload and node need."""
         mechanism = Mechanism(cls=REMOTE, type=GRE)
-        mechanism.parameters[DEVICE] = _device(connection)
+        mechanism.parameters[DEVICE] = self._device(connection)
         return self.offered(mechanism)
 
     def accept(self, offered: Mechanism, connection: Connection) -> Mechanism:
         """Return ``offered`` with this node as its destination, a key, and the smaller MTU of both."""
-        wanted, said = _device(connection), offered.parameters.get(DEVICE, "")
-        if said not in {"", wanted}:
+        wanted, said = self._device(connection), offered.parameters.get(DEVICE, "")
+        payload = connection.payload or IP
+        if said not in {"", TAP} and (said != BARE or payload != IP):
             raise Invalid(
-                f"the other node would make a {said} device for payload {connection.payload or IP}, "
-                f"and this one {wanted}",
+                f"the other node would make a {said} device for payload {payload}, and this one {wanted}",
                 remedy="look at the forwarder that the Request came from",
             )
-        mechanism = self.accepted(offered)
-        mechanism.parameters[DEVICE] = wanted
-        mechanism.parameters["MTU"] = str(self.largest(mechanism))
-        return self.numbered(mechanism, connection)
+        made = copy_of(offered)
+        made.parameters[DEVICE] = TAP if TAP in {wanted, said} else BARE
+        if said == BARE and made.parameters[DEVICE] == TAP:  # its MTU left no room for a frame's header
+            there = number(made, MTU, LEAST_MTU, MOST_MTU, self.own_mtu(offered))
+            made.parameters[MTU] = str(there - _ETHERNET_HEADER)
+        return self.numbered(self.accepted(made), connection)
 
     def port(self, connection: Connection, mechanism: Mechanism, side: Side) -> GrePort:  # noqa: ARG002 - the face
         """Return the way to the other node: to ``src`` where the client's side is there, else to ``dst``."""
@@ -64,6 +83,5 @@ class Gre(Numbered):
         frame = 0 if mechanism.parameters.get(DEVICE, "") == BARE else _ETHERNET_HEADER
         return super().own_mtu(mechanism) - frame
 
-
-def _device(connection: Connection) -> str:
-    return BARE if (connection.payload or IP) == IP else TAP
+    def _device(self, connection: Connection) -> str:
+        return BARE if (connection.payload or IP) == IP and not self._framed else TAP

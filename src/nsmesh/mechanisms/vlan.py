@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from nsmesh.core.errors import Invalid
 from nsmesh.core.tunnelling import number
 from nsmesh.model.copying import copy_of
-from nsmesh.model.messages import ETHERNET, IP, REMOTE, VLAN, Connection, Mechanism
+from nsmesh.model.messages import PAYLOADS, REMOTE, VLAN, Connection, Mechanism
 from nsmesh.model.tunnels import OutsidePort
 from nsmesh.model.vlan import MOST, VIA, VLAN_ID
 from nsmesh.model.wiring import Side
@@ -27,7 +27,7 @@ class Vlan:
 
     type = VLAN
     cls = REMOTE
-    payloads: tuple[str, ...] = (ETHERNET, IP)
+    payloads: tuple[str, ...] = PAYLOADS
 
     def __init__(self, ways: Mapping[str, Way]) -> None:
         self._ways = dict(ways)
@@ -77,7 +77,7 @@ class VlanGiver:
 
     type = VLAN
     cls = REMOTE
-    payloads: tuple[str, ...] = (ETHERNET, IP)
+    payloads: tuple[str, ...] = PAYLOADS
 
     def __init__(self, tags: Mapping[str, int]) -> None:
         self._tags = dict(tags)

@@ -60,7 +60,8 @@ def test_each_is_a_mechanism_between_nodes(kind):
     assert isinstance(near, TunnelPlugin)
     assert (near.type, near.cls) == (kind, "REMOTE")
     assert carries(near, Connection(payload="IP"))
-    assert carries(near, Connection(payload="ETHERNET")) is (kind in {"VXLAN", "GENEVE", "GRE"})
+    for payload in ("ETHERNET", "MPLS", "L2TP"):
+        assert carries(near, Connection(payload=payload)) is (kind in {"VXLAN", "GENEVE", "GRE"})
 
 
 @pytest.mark.parametrize(("kind", "payload"), HEADERS)
@@ -166,17 +167,40 @@ def test_an_underlay_that_is_down_is_told(kind):
 
 
 def test_gre_makes_what_the_payload_needs():
-    """Frames in gretap, bare packets in gre; two nodes that mean different devices do not agree."""
+    """Frames in gretap, packets of IP bare in gre."""
     near, far = pair("GRE", 4)
-    for payload, device in (("ETHERNET", "gretap"), ("IP", "gre"), ("", "gre")):
+    for payload, device in (
+        ("ETHERNET", "gretap"),
+        ("MPLS", "gretap"),
+        ("L2TP", "gretap"),
+        ("IP", "gre"),
+        ("", "gre"),
+    ):
         connection = Connection(id="c", payload=payload)
         made = far.accept(near.offer(connection), connection)
         assert made.parameters["device"] == device
         port = near.port(connection, made, Side.ENDPOINT)
         assert isinstance(port, GrePort)
         assert port.ethernet is (device == "gretap")
-    with pytest.raises(Invalid, match="a gretap device for payload IP"):
-        far.accept(near.offer(Connection(id="c", payload="ETHERNET")), ASKING)
+    with pytest.raises(Invalid, match="a gre device for payload MPLS, and this one gretap"):
+        far.accept(near.offer(ASKING), Connection(id="c", payload="MPLS"))
+
+
+@pytest.mark.parametrize("framed", [(True, False), (False, True), (True, True)], ids=str)
+@pytest.mark.parametrize("mtus", [(1500, 1400), (1400, 1500)], ids=str)
+def test_gre_has_frames_where_one_node_takes_nothing_else(framed, mtus):
+    """Both make a gretap for packets of IP, and its MTU has room for a frame's header at either."""
+    near, far = (
+        Gre(ip, link_mtu=lambda mtu=mtu: mtu, framed=one)
+        for ip, mtu, one in zip(IPS[4], mtus, framed, strict=True)
+    )
+    for _ in range(2):
+        made = far.accept(near.offer(ASKING), SERVING)
+        assert made.parameters["device"] == "gretap"
+        assert made.parameters["MTU"] == str(1400 - 42)
+        assert far.accept(made, SERVING) == made
+        ports = near.port(ASKING, made, Side.ENDPOINT), far.port(SERVING, made, Side.CLIENT)
+        assert [(port.frames, port.mtu) for port in ports] == [(True, 1400 - 42)] * 2
 
 
 def test_geneve_listens_where_the_standard_says():

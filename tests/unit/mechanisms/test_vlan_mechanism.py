@@ -79,10 +79,11 @@ def test_who_does_not_give_it_does_not_agree():
         ENDPOINT.accept(FORWARDER.offer(asked()), asked("other"))
 
 
-@pytest.mark.parametrize(("payload", "fits"), [("ETHERNET", True), ("IP", True), ("", True), ("MPLS", False)])
-def test_it_carries_frames_and_packets(payload, fits):
-    """Of the payloads with a name; an empty one is IP."""
-    assert carries(FORWARDER, Connection(payload=payload)) is fits
+@pytest.mark.parametrize("payload", ["ETHERNET", "IP", "", "MPLS", "L2TP"])
+@pytest.mark.parametrize("side", [FORWARDER, ENDPOINT], ids=["forwarder", "endpoint"])
+def test_it_carries_every_payload(side, payload):
+    """An empty one is IP."""
+    assert carries(side, Connection(payload=payload))
 
 
 def test_it_has_the_face_of_a_tunnel():
