@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ from nsmesh.security.workload_api import WorkloadApi
 NSM = Path(sys.executable).with_name("nsm")
 DOMAIN = "nodes.test"
 IPS = vxlan_lab.UNDERLAY[4]
+_numbers = itertools.count(1)
 
 
 async def register(mesh: Mesh, at: str, entries: Iterable[Entry]) -> None:
@@ -61,6 +63,7 @@ class Mesh(contextlib.ExitStack):
     ) -> None:
         super().__init__()
         self.ips = ips
+        self.mark = f"{os.getpid():x}-{next(_numbers)}"
         self.nodes = self.enter_context(nodes or vxlan_lab.nodes(mtu))
         self.spaces = {1: self.nodes.a, 2: self.nodes.b}
         self.pods = {1: self.nodes.pod_a, 2: self.nodes.pod_b}
@@ -84,7 +87,7 @@ class Mesh(contextlib.ExitStack):
         own = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
-            "NSM_NAME": name,
+            "NSM_NAME": self.name_of(name),
             "NSM_LOG_LEVEL": "DEBUG",
             "SPIFFE_ENDPOINT_SOCKET": self.url("workload"),
         }
@@ -147,7 +150,15 @@ class Mesh(contextlib.ExitStack):
             self.manager(number)
             self.forwarder(number, **environment)
         for number in (1, 2):
-            self.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
+            self.until_registered(f"fwd{number}")
+
+    def name_of(self, program: str) -> str:
+        """Return a program's name in its mesh: forwarders have their own on each host that has several."""
+        return f"{program}-{self.mark}" if program.startswith("fwd") else program
+
+    def until_registered(self, forwarder: str) -> None:
+        """Wait until a manager knows a forwarder."""
+        self.until(forwarder, f'"name": "{self.name_of(forwarder)}".*"event": "registered"', 60)
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()

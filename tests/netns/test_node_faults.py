@@ -54,7 +54,7 @@ def test_an_underlay_that_is_cut_in_mid_request():
             mesh.manager(number, **(life if number == 1 else {}))
             mesh.forwarder(number, **(life if number == 1 else {}))
         for number in (1, 2):
-            mesh.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
+            mesh.until_registered(f"fwd{number}")
         (mesh.folder / "functions.py").write_text(SLOW)
         mesh.endpoint(2, kind=f"{mesh.folder}/functions.py:Slow")
         client = mesh.client(1, **life)

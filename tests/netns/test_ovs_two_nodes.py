@@ -65,7 +65,7 @@ def meshed(numbers, **given):
             else:
                 found.forwarder(number)
         for number in (1, 2):
-            found.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"', 60)
+            found.until_registered(f"fwd{number}")
         yield found
 
 

@@ -56,7 +56,7 @@ def mesh():
         found.switch = switching(found, "NSM_L2_RESOURCE_SELECTOR_FILE")
         found.forwarder(2, NSM_DEVICE_SELECTOR_FILE=str(found.folder / "selector.yaml"))
         for number in (1, 2):
-            found.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"', 60)
+            found.until_registered(f"fwd{number}")
         found.endpoint(
             2,
             "remote-vlan",

@@ -28,7 +28,7 @@ def mesh():
 def forwarders(mesh, *prefixes):
     for number, prefix in enumerate(prefixes, 1):
         mesh.forwarder(number, NSM_SRV6_PREFIX=prefix, **SRV6)
-        mesh.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
+        mesh.until_registered(f"fwd{number}")
 
 
 def test_a_client_reaches_an_endpoint_through_a_router(mesh):

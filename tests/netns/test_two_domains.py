@@ -23,7 +23,7 @@ def domains():
             mesh.manager(number, NSM_REGISTRY_URL=mesh.url(f"registry{number}"))
             mesh.forwarder(number)
         for number in (1, 2):
-            mesh.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
+            mesh.until_registered(f"fwd{number}")
         yield mesh
 
 

@@ -60,7 +60,7 @@ def mesh():
         found.manager(1)
         for kind in KINDS:
             forwarder(found, kind)
-            found.until(f"fwd-{kind}", f'"name": "fwd-{kind}".*"event": "registered"')
+            found.until_registered(f"fwd-{kind}")
         asyncio.run(services(found))
         for kind, address in KINDS.items():
             found.start(

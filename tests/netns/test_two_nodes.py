@@ -208,7 +208,7 @@ def test_where_the_asking_node_cannot_the_next_offer_is_agreed_on():
             mesh.manager(number)
             mesh.forwarder(number, NSM_MECHANISM_PRIORITY="WIREGUARD", **own[number])
         for number in (1, 2):
-            mesh.until(f"fwd{number}", f'"name": "fwd{number}".*"event": "registered"')
+            mesh.until_registered(f"fwd{number}")
         mesh.endpoint(2)
         mesh.client(1)
         wired(mesh)

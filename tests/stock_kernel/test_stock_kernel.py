@@ -18,6 +18,10 @@ TWO_NODES = "tests/netns/test_ovs_two_nodes.py"
 """Of it one test: the others count pings, of which an interpreted switch loses some."""
 BRIDGES = "tests/netns/test_ovs_bridges.py"
 MADE = f"{SWITCH}::test_a_wire_is_made_and_the_end_leaves_the_switch_as_it_was"
+FAR = (
+    "tests/netns/test_payload_ways.py"
+    "::test_a_wire_from_a_switch_to_another_node_carries_its_payload_and_nothing_else"
+)
 FEW = (
     f"{WIRE}[GENEVE-IP-4]",
     f"{WIRE}[GRE-ETHERNET-6]",
@@ -25,6 +29,7 @@ FEW = (
     f"{WIRE}[SRV6-IP-6]",
     "tests/netns/test_tunnel_devices.py::TestWireguard::test_another_key_is_another_tunnel",
     f"{MADE}[system-ports in advance]",
+    f"{FAR}[GRE-IP]",
     f"{BRIDGES}::test_a_host_outside_is_reached_by_their_bridge[system-IP]",
 )
 """The short form: a wire of each kind, and two through the kernel's own datapath of Open vSwitch."""
@@ -41,7 +46,8 @@ NOT_THERE = (
 )
 ALL = {
     "tunnels": ["tests/netns/test_tunnel_devices.py", "tests/netns/test_tunnels_apart.py"],
-    "switch": [SWITCH, "tests/netns/test_ovs_vigil.py", f"{TWO_NODES}::test_a_wire_by_another_tunnel"],
+    "switch": [SWITCH, "tests/netns/test_ovs_vigil.py"],
+    "nodes": [f"{TWO_NODES}::test_a_wire_by_another_tunnel"],
     "vlans": ["tests/netns/test_vlans.py", "tests/netns/test_ovs_vlans.py", BRIDGES],
     "underlay": ["tests/netns/test_underlay.py", "tests/netns/test_kernel_features.py"],
     "endpoints": [
