@@ -1,7 +1,6 @@
 """A bridge of somebody else's that is not as it should be, and what becomes of our ports in it."""
 
 import asyncio
-import os
 from contextlib import suppress
 from dataclasses import replace
 
@@ -11,16 +10,15 @@ import pytest
 import vlan_lab
 from bridge_lab import pings, run
 from node_lab import until
-from ovs_lab import Echo, answering, listening, needs_testpmd, repairing, vhost
-from their_switch import OUT, WITH_DPDK
+from ovs_lab import repairing
+from their_switch import OUT
 
 from nsmesh.core.errors import MeshError, Refused
-from nsmesh.datapath import netns
-from nsmesh.datapath.base import CrossConnect, TunnelRefused
+from nsmesh.datapath.base import TunnelRefused
 from nsmesh.datapath.ovs import OvsDatapath, names_of
 from nsmesh.datapath.ovs_own import OwnSwitch
 from nsmesh.datapath.ovs_patches import bridge_mtu, patch_port
-from nsmesh.datapath.ovs_programs import lacks_dpdk, lacks_switch
+from nsmesh.datapath.ovs_programs import lacks_switch
 from nsmesh.datapath.ovs_rows import SwitchPort, far_of
 from nsmesh.datapath.ovs_shared import leave
 
@@ -297,72 +295,3 @@ def test_a_switch_that_dies_has_the_wire_again(tmp_path, programs):
             assert lab.names(place.found.pods[1]) == set()
 
     run(tmp_path, main)
-
-
-def sharing_memory(tmp_path, body):
-    """Run a test with a driver and a pod on VLAN 100, where DPDK runs in their switch."""
-
-    async def main(place):
-        driver = place.make(memory=256)
-        try:
-            await driver.apply(place.wire(0, 100))
-            lab.run(place.found.pods[0], "ip", "route", "add", "10.0.1.2/32", "dev", "nsm-100")
-            await body(place, driver)
-            assert place.switch.far_ports() == {far_port(place.wire(0, 100)): 100}
-        finally:
-            await driver.switches.stop()
-            await driver.aclose()
-        assert place.switch.far_ports() == {}
-
-    with bridge_lab.ground(tmp_path, pods=1, program=WITH_DPDK) as place:
-        extra = f"--no-huge --legacy-mem -m 256 --no-pci --file-prefix=their{os.getpid()}"
-        place.switch.vsctl("set", "Open_vSwitch", ".", f"other_config:dpdk-extra={extra}")
-        place.switch.vsctl("set", "Open_vSwitch", ".", "other_config:dpdk-init=true")
-        netns.call_in(place.found.node, lambda: asyncio.run(main(place)))
-
-
-@pytest.mark.skipif(bool(lacks_dpdk()), reason=lacks_dpdk())
-@pytest.mark.parametrize("payload", ["ETHERNET", "IP"])
-def test_a_memif_client_is_on_a_vlan(tmp_path, payload):
-    """It answers a pod by a port of one ring; with payload IP flows refuse what is none, both ways."""
-
-    async def body(place, driver):
-        near = listening(driver)
-        wire = CrossConnect("memory", near, place.wire(0, 100).b, payload)
-        await driver.apply(wire)
-        devices = place.switch.vsctl("get", "interface", names_of(wire.id)[0], "options:dpdk-devargs")
-        assert "net_failsafe" in devices
-        assert list(place.switch.far_ports().values()) == [100, 100]
-        odd = b"\xff" * 6 + bytes.fromhex("020000000001 9999") + b"no packet" * 6
-        async with answering(near.socket) as peer:
-            assert await pings(place.found.pods[0], "10.0.1.2", count=20)
-            with vlan_lab.ear(place.found.pods[0], "nsm-100") as heard:
-                peer.send([odd])
-                assert vlan_lab.hear(heard, b"no packet", 0.5) == (odd if payload == "ETHERNET" else None)
-        vlan_lab.say(place.found.pods[0], "nsm-100", odd)
-        counted = driver.switch.ports.refused
-        if payload == "IP":
-            async with asyncio.timeout(10):
-                while (await counted()).get(wire.id, {}).get("other") != 2:  # noqa: ASYNC110 - its counters
-                    await asyncio.sleep(0.1)
-        else:
-            assert await counted() == {}
-        assert (await driver.apply(wire)).outcome == "unchanged"
-        await driver.remove(wire.id)
-
-    sharing_memory(tmp_path, body)
-
-
-@needs_testpmd
-@pytest.mark.skipif(bool(lacks_dpdk()), reason=lacks_dpdk())
-def test_a_vhost_user_client_is_on_a_vlan(tmp_path):
-    """The same by way of a virtio device of DPDK."""
-
-    async def body(place, driver):
-        near = vhost(driver)
-        await driver.apply(CrossConnect("memory", near, place.wire(0, 100).b))
-        with Echo(tmp_path, "net_virtio_user0", f"path={near.socket}", "queues=1"):
-            assert await pings(place.found.pods[0], "10.0.1.2", count=40)
-        await driver.remove("memory")
-
-    sharing_memory(tmp_path, body)
