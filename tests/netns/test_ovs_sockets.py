@@ -18,6 +18,8 @@ from nsmesh.core.errors import MeshError, Refused
 from nsmesh.datapath import ovs_programs
 from nsmesh.datapath.base import CrossConnect
 from nsmesh.datapath.memif.answers import Answers
+from nsmesh.datapath.memif.conversation import Server
+from nsmesh.datapath.memif.messages import Hello
 from nsmesh.datapath.memif.peer import listen
 from nsmesh.datapath.ovs_keeper import keeping
 from nsmesh.datapath.ovs_memif import MOST_MEMIF
@@ -90,6 +92,22 @@ def test_an_interface_and_a_memif_endpoint_that_listens(tmp_path):
                     await datapath.apply(wire)
                     assert await pings(pod, seconds=25)
                     listener.close()
+
+    scenario(tmp_path, body)
+
+
+def test_a_listener_that_takes_one_ring_and_promises_more(tmp_path, monkeypatch):
+    """As libmemif does by default: whoever brings a second one is cut off."""
+    monkeypatch.setattr(Server, "start", lambda self: [(Hello("as libmemif", max_ring=255), None)])
+
+    async def body(datapath, pod):
+        path = tmp_path / "nse.sock"
+        listener = listen(str(path), Answers(MAC, ["10.0.1.2"]))
+        with held(path) as held_path:
+            wire = CrossConnect("w1", kernel(pod), MemifPort(held_path, listens=True))
+            await datapath.apply(wire)
+            assert await pings(pod)
+            listener.close()
 
     scenario(tmp_path, body)
 

@@ -4,6 +4,8 @@ Each thread of a switch sends to a ring of its own, where a device has as many: 
 interfaces, to the first, the polling one to the second. DPDK's memif says that it has 255, and most peers
 have one. So where frames come from another socket the device is a *fail-safe* one, which says of what it has
 inside the least: a memif, to which all frames go, and a dump, which has one ring. Both threads use that one.
+Where the peer listens it is such a device as well: the switch would make a ring for each of its threads
+there, and libmemif, which lets a client believe that it takes 256, ends the connection at the second one.
 """
 
 from __future__ import annotations
@@ -58,20 +60,23 @@ def memif_port(name: str, end: MemifPort, path: str, wire: CrossConnect) -> Swit
     role = "client" if end.listens else "server"
     options = f"role={role},id={end.id},socket={path},socket-abstract=no"
     mark = f"{ROLE[role]} {end.id} {path}"
-    if _meets_no_interface(wire):
+    if _has_one_ring(end, wire):
         return SwitchPort(name, KIND, ((DEVICE, device_of_one_ring(options)),), mark + ONE_RING)
     return SwitchPort(name, KIND, ((DEVICE, device(options)),), mark)
 
 
-def _meets_no_interface(wire: CrossConnect) -> bool:
-    """Whether a memif's frames may come from the polling thread, as from a NIC that DPDK owns."""
-    return len(wire.sockets) > 1 or isinstance(wire.tunnel, BridgePort)
+def _has_one_ring(end: MemifPort, wire: CrossConnect) -> bool:
+    """Whether a memif end must have one ring, or its frames may come from the polling thread.
+
+    They do from another socket, and from a NIC that DPDK owns.
+    """
+    return end.listens or len(wire.sockets) > 1 or isinstance(wire.tunnel, BridgePort)
 
 
 def places_for(wire: CrossConnect) -> int:
     """Return how many of DPDK's ports the memif ends of a wire take; 0 where it has none."""
-    ends = sum(isinstance(end, MemifPort) for end in wire.sockets)
-    return ends * (_PLACES_OF_ONE_RING if _meets_no_interface(wire) else _PLACES)
+    ends = [end for end in wire.sockets if isinstance(end, MemifPort)]
+    return sum(_PLACES_OF_ONE_RING if _has_one_ring(end, wire) else _PLACES for end in ends)
 
 
 def places_of(mark: str) -> int:
