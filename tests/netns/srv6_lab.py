@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import select
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,10 +66,13 @@ def changes(node):
             return said[0]
 
         try:
-            ip(node, "link add mark type bridge")  # it hears from here on
-            assert "mark" in process.stdout.readline()
-            ip(node, "link del mark")
-            while "Deleted" not in process.stdout.readline():
+            for number in itertools.count():  # it hears from one of them on
+                mark = f"mark{number}"
+                ip(node, f"link add {mark} type bridge")
+                ip(node, f"link del {mark}")
+                if select.select([process.stdout], [], [], 0.1)[0]:
+                    break
+            while not re.search(rf"^Deleted .*\b{mark}\b", process.stdout.readline()):
                 pass
             yield heard
         finally:

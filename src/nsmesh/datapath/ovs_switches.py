@@ -151,8 +151,8 @@ class Switches:
         else:
             why = (
                 f"the switches of this node ({self.most}) have room for {MOST_MEMIF} memif ends each, "
-                "a third of that where an endpoint listens or both ends are sockets, as many as their DPDK was "
-                "built for"
+                "a third of that where an endpoint listens or both ends are sockets, "
+                "as many as their DPDK was built for"
             )
         more = f", or set NSM_MOST_SWITCHES, which may be {LIMIT}" if self.most < LIMIT else ""
         remedy = f"close another memif connection of this node{more}"
