@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -44,13 +44,17 @@ def _read(path: Path) -> dict[str, Uplink]:
         ) from None
 
 
-def _by_interface(settings: ForwarderSettings) -> bool:
-    return any(isinstance(uplink, Interface) for uplink in uplinks_of(settings).values())
+def _by_interface(uplinks: Mapping[str, Uplink]) -> bool:
+    return any(isinstance(uplink, Interface) for uplink in uplinks.values())
+
+
+def _lack(uplinks: Mapping[str, Uplink]) -> str:
+    return lacks(VLAN) if _by_interface(uplinks) else ""
 
 
 def lacks_vlans(settings: ForwarderSettings) -> str:
     """Return why this node cannot put clients onto VLANs of its interfaces though it shall, or nothing."""
-    return lacks(VLAN) if _by_interface(settings) else ""
+    return _lack(uplinks_of(settings))
 
 
 def vlans(settings: ForwarderSettings, bridged: Bridged | None = None) -> list[Vlan]:
@@ -66,7 +70,7 @@ def vlans(settings: ForwarderSettings, bridged: Bridged | None = None) -> list[V
             bridges=sorted(set(bridges.values())),
         )
     ways = {via: (bridged or _unserved)(via, name) for via, name in bridges.items()}
-    reason = lacks_vlans(settings)
+    reason = _lack(found)
     if reason:
         log.warning("mechanism not offered", mechanism=VLAN, why=reason)
     for via, one in found.items():
@@ -111,5 +115,5 @@ def driver_of(
         (True, False): ApartDatapath,
         (True, True): ApartVlanDatapath,
     }
-    driver = kinds[settings.tunnels_apart, _by_interface(settings)]
+    driver = kinds[settings.tunnels_apart, _by_interface(uplinks_of(settings))]
     return driver(owner=owner, namespaces=namespaces, vxlan_gro=settings.vxlan_gro)

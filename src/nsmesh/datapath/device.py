@@ -33,6 +33,17 @@ def described(kind: str, data: bytes) -> bytes:
     return attribute(rt.IFLA_LINKINFO | rt.NLA_F_NESTED, info)
 
 
+def new_link(
+    end: tuple[int, str, bytes, int], namespace: int, kind: tuple[str, bytes], group: int
+) -> Message:
+    """Return the request for a device of ``kind`` (name and data) that is made where it stays.
+
+    ``end`` is (index, name, MAC, MTU); ``namespace`` is where that is.
+    """
+    body = rt.new_end(*end, group) + u32(rt.IFLA_NET_NS_FD, namespace) + described(*kind)
+    return request(rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
+
+
 def send_new(node: Netlink, end: End, message: Message, remote: str, tunnel: str) -> bool:
     """Have a device made directly in its pod; return False where its index is in use, with nothing made.
 

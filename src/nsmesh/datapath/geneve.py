@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 
 from nsmesh.datapath import rtnetlink as rt
-from nsmesh.datapath.device import described, send_new
-from nsmesh.datapath.netlink import Message, Netlink, attribute, attributes, request, u32
+from nsmesh.datapath.device import new_link, send_new
+from nsmesh.datapath.netlink import Netlink, attribute, attributes, u32
 from nsmesh.datapath.packed import parse_ip
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.veth import End
@@ -30,16 +30,10 @@ def data_of(tunnel: GenevePort) -> bytes:
     )
 
 
-def new_geneve(end: tuple[int, str, bytes, int], namespace: int, tunnel: GenevePort, group: int) -> Message:
-    """Make a device: ``end`` is (index, name, MAC, MTU); ``namespace`` is where the device is made."""
-    body = rt.new_end(*end, group) + u32(rt.IFLA_NET_NS_FD, namespace) + described(KIND, data_of(tunnel))
-    return request(rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body)
-
-
 def new_device(node: Netlink, end: End, wanted: EndState, tunnel: GenevePort, group: int) -> bool:
     """Make the device, down and unnumbered: see :func:`nsmesh.datapath.device.send_new`."""
     whole = (end.ifindex, end.name, wanted.mac, wanted.mtu)
-    message = new_geneve(whole, end.place.descriptor, tunnel, group)
+    message = new_link(whole, end.place.descriptor, (KIND, data_of(tunnel)), group)
     return send_new(
         node, end, message, tunnel.remote, f"VNI {tunnel.vni} at UDP port {tunnel.port} to {tunnel.remote}"
     )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 
 from nsmesh.datapath import rtnetlink as rt
-from nsmesh.datapath.device import described, make_and_move, send_new
+from nsmesh.datapath.device import make_and_move, new_link, send_new
 from nsmesh.datapath.kernel_errors import explain
-from nsmesh.datapath.netlink import Batch, Netlink, attribute, attributes, request, u32
+from nsmesh.datapath.netlink import Batch, Netlink, attribute, attributes, u32
 from nsmesh.datapath.packed import parse_ip
 from nsmesh.datapath.places import Place
 from nsmesh.datapath.veth import End
@@ -48,9 +48,8 @@ def new_device(node: Netlink, end: End, wanted: EndState, tunnel: GrePort, group
     what = f"GRE key {tunnel.key} to {tunnel.remote}"
     kind = kind_of(tunnel), data_of(tunnel)
     if tunnel.ethernet and end.place.cookie == node.cookie:
-        body = rt.new_end(end.ifindex, end.name, wanted.mac, wanted.mtu, group)
-        message = request(rt.RTM_NEWLINK, rt.NLM_F_CREATE | rt.NLM_F_EXCL, body + described(*kind))
-        return send_new(node, end, message, tunnel.remote, what)
+        whole = (end.ifindex, end.name, wanted.mac, wanted.mtu)
+        return send_new(node, end, new_link(whole, end.place.descriptor, kind, group), tunnel.remote, what)
     if not make_and_move(node, end, wanted.mtu, kind, group, tunnel.remote, what):
         return False
     if tunnel.ethernet and wanted.mac:

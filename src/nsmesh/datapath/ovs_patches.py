@@ -21,9 +21,10 @@ from nsmesh.datapath.ovs_rows import (
     SwitchPort,
     far_of,
     inserted,
-    named,
+    plugged,
     put,
     select,
+    there,
 )
 from nsmesh.datapath.vlans import mtu_of
 from nsmesh.model.tunnels import BridgePort
@@ -62,23 +63,14 @@ def new_far(port: SwitchPort, owner: str) -> list[Row]:
     far = port.far
     if far is None:
         return []
-    there = {
-        "op": "wait",
-        "table": "Bridge",
-        "where": [["name", "==", far.bridge]],
-        "columns": ["name"],
-        "until": "==",
-        "rows": [{"name": far.bridge}],
-        "timeout": 0,
-    }
     interface: Row = {"name": far.name, "type": PATCH, "options": mapping({"peer": port.name})}
     access: Row = {
         "tag": far.vlan,
         "vlan_mode": "access",
         "external_ids": mapping({OWNER: owner, FORWARDER: far.forwarder}),
     }
-    plugged = put("Bridge", [["name", "==", far.bridge]], "ports", "insert", ["set", [named(far.name)]])
-    return [there, *inserted(far.name, interface, access), plugged]
+    made = inserted(far.name, interface, access)
+    return [there("Bridge", far.bridge), *made, plugged(far.bridge, [far.name])]
 
 
 def reading(forwarder: str) -> list[Row]:

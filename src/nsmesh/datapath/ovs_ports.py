@@ -81,7 +81,7 @@ class SwitchPorts:
         """
         async with self._turn:
             known = await self._inventory()
-            await self._take_out(known, going := [name for name in names if name in known.all])
+            await self._take_out(known, going := [name for name in names if known.has(name)])
         if going:
             await look_again(self._database)
 

@@ -76,6 +76,10 @@ class Inventory:
         """All of them."""
         return {**self.ports, **self.far}
 
+    def has(self, name: str) -> bool:
+        """Whether a port is one of them."""
+        return name in self.ports or name in self.far
+
     def of(self, owner: str) -> list[str]:
         """Return the names of a wire's ports."""
         return [name for name, port in self.all.items() if port.owner == owner]
@@ -89,7 +93,7 @@ class Inventory:
         wanted = (owner, port.far.mark) if port.far else None
         if near == (owner, port.mark, port.payload) and far == wanted:
             return []
-        return [name for name in (port.name, far_of(port.name)) if name in self.all]
+        return [name for name in (port.name, far_of(port.name)) if self.has(name)]
 
     def strays(self) -> list[str]:
         """Return the other halves whose halves are gone."""
@@ -263,6 +267,11 @@ def await_change(table: str, column: str, value: object, milliseconds: int) -> R
 def taken_up(name: str, milliseconds: int) -> Row:
     """Return the operation that waits until the switch has taken an interface up, or found out why not."""
     return _wait("Interface", [["name", "==", name]], "ofport", "!=", ["set", []], milliseconds)
+
+
+def there(table: str, name: str) -> Row:
+    """Return the operation that is refused, with all of its transaction, where a row of a name has gone."""
+    return _wait(table, [["name", "==", name]], "name", "==", name, 0)
 
 
 def _wait(
