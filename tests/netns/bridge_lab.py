@@ -64,7 +64,3 @@ def run(tmp_path, main, **given):
 
     with ground(tmp_path, **given) as place:
         asyncio.run(all_of_it(place))
-
-
-async def pings(*given, **more):
-    return await asyncio.to_thread(vlan_lab.pings, *given, **more)

@@ -72,8 +72,8 @@ def changes(node):
                 ip(node, f"link del {mark}")
                 if select.select([process.stdout], [], [], 0.1)[0]:
                     break
-            while not re.search(rf"^Deleted .*\b{mark}\b", process.stdout.readline()):
-                pass
+            while not re.search(rf"^Deleted .*\b{mark}\b", line := process.stdout.readline()):
+                assert line, "ip monitor has ended"
             yield heard
         finally:
             heard()

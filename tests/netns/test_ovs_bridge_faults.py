@@ -1,17 +1,18 @@
 """A bridge of somebody else's that is not as it should be, and what becomes of our ports in it."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import bridge_lab
 import datapath_lab as lab
 import pytest
 import vlan_lab
-from bridge_lab import pings, run
+from bridge_lab import run
 from node_lab import until
 from ovs_lab import repairing
 from their_switch import OUT
+from vlan_lab import pinged
 
 from nsmesh.core.errors import MeshError, Refused
 from nsmesh.datapath.base import TunnelRefused
@@ -29,6 +30,17 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(150), pytest.mark.skipif(boo
 def far_port(wire):
     """Return the name of a wire's port in their bridge."""
     return far_of(names_of(wire.id)[1])
+
+
+@asynccontextmanager
+async def another(place):
+    """Have another forwarder with a wire onto VLAN 7 while the block runs."""
+    other = place.make(name="two", bridge="br-two")
+    await other.apply(place.wire(1, 7))
+    yield
+    await other.remove("wire-1-7")
+    await other.switches.stop()
+    await other.aclose()
 
 
 async def refused(driver, place, said, remedy, wire=None):
@@ -122,13 +134,13 @@ def test_a_killed_driver_is_followed_and_the_rest_is_swept(tmp_path):
             await driver.apply(wire)
         rows = place.switch.vsctl("list", "port", far_port(kept))
         with vlan_lab.outsider(place.found, 100) as (v4, _):
-            assert await pings(place.found.pods[0], v4, count=20)
+            assert await pinged(place.found.pods[0], v4, count=20)
             again = place.make()
             assert (await again.apply(kept)).outcome == "unchanged"
             assert {gone.id for gone in await again.sweep([kept.id])} == {lost.id}
             assert place.switch.far_ports() == {far_port(kept): 100}
             assert place.switch.vsctl("list", "port", far_port(kept)) == rows
-            assert await pings(place.found.pods[0], v4, count=20)
+            assert await pinged(place.found.pods[0], v4, count=20)
             await again.sweep([])
             assert place.switch.far_ports() == {}
         await again.aclose()
@@ -140,22 +152,18 @@ def test_a_wire_of_which_their_half_alone_is_left_is_swept(tmp_path):
     """Somebody took ours out while no forwarder ran; another forwarder's port stays."""
 
     async def main(place, driver):
-        other = place.make(name="two", bridge="br-two")
-        await other.apply(place.wire(1, 7))
-        wire = place.wire(0, 100)
-        await driver.apply(wire)
-        place.switch.vsctl("del-port", names_of(wire.id)[1])
-        again = place.make()
-        await again.switch.ensure()
-        assert place.switch.far_ports() == {far_port(place.wire(1, 7)): 7}
-        assert (await again.apply(wire)).outcome == "unchanged"  # its end in the pod
-        assert place.switch.far_ports()[far_port(wire)] == 100
-        await again.sweep([])
-        assert place.switch.far_ports() == {far_port(place.wire(1, 7)): 7}
-        await again.aclose()
-        await other.remove("wire-1-7")
-        await other.switches.stop()
-        await other.aclose()
+        async with another(place):
+            wire = place.wire(0, 100)
+            await driver.apply(wire)
+            place.switch.vsctl("del-port", names_of(wire.id)[1])
+            again = place.make()
+            await again.switch.ensure()
+            assert place.switch.far_ports() == {far_port(place.wire(1, 7)): 7}
+            assert (await again.apply(wire)).outcome == "unchanged"  # its end in the pod
+            assert place.switch.far_ports()[far_port(wire)] == 100
+            await again.sweep([])
+            assert place.switch.far_ports() == {far_port(place.wire(1, 7)): 7}
+            await again.aclose()
 
     run(tmp_path, main)
 
@@ -170,9 +178,9 @@ def test_our_bridge_is_deleted_by_hand(tmp_path):
             await driver.apply(lab.simple(*place.found.pods, "w1", 1))
             rows = place.switch.vsctl("list", "port", far_port(wire))
             with vlan_lab.outsider(place.found, 100) as (v4, _):
-                assert await pings(place.found.pods[0], v4, count=20)
+                assert await pinged(place.found.pods[0], v4, count=20)
                 place.switch.vsctl("del-br", "br-nsm")
-                assert await pings(place.found.pods[0], v4, count=20)
+                assert await pinged(place.found.pods[0], v4, count=20)
             assert await place.switch.pings(place.found.pods[0], "10.0.1.2")
             assert place.switch.vsctl("list", "port", far_port(wire)) == rows
             assert told == []
@@ -183,7 +191,7 @@ def test_our_bridge_is_deleted_by_hand(tmp_path):
         assert place.switch.far_ports() == {}
         await again.apply(wire)
         with vlan_lab.outsider(place.found, 100, 252) as (v4, _):
-            assert await pings(place.found.pods[0], v4, count=20)
+            assert await pinged(place.found.pods[0], v4, count=20)
         await again.aclose()
 
     run(tmp_path, main)
@@ -193,21 +201,17 @@ def test_what_a_dead_forwarder_has_left_in_their_bridge_goes_by_its_mark(tmp_pat
     """Also where our bridge has gone; of another forwarder nothing does."""
 
     async def main(place, driver):
-        other = place.make(name="two", bridge="br-two")
-        await other.apply(place.wire(1, 7))
-        wire = place.wire(0, 100)
-        await driver.apply(wire)
-        gone = await leave(place.switch.database, "forwarder:one")
-        assert gone == ["bridge br-nsm", f"port {far_port(wire)}"]
-        assert list(place.switch.far_ports().values()) == [7]
-        await driver.apply(wire)
-        place.switch.vsctl("del-br", "br-nsm")
-        assert await leave(place.switch.database, "forwarder:one") == [f"port {far_port(wire)}"]
-        assert await leave(place.switch.database, "forwarder:one") == []
-        assert list(place.switch.far_ports().values()) == [7]
-        await other.remove("wire-1-7")
-        await other.switches.stop()
-        await other.aclose()
+        async with another(place):
+            wire = place.wire(0, 100)
+            await driver.apply(wire)
+            gone = await leave(place.switch.database, "forwarder:one")
+            assert gone == ["bridge br-nsm", f"port {far_port(wire)}"]
+            assert list(place.switch.far_ports().values()) == [7]
+            await driver.apply(wire)
+            place.switch.vsctl("del-br", "br-nsm")
+            assert await leave(place.switch.database, "forwarder:one") == [f"port {far_port(wire)}"]
+            assert await leave(place.switch.database, "forwarder:one") == []
+            assert list(place.switch.far_ports().values()) == [7]
 
     run(tmp_path, main)
 
@@ -224,9 +228,9 @@ def test_a_port_that_somebody_deletes_is_made_again(tmp_path, half):
             index = lab.link(place.found.pods[0], "nsm-100")["ifindex"]
             with vlan_lab.outsider(place.found, 100) as (v4, _):
                 for _ in range(2):
-                    assert await pings(place.found.pods[0], v4, count=20)
+                    assert await pinged(place.found.pods[0], v4, count=20)
                     place.switch.vsctl("del-port", name)
-                    assert await pings(place.found.pods[0], v4, count=20)
+                    assert await pinged(place.found.pods[0], v4, count=20)
         assert set(told) == {wire.id}
         assert lab.link(place.found.pods[0], "nsm-100")["ifindex"] == index
         assert place.switch.far_ports() == {far_port(wire): 100}
@@ -248,7 +252,7 @@ def test_their_bridge_is_deleted_and_made_again(tmp_path):
         place.switch.add_out()
         assert (await driver.apply(wire)).outcome == "unchanged"
         with vlan_lab.outsider(place.found, 100) as (v4, _):
-            assert await pings(place.found.pods[0], v4, count=20)
+            assert await pinged(place.found.pods[0], v4, count=20)
         assert place.switch.far_ports() == {far_port(wire): 100}
         await driver.remove(wire.id)
         assert place.switch.far_ports() == {}
@@ -288,7 +292,7 @@ def test_a_switch_that_dies_has_the_wire_again(tmp_path, programs):
                 await driver.remove(closed.id)
             place.switch.start_database() if programs == ("ovsdb-server",) else place.switch.start()
             with vlan_lab.outsider(place.found, 100) as (v4, _):
-                assert await pings(place.found.pods[0], v4, count=30)
+                assert await pinged(place.found.pods[0], v4, count=30)
             async with asyncio.timeout(20):
                 while set(place.switch.far_ports()) != {far_port(kept)}:  # noqa: ASYNC110 - another program's rows
                     await asyncio.sleep(0.05)

@@ -7,10 +7,10 @@ import bridge_lab
 import datapath_lab as lab
 import pytest
 import vlan_lab
-from bridge_lab import pings
 from ovs_lab import Echo, answering, listening, needs_testpmd, vhost
 from test_ovs_bridge_faults import far_port
 from their_switch import NIC, OUT, WITH_DPDK
+from vlan_lab import ODD, pinged
 
 from nsmesh.datapath import netns
 from nsmesh.datapath.base import CrossConnect
@@ -66,13 +66,12 @@ def test_a_memif_client_is_on_a_vlan(tmp_path, payload):
         devices = place.switch.vsctl("get", "interface", names_of(wire.id)[0], "options:dpdk-devargs")
         assert "net_failsafe" in devices
         assert list(place.switch.far_ports().values()) == [100, 100]
-        odd = b"\xff" * 6 + bytes.fromhex("020000000001 9999") + b"no packet" * 6
         async with answering(near.socket) as peer:
-            assert await pings(place.found.pods[0], "10.0.1.2", count=20)
+            assert await pinged(place.found.pods[0], "10.0.1.2", count=20)
             with vlan_lab.ear(place.found.pods[0], "nsm-100") as heard:
-                peer.send([odd])
-                assert vlan_lab.hear(heard, b"no packet", 0.5) == (odd if payload == "ETHERNET" else None)
-        vlan_lab.say(place.found.pods[0], "nsm-100", odd)
+                peer.send([ODD])
+                assert vlan_lab.hear(heard, b"no packet", 0.5) == (ODD if payload == "ETHERNET" else None)
+        vlan_lab.say(place.found.pods[0], "nsm-100", ODD)
         counted = driver.switch.ports.refused
         if payload == "IP":
             async with asyncio.timeout(10):
@@ -94,7 +93,7 @@ def test_a_vhost_user_client_is_on_a_vlan(tmp_path):
         near = vhost(driver)
         await driver.apply(CrossConnect("memory", near, place.wire(0, 100).b))
         with Echo(tmp_path, "net_virtio_user0", f"path={near.socket}", "queues=1"):
-            assert await pings(place.found.pods[0], "10.0.1.2", count=40)
+            assert await pinged(place.found.pods[0], "10.0.1.2", count=40)
         await driver.remove("memory")
 
     sharing_memory(tmp_path, body)
@@ -108,15 +107,15 @@ def test_a_nic_that_dpdk_owns_leads_out(tmp_path):
         await driver.apply(CrossConnect("memory", near, place.wire(0, 100).b))
         found = place.found
         async with answering(near.socket):
-            assert await pings(found.pods[0], "10.0.1.2", count=20)
+            assert await pinged(found.pods[0], "10.0.1.2", count=20)
             with vlan_lab.outsider(found, 100) as (v4, v6), vlan_lab.ear(found.outside, "eth0") as heard:
-                assert await pings(found.pods[0], v4, 1472, count=20)
-                assert await pings(found.pods[0], v6)
+                assert await pinged(found.pods[0], v4, 1472, count=20)
+                assert await pinged(found.pods[0], v6)
                 frame = vlan_lab.hear(heard, bytes(range(0x10, 0x30)))
                 assert frame is not None
                 assert frame[12:18] == bytes.fromhex("8100 0064 0800")
                 lab.run(found.outside, "ip", "route", "add", "10.0.1.2/32", "dev", "eth0.100")
-                assert await pings(found.outside, "10.0.1.2", 1472, count=20)
+                assert await pinged(found.outside, "10.0.1.2", 1472, count=20)
         await driver.remove("memory")
 
     sharing_memory(tmp_path, body, owning)

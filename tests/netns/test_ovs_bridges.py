@@ -7,9 +7,10 @@ from dataclasses import replace
 import datapath_lab as lab
 import pytest
 import vlan_lab
-from bridge_lab import ground, pings, run
+from bridge_lab import ground, run
 from node_lab import until
 from their_switch import OUT, has_module
+from vlan_lab import ODD, pinged
 
 from nsmesh.datapath.ovs import names_of
 from nsmesh.datapath.ovs_patches import bridge_mtu
@@ -19,8 +20,6 @@ from nsmesh.model.tunnels import BridgePort
 
 WHY = lacks_switch()
 pytestmark = [pytest.mark.root, pytest.mark.timeout(150), pytest.mark.skipif(bool(WHY), reason=WHY)]
-
-ODD = b"\xff" * 6 + bytes.fromhex("020000000001 9999") + b"no packet" * 6
 
 
 @pytest.fixture(params=["netdev", "system"])
@@ -41,12 +40,7 @@ def test_a_host_outside_is_reached_by_their_bridge(tmp_path, payload, kind):
         applied = await driver.apply(wire)
         assert (applied.outcome, applied.b_mac) == ("created", "")
         with vlan_lab.outsider(found, 100) as (v4, v6), vlan_lab.ear(found.outside, "eth0") as heard:
-            assert await pings(found.pods[0], v4, 1472, count=20)
-            assert await pings(found.pods[0], v6, 1452)
-            assert not await pings(found.pods[0], v4, 1473, count=1)
-            frame = vlan_lab.hear(heard, bytes(range(0x10, 0x30)))
-            assert frame is not None
-            assert frame[12:18] == bytes.fromhex("8100 0064 0800")
+            await vlan_lab.exactly_tagged(found, v4, v6, heard)
             tagged = ODD[:12] + bytes.fromhex("8100 0064") + ODD[12:]
             with suppress(OSError):  # so the kernel tells of what it has refused
                 vlan_lab.say(found.pods[0], "nsm-100", ODD)
@@ -96,7 +90,7 @@ def test_a_vlan_of_none_is_reached_without_a_tag(tmp_path):
         found = place.found
         await driver.apply(place.wire(0, 0))
         with vlan_lab.outsider(found, 0) as (v4, _), vlan_lab.ear(found.outside, "eth0") as heard:
-            assert await pings(found.pods[0], v4, 1472, count=20)
+            assert await pinged(found.pods[0], v4, 1472, count=20)
             frame = vlan_lab.hear(heard, bytes(range(0x10, 0x30)))
             assert frame is not None
             assert frame[12:14] == bytes.fromhex("0800")
@@ -118,7 +112,7 @@ def test_clients_of_a_vlan_are_one_ethernet_and_another_is_apart(tmp_path):
             await driver.apply(wire)
         first, second, apart = found.pods
         for one, other in ((0, 1), (1, 0)):
-            assert await pings(found.pods[one], vlan_lab.host(vlan_lab.address6(other, 100)), count=20)
+            assert await pinged(found.pods[one], vlan_lab.host(vlan_lab.address6(other, 100)), count=20)
             address = vlan_lab.host(vlan_lab.address4(other, 100))
             assert await asyncio.to_thread(vlan_lab.stream, found.pods[other], found.pods[one], address)
         with vlan_lab.ear(apart, "nsm-200") as heard, vlan_lab.ear(second, "nsm-100") as friend:
@@ -128,7 +122,7 @@ def test_clients_of_a_vlan_are_one_ethernet_and_another_is_apart(tmp_path):
         await driver.remove("wire-0-100")
         assert sorted(place.switch.far_ports().values()) == [100, 200]
         with vlan_lab.outsider(found, 100) as (v4, _):
-            assert await pings(second, v4, count=20)
+            assert await pinged(second, v4, count=20)
 
     run(tmp_path, main, pods=3)
 
@@ -162,7 +156,7 @@ def test_ports_in_advance_are_not_used(tmp_path):
         assert set(owners["wire-0-100"]) == {*own, far_of(own[1])}
         assert {name[:4] for name in owners["w1"]} == {"nsms"}
         with vlan_lab.outsider(place.found, 100) as (v4, _):
-            assert await pings(place.found.pods[0], v4, count=20)
+            assert await pinged(place.found.pods[0], v4, count=20)
         await spare.switches.stop()
         await spare.aclose()
 

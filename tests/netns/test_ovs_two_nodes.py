@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import datapath_lab as lab
 import node_lab
 import pytest
+import tunnel_lab
 import vxlan_lab
 
 from nsmesh.datapath import ovs_programs
-from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.ovs_own import OwnSwitch
 
 pytestmark = [
@@ -79,8 +79,7 @@ def mesh(request):
 @pytest.mark.parametrize("kind", ["GENEVE", "GRE"])
 def test_a_wire_by_another_tunnel(kind, numbers):
     """Where the kernel has it: both families pass, and the largest packet, by a tunnel of that kind."""
-    if why := lacks(kind):
-        pytest.skip(why)
+    tunnel_lab.able(kind)
     with meshed(numbers, NSM_MECHANISMS=kind) as found:
         found.endpoint(2)
         found.client(1)

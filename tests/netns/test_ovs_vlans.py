@@ -10,6 +10,7 @@ import pytest
 import vlan_lab
 from node_lab import until
 from ovs_lab import Echo, answering, listening, needs_testpmd, vhost
+from vlan_lab import ODD, pinged
 
 from nsmesh.datapath import netns
 from nsmesh.datapath.abilities import lacks
@@ -54,10 +55,6 @@ def run(tmp_path, main, *, memory=0, **more):
         netns.call_in(made.found.node, lambda: asyncio.run(inside(made)))
 
 
-async def pings(*given, **more):
-    return await asyncio.to_thread(vlan_lab.pings, *given, **more)
-
-
 async def gone(space, *kept):
     """Wait until a namespace has no interface but those that are kept."""
     await asyncio.to_thread(until, lambda: lab.names(space) == set(kept))
@@ -72,16 +69,10 @@ def test_a_host_outside_is_reached_through_the_switch(tmp_path, payload):
         applied = await driver.apply(wire)
         assert (applied.outcome, applied.b_mac) == ("created", "")
         with vlan_lab.outsider(found, 100) as (v4, v6), vlan_lab.ear(found.outside, "eth0") as heard:
-            assert await pings(found.pods[0], v4, 1472, count=20)
-            assert await pings(found.pods[0], v6, 1452)
-            assert not await pings(found.pods[0], v4, 1473, count=1)
-            frame = vlan_lab.hear(heard, bytes(range(0x10, 0x30)))
-            assert frame is not None
-            assert frame[12:18] == bytes.fromhex("8100 0064 0800")
-            head, body = b"\xff" * 6 + bytes.fromhex("020000000001"), bytes.fromhex("9999") + b"no packet" * 6
-            tagged = head + bytes.fromhex("8100 0064") + body
+            await vlan_lab.exactly_tagged(found, v4, v6, heard)
+            tagged = ODD[:12] + bytes.fromhex("8100 0064") + ODD[12:]
             with suppress(OSError):  # so the kernel tells of what it has refused
-                vlan_lab.say(found.pods[0], "nsm-100", head + body)
+                vlan_lab.say(found.pods[0], "nsm-100", ODD)
             refuses = payload != "ETHERNET"
             assert vlan_lab.hear(heard, b"no packet", 0.5 if refuses else 2.0) == (
                 None if refuses else tagged
@@ -107,9 +98,9 @@ def test_wires_of_both_drivers_are_one_ethernet(tmp_path):
         first, second, third, apart = found.pods
         with vlan_lab.outsider(found, 100) as (v4, _):
             for pod in (first, second, third):
-                assert await pings(pod, v4, count=20)
+                assert await pinged(pod, v4, count=20)
         for one, other in ((0, 1), (0, 2), (2, 1)):
-            assert await pings(found.pods[one], vlan_lab.host(vlan_lab.address6(other, 100)), count=20)
+            assert await pinged(found.pods[one], vlan_lab.host(vlan_lab.address6(other, 100)), count=20)
         for server, client, number in ((first, third, 0), (third, second, 2), (second, first, 1)):
             address = vlan_lab.host(vlan_lab.address4(number, 100))
             assert await asyncio.to_thread(vlan_lab.stream, server, client, address)
@@ -121,7 +112,7 @@ def test_wires_of_both_drivers_are_one_ethernet(tmp_path):
         await driver.remove("wire-0-100")
         await driver.remove("wire-1-100")
         with vlan_lab.outsider(found, 100, 252) as (v4, _):  # another MAC, so another address
-            assert await pings(third, v4, count=20)
+            assert await pinged(third, v4, count=20)
         await kernel.aclose()
 
     run(tmp_path, main, pods=4)
@@ -138,9 +129,9 @@ def test_a_restarted_driver_takes_it_over_and_nothing_stays(tmp_path, spares):
         again = make(spares=spares)
         await again.has()
         with vlan_lab.outsider(found, 100) as (v4, _):
-            assert await pings(found.pods[0], v4, count=20)
+            assert await pinged(found.pods[0], v4, count=20)
             assert [(await again.apply(wire)).outcome for wire in wires] == ["unchanged"] * 2
-            assert await pings(found.pods[1], v4, count=20)
+            assert await pinged(found.pods[1], v4, count=20)
         last = make(spares=spares)
         assert {item.id for item in await last.sweep(["wire-0-100"])} == {"wire-1-100"}
         assert any(name.endswith("b100") for name in lab.names(found.node))
@@ -188,16 +179,16 @@ def test_what_was_taken_away_is_made_again(tmp_path):
         await driver.apply(wire)
         index = lab.link(found.node, vlan_lab.NIC)["ifindex"]
         with vlan_lab.outsider(found, 100) as (v4, _):
-            assert await pings(found.pods[0], v4, count=20)
+            assert await pinged(found.pods[0], v4, count=20)
             lab.run(found.pods[0], "ip", "link", "delete", "nsm-100")
             assert (await driver.restore(wire.id)).outcome == "changed"
-            assert await pings(found.pods[0], v4, count=20)
+            assert await pinged(found.pods[0], v4, count=20)
             lab.run(found.node, "ip", "link", "delete", name_of(wire.id))
             assert (await driver.restore(wire.id)).outcome == "changed"
-            assert await pings(found.pods[0], v4, count=20)
+            assert await pinged(found.pods[0], v4, count=20)
             lab.run(found.node, "ip", "link", "delete", f"vl{index:x}b100")
             assert (await driver.apply(wire)).outcome == "changed"
-            assert await pings(found.pods[0], v4, count=20)
+            assert await pinged(found.pods[0], v4, count=20)
 
     run(tmp_path, main, pods=1)
 
@@ -211,9 +202,8 @@ def test_a_memif_client_is_on_a_vlan(tmp_path, payload):
         near = listening(driver)
         wire = await beside_a_pod(found, driver, near, payload)
         async with answering(near.socket):
-            assert await pings(found.pods[0], "10.0.1.2", count=20)
-        odd = b"\xff" * 6 + bytes.fromhex("020000000001 9999") + b"no packet" * 6
-        vlan_lab.say(found.pods[0], "nsm-100", odd)
+            assert await pinged(found.pods[0], "10.0.1.2", count=20)
+        vlan_lab.say(found.pods[0], "nsm-100", ODD)
         if payload == "IP":
             await asyncio.to_thread(until, lambda: driver.refused()[wire.id]["other"] == 1)
         await driver.remove(wire.id)
@@ -231,7 +221,7 @@ def test_a_vhost_user_client_is_on_a_vlan(tmp_path):
         near = vhost(driver)
         await beside_a_pod(found, driver, near)
         with Echo(tmp_path, "net_virtio_user0", f"path={near.socket}", "queues=1"):
-            assert await pings(found.pods[0], "10.0.1.2", count=40)
+            assert await pinged(found.pods[0], "10.0.1.2", count=40)
 
     run(tmp_path, main, memory=256, pods=1)
 

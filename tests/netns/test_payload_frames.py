@@ -16,7 +16,6 @@ import vxlan_lab
 
 from nsmesh.core.errors import Invalid
 from nsmesh.datapath import netns, payload_counts
-from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.apart import ApartDatapath
 from nsmesh.datapath.base import CrossConnect, KernelPort, Route
 from nsmesh.datapath.linux import LinuxDatapath
@@ -28,11 +27,6 @@ KERNELS = ("runt", "half an IPv4 header")
 PAYLOADS = ["ETHERNET", "IP", "MPLS", "L2TP"]
 FRAMED = ["VXLAN", "GENEVE", "GRE"]
 """Tunnels of frames; by GRE packets of IP may go bare."""
-
-
-def able(kind):
-    if why := lacks(kind):
-        pytest.skip(f"{kind}: {why}")
 
 
 def total(*counts):
@@ -105,7 +99,7 @@ def test_a_local_wire_carries_its_payload_and_nothing_else(payload):
 @pytest.mark.parametrize("kind", FRAMED)
 def test_a_wire_between_nodes_carries_its_payload_and_nothing_else(kind, payload):
     """As a local wire; what is refused does not cross the underlay."""
-    able(kind)
+    tunnel_lab.able(kind)
     if (kind, payload) == ("GRE", "IP"):
         pytest.skip("bare packets: there are no frames to refuse")
 
@@ -211,7 +205,6 @@ COUNTING = """
 import asyncio, sys
 from nsmesh.core.errors import Invalid
 from nsmesh.datapath import netns, payload_counts
-from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.base import CrossConnect, KernelPort, Route
 from nsmesh.datapath.linux import LinuxDatapath
 ends = [KernelPort(path, name, numbered=False) for path, name in zip(sys.argv[1:], ("one", "two"))]

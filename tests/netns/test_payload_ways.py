@@ -10,7 +10,7 @@ import tunnel_lab
 import vlan_lab
 import vxlan_lab
 from ovs_lab import driver
-from test_payload_frames import FRAMED, KERNELS, PAYLOADS, able, bare, exchange, local, total
+from test_payload_frames import FRAMED, KERNELS, PAYLOADS, bare, exchange, local, total
 
 from nsmesh.datapath import netns, ovs_programs
 from nsmesh.datapath.abilities import lacks
@@ -95,7 +95,7 @@ def test_a_wire_through_a_switch_carries_its_payload_and_nothing_else(tmp_path, 
 @pytest.mark.parametrize("kind", FRAMED)
 def test_a_wire_from_a_switch_to_another_node_carries_its_payload_and_nothing_else(tmp_path, kind, payload):
     """With the kernel's forwarder at the other node: refused at the sender's end, either way."""
-    able(kind)
+    tunnel_lab.able(kind)
 
     async def main(found, here):
         near, far = tunnel_lab.plugins(kind, framed=[1])

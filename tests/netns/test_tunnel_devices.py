@@ -28,11 +28,6 @@ pytestmark = pytest.mark.root
 LACKING = {kind: lacks(kind) for kind in tunnel_lab.KINDS}
 
 
-def able(kind):
-    if LACKING[kind]:
-        pytest.skip(f"{kind}: {LACKING[kind]}")
-
-
 def reaches(path, address, size=56, seconds=5.0):
     """Say whether an echo comes back within some seconds: a first packet may wait for a handshake."""
     end = time.monotonic() + seconds
@@ -64,7 +59,7 @@ def bare_packet(interface, data):
 @pytest.mark.parametrize("kind", tunnel_lab.KINDS)
 def test_a_wire_joins_two_nodes(kind, payload, family):
     """Both families pass; a packet of the MTU crosses, and one byte more is an error at its sender."""
-    able(kind)
+    tunnel_lab.able(kind)
     if payload not in tunnel_lab.KINDS[kind].payloads:
         pytest.skip(f"{kind} does not carry {payload}")
     if family not in tunnel_lab.KINDS[kind].headers:
@@ -95,7 +90,7 @@ def test_a_wire_joins_two_nodes(kind, payload, family):
 @pytest.mark.parametrize("kind", [kind for kind, made in tunnel_lab.KINDS.items() if 4 in made.headers])
 def test_the_largest_packet_fits_the_underlay_whole(kind):
     """What is around a packet is no more than the mechanism says: nothing is cut into pieces."""
-    able(kind)
+    tunnel_lab.able(kind)
 
     async def main(found):
         first, second = tunnel_lab.wires(found, kind)
@@ -119,7 +114,7 @@ class TestWireguard:
 
     @pytest.fixture(autouse=True)
     def able(self):
-        able("WIREGUARD")
+        tunnel_lab.able("WIREGUARD")
 
     @staticmethod
     def programs():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import vxlan_lab
 
+from nsmesh.datapath.abilities import lacks
 from nsmesh.datapath.base import CrossConnect
 from nsmesh.mechanisms.geneve import Geneve
 from nsmesh.mechanisms.gre import Gre
@@ -16,6 +18,12 @@ from nsmesh.model.messages import Connection
 from nsmesh.model.wiring import Side
 
 KINDS = {"VXLAN": Vxlan, "GENEVE": Geneve, "GRE": Gre, "WIREGUARD": Wireguard, "SRV6": Srv6}
+
+
+def able(kind: str) -> None:
+    """Skip a test where the kernel has no such tunnels."""
+    if why := lacks(kind):
+        pytest.skip(f"{kind}: {why}")
 
 
 def plugins(kind: str, family: int = 4, mtu: int = 1500, *, framed=()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import subprocess
@@ -32,6 +33,9 @@ c = socket.create_connection((sys.argv[1], 7), 30); c.sendall(sys.stdin.buffer.r
 """
 ETH_P_ALL = 0x0003
 SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 0x10
+
+ODD = b"\xff" * 6 + bytes.fromhex("020000000001 9999") + b"no packet" * 6
+"""A frame of an EtherType that nobody knows, to all."""
 
 
 @dataclass(frozen=True)
@@ -156,3 +160,18 @@ def stream(server: str, client: str, address: str) -> bool:
         assert there.stdout.readline() == b"\n"
         subprocess.run([*inside[1], SEND, address], input=sent, check=True, timeout=60)
         return there.stdout.read() == sent
+
+
+async def pinged(*given, **more) -> bool:
+    """Say the same as :func:`pings`, while the loop goes on."""
+    return await asyncio.to_thread(pings, *given, **more)
+
+
+async def exactly_tagged(found: Place, v4: str, v6: str, heard: socket.socket) -> None:
+    """Check that the first pod, on VLAN 100, reaches what is outside up to the MTU, with the exact tag."""
+    assert await pinged(found.pods[0], v4, 1472, count=20)
+    assert await pinged(found.pods[0], v6, 1452)
+    assert not await pinged(found.pods[0], v4, 1473, count=1)
+    frame = hear(heard, bytes(range(0x10, 0x30)))
+    assert frame is not None
+    assert frame[12:18] == bytes.fromhex("8100 0064 0800")
